@@ -1,0 +1,95 @@
+"""Box, Fill, Move, Check: what a plan is made of. Elements, not bytes; row-major; sorted by target offset.
+
+A Box is a strided set of elements of one tensor: element (i0, i1, …) lies at flat row-major index `offset + Σ ik * strides[k]`.
+A Move fills one target box from sources of the same shape, index by index: `target[i] = operators(source[i])`, or, with several
+sources, `operators(sum of each source after its own operators, left to right)`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+
+from isomorph.language.tree import Op
+from isomorph.tensors import DType
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A strided set of elements of `tensor` (in elements of its row-major flat order). `shape` may hold zeros; () is one element."""
+
+    tensor: str
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def is_run(self) -> bool:
+        """True when the elements are one row-major run: flat indices offset, offset+1, …, in this order."""
+        step = 1
+        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
+            if size != 1 and stride != step:
+                return False
+            step *= size
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A box of one value (`value` a number, exact, or ±inf), or of 0, 1, 2, … along axis `arange` of `shape`. Of dtype `dtype`.
+
+    For arange with offset/step (after a chain cut a part of it out): element i is `start + i[arange] * step`.
+    """
+
+    value: Fraction | float
+    dtype: DType
+    shape: tuple[int, ...]
+    arange_strides: tuple[int, ...] | None = None
+    """None: every element is `value`. Else element i is value + Σ ik * arange_strides[k] (integers)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mix:
+    """Sources of one shape, each made by its own operators, added left to right, then operated on: what `| sum` means."""
+
+    sources: tuple[Source, ...]
+    operators: tuple[Op, ...] = ()
+
+
+Source = Box | Fill | Mix
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """One target box, and what fills it: `target[i] = operators(source[i])`."""
+
+    target: Box
+    source: Source
+    operators: tuple[Op, ...] = ()
+
+    @property
+    def is_range(self) -> bool:
+        """True when both boxes are one run of elements in the same order and nothing is computed: bytes can be copied undecoded."""
+        return (
+            not self.operators and isinstance(self.source, Box) and self.source.is_run and self.target.is_run
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """What must hold in the values while converting.
+
+    `tie`: `source` equals `expected` (a Box) bit for bit. `constant`: `operators(source)` equals `expected` (a Fill), every bit.
+    (Exact casts are checked inside the moves that make them.) `rule` is the index into `Plan.rules`, for messages.
+    """
+
+    kind: str
+    source: Source
+    expected: Box | Fill
+    operators: tuple[Op, ...] = ()
+    rule: int = -1
