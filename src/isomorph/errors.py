@@ -184,3 +184,18 @@ def near_misses(name: str, candidates: Iterable[str], most: int = 3) -> tuple[st
 
     pool = list(islice(candidates, 4000))
     return tuple(difflib.get_close_matches(name, pool, n=most, cutoff=0.75))
+
+
+def printable(text: str, most: int = 300) -> str:
+    """`text` as it may be shown on a terminal: control, bidirectional and other invisible characters escaped, long text cut.
+
+    >>> printable("a\\x1b[31m")
+    'a\\\\x1b[31m'
+    """
+    if len(text) > most:
+        text = text[: most - 1] + "…"
+    if text.isprintable():
+        return text
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode() for character in text
+    )

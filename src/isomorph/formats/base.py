@@ -1,7 +1,8 @@
 """What every format gives and takes: a header becomes Contents, a layout says which bytes go where. Bytes move elsewhere.
 
-Reading: a format only parses headers. `read(files) -> Contents` names every tensor, its spec and its Location; one class,
-`Checkpoint`, then does all the reading (byte ranges, strided boxes, decoding of what is not plain bytes).
+Reading: a format only parses headers. `read(source) -> Contents` names every tensor, its spec and its Location; one class,
+`checkpoint.FileCheckpoint`, then does all the reading (byte ranges, strided boxes, decoding of what is not plain bytes).
+`Checkpoint` is what the rest of the project holds: a manifest, and three ways to get at the elements.
 
 Writing: a format only lays out. `lay_out(specs, ...) -> FileLayout` says, before any tensor is read, how long the file is, where
 each tensor's row-major bytes go, and every other byte of it; only checksums are asked for at the end.
@@ -9,12 +10,17 @@ each tensor's row-major bytes go, and every other byte of it; only checksums are
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol
 
 from isomorph.tensors import Manifest, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +29,8 @@ class Location:
 
     `file` is an index into `Contents.files`. Plain (`encoding` None): element (0, 0, …) at `byte_offset`, element steps `strides`
     in elements (None: one row-major run). Otherwise the `encoded_nbytes` bytes from `byte_offset` decode to the elements:
-    `deflate` (raw zip member), `utf8-latin1` (a pickle protocol 2 text of code points < 256), `big` (plain bytes, big-endian).
-    After decoding, `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply;
+    `deflate` (raw zip member), `utf8-latin1` (a pickle protocol 2 text of code points < 256), `big` (plain bytes, big-endian),
+    or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed. After decoding, `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply;
     tensors with the same (file, byte_offset, encoding) are decoded once.
     """
 
@@ -39,7 +45,12 @@ class Location:
 
 @dataclass(frozen=True)
 class Contents:
-    """What the headers of one checkpoint say."""
+    """What the headers of one checkpoint say.
+
+    `containers`: the nested mappings and lists that hold a tensor below them, as the keys that lead to them joined by `/`
+    (outermost first; only formats that nest have any). A tensor `a/b/w` inside container `a/b` is one that
+    `PATH#a/b` calls `w`; without containers a `/` in a name is just a character.
+    """
 
     files: tuple[Path, ...]
     tensors: Mapping[str, TensorSpec]
@@ -48,6 +59,57 @@ class Contents:
     leaves: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     format: str = ""
+    containers: tuple[str, ...] = ()
+
+
+class Checkpoint(ABC):
+    """Named tensors that can be read. A context manager; safe to read from several threads."""
+
+    @property
+    @abstractmethod
+    def manifest(self) -> Manifest:
+        """Every name and spec, in the order of the file."""
+
+    @property
+    @abstractmethod
+    def paths(self) -> tuple[Path, ...]:
+        """The files that bytes are read from; `run` and `pread` count them from 0. Empty for arrays in memory."""
+
+    @property
+    @abstractmethod
+    def format(self) -> str:
+        """The name of the format, as in the registry (`memory` for arrays)."""
+
+    @abstractmethod
+    def run(self, name: str) -> tuple[int, int] | None:
+        """(file index, byte offset) when the elements are one plain little-endian row-major run of a file, else None."""
+
+    @abstractmethod
+    def pread(self, file: int, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` with the bytes of that file from `offset`; SourceChanged when the file has become shorter."""
+
+    @abstractmethod
+    def fetch(
+        self, name: str, offset: int, shape: Sequence[int], strides: Sequence[int]
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        """The elements `offset + Σ i_k*strides_k` of the row-major flat tensor, as an array of `dtype.bits` and of `shape`.
+
+        The array may have any layout in memory, may share memory with others and may be read-only: it is for reading.
+        """
+
+    def check_unchanged(self) -> None:  # noqa: B027  (nothing can change where nothing lies in a file)
+        """SourceChanged when the size, the mtime or the inode of a file differ from when it was opened."""
+
+    def close(self) -> None:  # noqa: B027  (nothing to close where no file is open)
+        """Close the files. Reading afterwards is an error."""
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 @dataclass(frozen=True)
@@ -97,4 +159,4 @@ class Writer(Protocol):
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout: ...
 
 
-__all__ = ["Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Writer"]
+__all__ = ["Checkpoint", "Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Writer"]

@@ -1,0 +1,199 @@
+"""Contents + opened files -> tensors: the one place where bytes of a checkpoint are read, whatever its format."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import FormatError, SourceChanged, UnsafeError, printable
+from isomorph.formats.base import Checkpoint, Contents, Location
+from isomorph.formats.source import Source
+from isomorph.tensors import Manifest, TensorSpec
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from isomorph.formats.decode import Decoder
+
+MOST_EXPANSION = 64
+"""Plain tensors may make up at most so many times the bytes of their files (views, names that share bytes), and a little."""
+
+ALLOWED_EXPANSION = 256 << 20
+
+DECODED = {"deflate", "utf8-latin1"}
+ENCODINGS = {None, "big", *DECODED, *(f"{name}+big" for name in DECODED)}
+
+
+class FileCheckpoint(Checkpoint):
+    """A checkpoint in files. Everything a header claims is checked against the files before the first tensor is read."""
+
+    def __init__(self, contents: Contents, sources: Sequence[Source]) -> None:
+        """Take over `sources`, one for each of `contents.files`. FormatError when a tensor does not lie in its file."""
+        self.contents = contents
+        self._sources = tuple(sources)
+        self._decoder: Decoder | None = None
+        self._lock = threading.Lock()
+        check_locations(contents, [source.size for source in self._sources])
+
+    @cached_property
+    def manifest(self) -> Manifest:  # type: ignore[override]
+        return manifest_of(self.contents)
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return self.contents.files
+
+    @property
+    def format(self) -> str:
+        return self.contents.format
+
+    def run(self, name: str) -> tuple[int, int] | None:
+        where = self.contents.locations[name]
+        if where.encoding is not None or not _is_row_major(self.contents.tensors[name], where):
+            return None
+        return where.file, where.byte_offset
+
+    def pread(self, file: int, offset: int, buffer: memoryview) -> None:
+        self._sources[file].fill(offset, buffer)
+
+    def fetch(
+        self, name: str, offset: int, shape: Sequence[int], strides: Sequence[int]
+    ) -> np.ndarray[Any, np.dtype[Any]]:
+        from isomorph.formats.gather import read_box, read_strided
+
+        spec, where = self.contents.tensors[name], self.contents.locations[name]
+        bits, base, fill = spec.dtype.bits, where.byte_offset, self._sources[where.file].fill
+        if where.encoding is not None and where.encoding != "big":
+            base, fill = self._decoded(where)
+            base += where.decoded_offset
+        if _is_row_major(spec, where):
+            array = read_box(fill, base + offset * bits.itemsize, bits, shape, strides)
+        else:
+            array = read_strided(fill, base, bits, spec.shape, where.strides or (), offset, shape, strides)
+        if where.encoding is not None and where.encoding.endswith("big"):
+            from isomorph.formats.decode import swapped
+
+            return swapped(array, spec.dtype)
+        return array
+
+    def _decoded(self, where: Location) -> tuple[int, Any]:
+        """(offset, fill) of the decoded whole that `where` is in; decoded now if it was not yet."""
+        with self._lock:
+            if self._decoder is None:
+                from isomorph.formats.decode import Decoder
+
+                self._decoder = Decoder()
+            return self._decoder.offset_of(where, self._sources[where.file]), self._decoder.fill
+
+    def check_unchanged(self) -> None:
+        for source in self._sources:
+            problem = source.changed()
+            if problem is not None:
+                raise SourceChanged(printable(str(source.path)), problem)
+
+    def close(self) -> None:
+        for source in self._sources:
+            source.close()
+        if self._decoder is not None:
+            self._decoder.close()
+
+
+def manifest_of(contents: Contents) -> Manifest:
+    """What `contents` says, without the bytes' places."""
+    names: dict[tuple[object, ...], list[str]] = {}
+    encodings: dict[str, str] = {}
+    strided: list[str] = []
+    for name, where in contents.locations.items():
+        spec = contents.tensors[name]
+        if where.encoding is not None:
+            encodings[name] = where.encoding
+        if where.strides is not None and not _is_row_major(spec, where):
+            strided.append(name)
+        if spec.numel:
+            place = (where.file, where.byte_offset, where.decoded_offset if where.encoding else 0, _reach(spec, where))
+            names.setdefault(place, []).append(name)
+    return Manifest(
+        contents.tensors,
+        origin=" + ".join(map(str, contents.files[:1]))
+        + (f" and {len(contents.files) - 1} more" if len(contents.files) > 1 else ""),
+        metadata=contents.metadata,
+        shared=tuple(tuple(group) for group in names.values() if len(group) > 1),
+        leaves=contents.leaves,
+        encodings=encodings,
+        strided=frozenset(strided),
+        notes=contents.notes,
+    )
+
+
+def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
+    """FormatError unless every element of every tensor lies inside its file (or its decoded whole), and not absurdly often."""
+    total = 0
+    if contents.tensors.keys() != contents.locations.keys():
+        raise FormatError(contents.files[0], "internal: tensors and locations have different names")
+    for name, where in contents.locations.items():
+        spec = contents.tensors[name]
+        problem = _misplaced(spec, where, sizes[where.file])
+        if problem is not None:
+            raise FormatError(contents.files[where.file], f"tensor `{printable(name)}` {spec}: {problem}")
+        total += 0 if where.encoding in _PACKED else spec.nbytes
+    if total > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:
+        raise UnsafeError(
+            contents.files[0],
+            f"its views and shared storages expand {sum(sizes):,} bytes of file to {total:,} bytes of tensors",
+            "That is a trap, not a checkpoint; nothing was written",
+        )
+
+
+_PACKED = ENCODINGS - {None, "big"}
+
+
+def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
+    if where.encoding not in ENCODINGS:
+        return f"unknown encoding {where.encoding!r}"
+    if len(spec.shape) > 64 or any(dim < 0 for dim in spec.shape):
+        return "not a shape"
+    if where.strides is not None and (len(where.strides) != len(spec.shape) or any(step < 0 for step in where.strides)):
+        return f"strides {where.strides} do not fit"
+    reach = _reach(spec, where)
+    if where.encoding not in _PACKED:
+        begin, end = where.byte_offset, where.byte_offset + reach
+        if begin < 0 or end > size:
+            return f"bytes {begin:,} to {end:,} are needed, the file has {size:,}: truncated or corrupt"
+        return None
+    if where.byte_offset < 0 or where.encoded_nbytes < 0 or where.byte_offset + where.encoded_nbytes > size:
+        return f"bytes {where.byte_offset:,} to {where.byte_offset + where.encoded_nbytes:,} are needed, the file has {size:,}"
+    if where.decoded_offset < 0 or where.decoded_offset + reach > where.decoded_nbytes:
+        return f"{where.decoded_offset + reach:,} bytes are needed, {where.decoded_nbytes:,} are stored"
+    if where.decoded_nbytes > 1040 * where.encoded_nbytes:  # deflate cannot do more than 1032 : 1
+        return f"{where.encoded_nbytes:,} bytes cannot decode to {where.decoded_nbytes:,}"
+    return None
+
+
+def _reach(spec: TensorSpec, where: Location) -> int:
+    """Bytes from the first element to the end of the last."""
+    if where.strides is None:
+        return spec.nbytes
+    if 0 in spec.shape:
+        return 0
+    return spec.dtype.nbytes * (
+        1 + sum((size - 1) * step for size, step in zip(spec.shape, where.strides, strict=True))
+    )
+
+
+def _is_row_major(spec: TensorSpec, where: Location) -> bool:
+    if where.strides is None:
+        return True
+    step = 1
+    for size, stride in zip(reversed(spec.shape), reversed(where.strides), strict=True):
+        if size == 0:
+            return True
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
+
+
+__all__ = ["Checkpoint", "FileCheckpoint", "check_locations", "manifest_of"]

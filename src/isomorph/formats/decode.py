@@ -1,0 +1,137 @@
+"""Tensors whose bytes are not plain: decoded once, in bounded memory, into one unlinked temporary file."""
+
+from __future__ import annotations
+
+import codecs
+import errno
+import os
+import tempfile
+import zlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import FormatError, RefusedError
+from isomorph.formats.base import Location
+from isomorph.formats.source import Source
+from isomorph.tensors import DType
+
+if TYPE_CHECKING:
+    import numpy as np
+
+CHUNK = 1 << 20
+"""Bytes read, and bytes decoded, at a time."""
+
+
+class Decoder:
+    """Decoded wholes, one after the other in a temporary file that has no name (it is gone when the process ends)."""
+
+    def __init__(self) -> None:
+        self._file = tempfile.TemporaryFile(prefix="isomorph-", buffering=0)  # noqa: SIM115  (lives as long as the checkpoint)
+        self._end = 0
+        self._offsets: dict[tuple[str, int, str], int] = {}
+
+    def offset_of(self, where: Location, source: Source) -> int:
+        """Where in the temporary file the decoded whole begins. Not for two threads at once."""
+        encoding = (where.encoding or "").removesuffix("+big")
+        key = (str(source.path), where.byte_offset, encoding)
+        if key not in self._offsets:
+            begin = self._end
+            count = 0
+            for piece in _PIECES[encoding](source, where):
+                count += len(piece)
+                if count > where.decoded_nbytes:
+                    raise FormatError(
+                        source.path,
+                        f"the {encoding} data at byte {where.byte_offset} holds more than the "
+                        f"{where.decoded_nbytes} bytes declared",
+                    )
+                self._write(piece, begin + count - len(piece), where.decoded_nbytes)
+            if count != where.decoded_nbytes:
+                raise FormatError(
+                    source.path,
+                    f"the {encoding} data at byte {where.byte_offset} holds {count} bytes, "
+                    f"{where.decoded_nbytes} are declared",
+                )
+            self._offsets[key] = begin
+            self._end = begin + count
+        return self._offsets[key]
+
+    def _write(self, piece: bytes, offset: int, wanted: int) -> None:
+        view = memoryview(piece)
+        try:
+            while view:
+                count = os.pwrite(self._file.fileno(), view, offset)
+                view, offset = view[count:], offset + count
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise
+            raise RefusedError(
+                tempfile.gettempdir(),
+                f"is full: {wanted:,} bytes are needed there to decode a compressed tensor",
+                "Free some space, or set TMPDIR to a folder with room",
+            ) from None
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        done = 0
+        while done < len(buffer):
+            count = os.preadv(self._file.fileno(), [buffer[done : done + (1 << 30)]], offset + done)
+            if count == 0:
+                raise FormatError(tempfile.gettempdir(), "the temporary file of decoded tensors was cut short")
+            done += count
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _pieces(source: Source, where: Location) -> Iterator[bytes]:
+    end = where.byte_offset + where.encoded_nbytes
+    for offset in range(where.byte_offset, end, CHUNK):
+        yield source.read(offset, min(CHUNK, end - offset))
+
+
+def _inflate(source: Source, where: Location) -> Iterator[bytes]:
+    inflater = zlib.decompressobj(-15)
+    for piece in _pieces(source, where):
+        while piece:
+            if inflater.eof:
+                raise FormatError(
+                    source.path, f"bytes are left over after the deflate data at byte {where.byte_offset}"
+                )
+            try:
+                yield inflater.decompress(piece, CHUNK)
+            except zlib.error as error:
+                raise FormatError(source.path, f"corrupt deflate data at byte {where.byte_offset}: {error}") from None
+            piece = inflater.unconsumed_tail or (inflater.unused_data if inflater.eof else b"")
+    if not inflater.eof:
+        yield inflater.flush()
+        if not inflater.eof:
+            raise FormatError(
+                source.path, f"the deflate data at byte {where.byte_offset} has no end: truncated or corrupt"
+            )
+
+
+def _latin1(source: Source, where: Location) -> Iterator[bytes]:
+    decode = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for piece in _pieces(source, where):
+            yield decode.decode(piece).encode("latin-1")
+        yield decode.decode(b"", final=True).encode("latin-1")
+    except UnicodeError:
+        raise FormatError(
+            source.path,
+            f"the text at byte {where.byte_offset} that should hold bytes is not UTF-8 of characters below 256",
+        ) from None
+
+
+_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1}
+
+
+def swapped(array: np.ndarray[Any, np.dtype[Any]], dtype: DType) -> np.ndarray[Any, np.dtype[Any]]:
+    """`array` (bits of `dtype`, read big-endian) with the bytes of every number turned round; of both parts of a complex one."""
+    import numpy as np
+
+    width = dtype.nbytes // 2 if dtype.kind == "complex" else dtype.nbytes
+    if width == 1:
+        return array
+    flat = np.ascontiguousarray(array).reshape(-1).view(f"u{width}").byteswap()
+    return flat.view(array.dtype).reshape(array.shape)

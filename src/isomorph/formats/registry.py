@@ -1,0 +1,251 @@
+"""The table of formats: which file is which (by content, never by suffix), who reads it, who writes it.
+
+To add a format: one file with `read(source) -> Contents` and, to write, a class like `base.Writer`; and one row here.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isomorph.errors import FormatError, UsageError, near_misses
+from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Writer
+from isomorph.formats.checkpoint import FileCheckpoint
+from isomorph.formats.source import Source
+from isomorph.tensors import TensorSpec
+
+
+@dataclass(frozen=True)
+class Format:
+    """One row: `module:name` of what reads and of what writes, loaded when first used.
+
+    `suffixes` choose the format of a target; `folder_name` is what the file is called in a folder, and `shard_name` a shard of it.
+    """
+
+    name: str
+    reader: str
+    writer: str | None = None
+    suffixes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
+    folder_name: str = ""
+    shard_name: str = ""
+
+    def read(self, source: Source) -> Contents:
+        contents: Contents = _load(self.reader)(source)
+        return contents
+
+    def make_writer(self) -> Writer:
+        if self.writer is None:
+            raise UsageError(f"{self.name} is read but not written; choose one of {', '.join(writable())}")
+        made: Writer = _load(self.writer)()
+        return made
+
+
+FORMATS: Mapping[str, Format] = {
+    row.name: row
+    for row in [
+        Format(
+            "safetensors",
+            "isomorph.formats.safetensors:read",
+            "isomorph.formats.safetensors:Writer",
+            suffixes=(".safetensors",),
+            folder_name="model.safetensors",
+            shard_name="model{shard}.safetensors",
+        ),
+        Format(
+            "torch_zip",
+            "isomorph.formats.torch_zip:read",
+            "isomorph.formats.torch_zip:Writer",
+            suffixes=(".pth", ".pt", ".bin", ".ckpt"),
+            aliases=("torch", "pytorch", "pt", "pth", "bin"),
+            folder_name="pytorch_model.bin",
+            shard_name="pytorch_model{shard}.bin",
+        ),
+        Format("torch_legacy", "isomorph.formats.torch_legacy:read"),
+        Format(
+            "npz",
+            "isomorph.formats.npz:read",
+            "isomorph.formats.npz:Writer",
+            suffixes=(".npz",),
+            aliases=("numpy",),
+            folder_name="model.npz",
+        ),
+        Format(
+            "paddle",
+            "isomorph.formats.paddle:read",
+            "isomorph.formats.paddle:Writer",
+            suffixes=(".pdparams",),
+            aliases=("pdparams",),
+            folder_name="model_state.pdparams",
+        ),
+    ]
+}
+
+
+def _load(where: str) -> Any:
+    module, _, name = where.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def writable() -> tuple[str, ...]:
+    return tuple(row.name for row in FORMATS.values() if row.writer is not None)
+
+
+def open_checkpoint(path: str | Path, *, inner: str | None = None) -> Checkpoint:
+    """Open a file, an index of shards, or a folder that holds one checkpoint; only headers are read.
+
+    `inner` (what follows `#` in `PATH#inner`, which may also be given in `path`) enters a nested container; `""` stays outside.
+    FormatError (UnsafeError for what a hostile file asks for) says what is wrong and what to do.
+    """
+    from isomorph.formats.nested import enter
+
+    where, inner = split_inner(path) if inner is None else (Path(path), inner)
+    notes: tuple[str, ...] = ()
+    if where.is_dir():
+        from isomorph.formats.folder import find_in_folder
+
+        where, notes = find_in_folder(where)
+    source = Source(where)
+    sources = [source]
+    try:
+        from isomorph.formats.sniff import INDEX, sniff
+
+        kind = sniff(source)
+        if kind == INDEX:
+            from isomorph.formats.sharded import read_index
+
+            contents, sources = read_index(source)
+        else:
+            contents = FORMATS[kind].read(source)
+        return FileCheckpoint(enter(contents, inner, notes), sources)
+    except BaseException:
+        for opened in {id(one): one for one in [source, *sources]}.values():
+            opened.close()
+        raise
+
+
+def split_inner(path: str | Path) -> tuple[Path, str | None]:
+    """(`PATH`, `inner`) of `PATH#inner`; a path that exists as it stands has no inner part.
+
+    >>> split_inner("model.pt#state_dict")[1]
+    'state_dict'
+    """
+    whole = Path(path)
+    text = str(path)
+    if "#" not in text or whole.exists() or whole.is_symlink():
+        return whole, None
+    outside, _, inner = text.partition("#")
+    return Path(outside), inner
+
+
+def format_named(name: str) -> Format:
+    """The format of that name or alias. UsageError lists them."""
+    key = name.lower().removeprefix(".")
+    for row in FORMATS.values():
+        if key == row.name or key == row.name.replace("_", "-") or key in row.aliases or "." + key in row.suffixes:
+            return row
+    guesses = near_misses(key, FORMATS)
+    raise UsageError(
+        f"no format is called {name}"
+        + (f"; did you mean {guesses[0]}?" if guesses else f"; there are {', '.join(writable())}")
+    )
+
+
+def format_of_suffix(path: Path) -> Format | None:
+    return next((row for row in FORMATS.values() if path.suffix.lower() in row.suffixes), None)
+
+
+def is_folder_target(path: str | Path) -> bool:
+    """True when a target of that name is a folder: it is one already, it ends in a slash, or its suffix is no format's."""
+    return str(path).endswith("/") or Path(path).is_dir() or format_of_suffix(Path(path)) is None
+
+
+def lay_out(
+    specs: Mapping[str, TensorSpec],
+    path: str | Path,
+    *,
+    format: str | None = None,
+    metadata: Mapping[str, str] | None = None,
+    max_shard_size: int | None = None,
+) -> OutputLayout:
+    """Every file of a target, byte by byte, before a tensor is read.
+
+    A folder (see `is_folder_target`) holds one file of the format's usual name, or shards and an index when the tensors
+    take more than `max_shard_size` bytes. UsageError for a format that cannot be written or cut; FormatError for tensors it cannot hold.
+    """
+    target = Path(path)
+    by_suffix = format_of_suffix(target)
+    is_folder = (
+        is_folder_target(path) if format is None or by_suffix is None else str(path).endswith("/") or target.is_dir()
+    )
+    if format is None and not is_folder and by_suffix is None:
+        raise UsageError(f"{path}: which format? Give --format, or a suffix: {', '.join(_suffixes())}")
+    row = (
+        format_named(format)
+        if format is not None
+        else by_suffix
+        if by_suffix and not is_folder
+        else FORMATS["safetensors"]
+    )
+    writer = row.make_writer()
+    try:
+        writer.check(specs)
+    except FormatError as error:
+        raise FormatError(target, f"{row.name} {error.problem}", error.advice) from None
+    given = dict(metadata or {})
+    groups = _shards(specs, max_shard_size)
+    if len(groups) == 1:
+        return OutputLayout(
+            row.name,
+            (writer.lay_out(specs, name=row.folder_name if is_folder else target.name, metadata=given),),
+            is_folder,
+        )
+    if not is_folder:
+        raise UsageError(
+            f"{path}: {len(groups)} shards need a folder, and this names one file. Give a folder, or a larger --max-shard-size"
+        )
+    if not row.shard_name:
+        raise UsageError(
+            f"{row.name} has no shards; write one file (no --max-shard-size), or choose safetensors or torch_zip"
+        )
+    files = []
+    weight_map: dict[str, str] = {}
+    for number, group in enumerate(groups, 1):
+        name = row.shard_name.format(shard=f"-{number:05d}-of-{len(groups):05d}")
+        files.append(writer.lay_out({key: specs[key] for key in group}, name=name, metadata=given))
+        weight_map.update(dict.fromkeys(group, name))
+    index = {"metadata": {"total_size": sum(spec.nbytes for spec in specs.values())}, "weight_map": weight_map}
+    raw = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
+    files.append(FileLayout(f"{row.folder_name}.index.json", len(raw), {}, (Literal(0, raw),)))
+    return OutputLayout(row.name, tuple(files), is_folder)
+
+
+def _suffixes() -> Iterable[str]:
+    return (suffix for row in FORMATS.values() if row.writer for suffix in row.suffixes)
+
+
+def _shards(specs: Mapping[str, TensorSpec], most: int | None) -> list[list[str]]:
+    """The names of each shard: in key order, at most `most` bytes each; a larger tensor is a shard of its own."""
+    if most is None or sum(spec.nbytes for spec in specs.values()) <= most:
+        return [list(specs)]
+    if most <= 0:
+        raise UsageError("--max-shard-size is a number of bytes above 0")
+    groups: list[list[str]] = []
+    current: list[str] = []
+    held = 0
+    for name, spec in specs.items():
+        if spec.nbytes > most:
+            groups.append([name])
+            continue
+        if held + spec.nbytes > most:
+            groups.append(current)
+            current, held = [], 0
+        current.append(name)
+        held += spec.nbytes
+    if current:
+        groups.append(current)
+    return groups

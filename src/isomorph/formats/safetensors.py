@@ -1,0 +1,202 @@
+"""safetensors: eight bytes of length, a JSON header, then the tensors without a gap.
+
+Reading keeps to what the format's description says, which is stricter than its library: one meaning a file, or none.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from isomorph.errors import FormatError, near_misses, printable
+from isomorph.formats.base import Contents, FileLayout, Literal, Location
+from isomorph.formats.strict_json import load_strictly
+from isomorph.formats.source import Source
+from isomorph.tensors import DType, TensorSpec, dtype
+
+LARGEST_HEADER = 100_000_000
+MOST_DIMS = 64
+LARGEST_SIZE = 1 << 63
+
+NAMES: Mapping[str, DType] = {
+    name: dtype(ours)
+    for name, ours in [
+        ("BOOL", "bool"), ("U8", "u8"), ("I8", "i8"), ("U16", "u16"), ("I16", "i16"), ("U32", "u32"), ("I32", "i32"),
+        ("U64", "u64"), ("I64", "i64"), ("F16", "f16"), ("BF16", "bf16"), ("F32", "f32"), ("F64", "f64"), ("C64", "c64"),
+        ("F8_E4M3", "f8e4m3"), ("F8_E5M2", "f8e5m2"), ("F8_E4M3FNUZ", "f8e4m3fnuz"), ("F8_E5M2FNUZ", "f8e5m2fnuz"),
+        ("F8_E8M0", "f8e8m0"),
+    ]
+}  # fmt: skip
+CODES = {ours.name: name for name, ours in NAMES.items()}
+NOT_WHOLE_BYTES = ("F4", "F6_E2M3", "F6_E3M2")
+
+
+def read(source: Source) -> Contents:
+    """The header of one file. FormatError for anything that two readers could understand differently."""
+    path = source.path
+    if source.size < 8:
+        raise FormatError(path, f"truncated: {source.size} bytes, too short for the length of a safetensors header")
+    length = int.from_bytes(source.read(0, 8), "little")
+    if length > LARGEST_HEADER:
+        raise FormatError(path, f"its safetensors header claims {length:,} bytes; at most {LARGEST_HEADER:,} are read")
+    if length > source.size - 8:
+        raise FormatError(
+            path,
+            f"truncated: its safetensors header has {length:,} bytes, the file ends after {source.size - 8:,} of them",
+        )
+    if length < 2:
+        raise FormatError(path, f"its safetensors header has {length} bytes; the shortest is {{}}")
+    raw = source.read(8, length)
+    if raw[:1] != b"{":
+        raise FormatError(path, f"its safetensors header begins with {raw[:1]!r} (byte 8), not with {{")
+    header = load_strictly(raw.rstrip(b" "), path, "safetensors header", depth=4)
+    metadata = _metadata(header.pop("__metadata__", {}), path)
+    tensors, ranges = _entries(header, path)
+    _require_no_holes(ranges, source.size - 8 - length, path)
+    data = 8 + length
+    locations = {name: Location(0, data + begin) for name, (begin, _) in ranges.items()}
+    order = sorted(ranges, key=ranges.__getitem__)
+    return Contents((path,), {name: tensors[name] for name in order}, locations, metadata, format="safetensors")
+
+
+def _metadata(found: Any, path: object) -> dict[str, str]:
+    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+        raise FormatError(path, "__metadata__ is not an object of strings")
+    return found
+
+
+def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec], dict[str, tuple[int, int]]]:
+    tensors: dict[str, TensorSpec] = {}
+    ranges: dict[str, tuple[int, int]] = {}
+    for name, entry in header.items():
+        if type(entry) is not dict or entry.keys() != {"dtype", "shape", "data_offsets"}:
+            raise FormatError(path, f"tensor `{printable(name)}`: {_what_is_odd(entry)}")
+        kind, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+        known = NAMES.get(kind) if type(kind) is str else None
+        if known is None:
+            raise FormatError(path, f"tensor `{printable(name)}`: {_unknown_dtype(kind)}")
+        if type(shape) is not list or len(shape) > MOST_DIMS or not _sizes(shape):
+            raise FormatError(path, f"tensor `{printable(name)}`: its shape is not a list of at most {MOST_DIMS} sizes")
+        if type(offsets) is not list or len(offsets) != 2 or not _sizes(offsets):
+            raise FormatError(path, f"tensor `{printable(name)}`: its data_offsets are not two byte offsets")
+        begin, end = offsets
+        wanted = math.prod(shape) * known.nbytes
+        if end - begin != wanted or math.prod(size for size in shape if size) >= LARGEST_SIZE:
+            raise FormatError(
+                path,
+                f"tensor `{printable(name)}`: {kind} {shape} takes {wanted:,} bytes, "
+                f"its data_offsets {begin:,} to {end:,} hold {end - begin:,}",
+            )
+        tensors[name] = TensorSpec(known, tuple(shape))
+        ranges[name] = (begin, end)
+    return tensors, ranges
+
+
+def _sizes(values: list[Any]) -> bool:
+    """True when all are integers from 0 to 2**63 - 1 (true and false are no integers here)."""
+    return all(type(value) is int and 0 <= value < LARGEST_SIZE for value in values)
+
+
+def _what_is_odd(entry: Any) -> str:
+    if type(entry) is not dict:
+        return "its entry is not an object"
+    fields = ("dtype", "shape", "data_offsets")
+    missing = [field for field in fields if field not in entry]
+    if missing:
+        return f"its entry lacks {' and '.join(missing)}"
+    odd = next(field for field in entry if field not in fields)
+    return f"its entry has the field `{printable(odd)}`, which the format does not know"
+
+
+def _unknown_dtype(kind: Any) -> str:
+    if kind in NOT_WHOLE_BYTES:
+        return f"dtype {kind} packs several elements into a byte; such tensors are not read"
+    if type(kind) is not str:
+        return "its dtype is not a text"
+    guesses = near_misses(kind, NAMES)
+    return f"unknown dtype {printable(kind, 40)}" + (f" (did you mean {guesses[0]}?)" if guesses else "")
+
+
+def _require_no_holes(ranges: Mapping[str, tuple[int, int]], nbytes: int, path: object) -> None:
+    """The tensors lie one after the other from the first byte after the header to the last of the file."""
+    reached, before = 0, ""
+    for (begin, end), name in sorted((where, name) for name, where in ranges.items()):
+        if begin != reached:
+            kind = "overlaps" if begin < reached else f"leaves a hole of {begin - reached:,} bytes after"
+            other = f"`{printable(before)}`" if before else "the header"
+            raise FormatError(path, f"tensor `{printable(name)}` (data byte {begin:,}) {kind} {other}")
+        reached, before = end, name
+    if reached > nbytes:
+        raise FormatError(
+            path,
+            f"truncated: its tensors take {reached:,} bytes, the file has {nbytes:,} of them",
+            "Copy or download it again",
+        )
+    if reached < nbytes:
+        raise FormatError(path, f"{nbytes - reached:,} bytes follow the last tensor; a safetensors file ends with it")
+
+
+class Writer:
+    """Lays out one safetensors file; tensors wider first, so that every offset is a multiple of its element's width."""
+
+    def check(self, specs: Mapping[str, TensorSpec]) -> None:
+        bad = {name: spec for name, spec in specs.items() if spec.dtype.name not in CODES}
+        if bad:
+            raise unsupported("safetensors", bad, "c64")
+        if "__metadata__" in specs:
+            raise FormatError("safetensors", "no tensor can be called `__metadata__` there: the name is taken")
+
+    def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
+        self.check(specs)
+        offsets = aligned_offsets(specs)
+        header: dict[str, Any] = {"__metadata__": {**metadata, "format": "pt"}}
+        for tensor, begin in offsets.items():
+            spec = specs[tensor]
+            header[tensor] = {
+                "dtype": CODES[spec.dtype.name],
+                "shape": list(spec.shape),
+                "data_offsets": [begin, begin + spec.nbytes],
+            }
+        raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        raw += b" " * (-len(raw) % 8)
+        if len(raw) > LARGEST_HEADER:
+            raise FormatError(
+                name,
+                f"its header would have {len(raw):,} bytes; safetensors allows {LARGEST_HEADER:,}",
+                "Write shards (--max-shard-size)",
+            )
+        data = 8 + len(raw)
+        nbytes = data + sum(spec.nbytes for spec in specs.values())
+        return FileLayout(
+            name,
+            nbytes,
+            {tensor: data + begin for tensor, begin in offsets.items()},
+            (Literal(0, len(raw).to_bytes(8, "little") + raw),),
+        )
+
+
+def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    """name -> byte offset in the data, without gaps, each a multiple of its element's width.
+
+    The given order is kept when it does that by itself; otherwise tensors of wider elements come first.
+    """
+    for order in (list(specs), sorted(specs, key=lambda name: -specs[name].dtype.nbytes)):
+        offsets: dict[str, int] = {}
+        reached = 0
+        for name in order:
+            if reached % specs[name].dtype.nbytes:
+                break
+            offsets[name] = reached
+            reached += specs[name].nbytes
+        else:
+            return offsets
+    raise AssertionError("widths are powers of two, so that wider first is always aligned")
+
+
+def unsupported(where: str, bad: Mapping[str, TensorSpec], instead: str) -> FormatError:
+    """The error that a format cannot hold these tensors."""
+    listed = ", ".join(f"`{printable(name)}` {spec}" for name, spec in list(bad.items())[:5])
+    more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
+    return FormatError(where, f"cannot hold {listed}{more}", f"Cast them (--dtype {instead}), or choose another format")

@@ -1,0 +1,91 @@
+"""What a file is, by its first bytes. A suffix only ever makes an error message better."""
+
+from __future__ import annotations
+
+import re
+
+from isomorph.errors import FormatError
+from isomorph.formats.source import Source
+
+INDEX = "index"
+
+TORCH_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
+"""What follows the protocol in the first pickle of a legacy torch file: LONG1 0x1950a86a20f9469cfc6c, STOP."""
+
+FOREIGN = [
+    (
+        b"\x93NUMPY",
+        "a single numpy array (.npy), which has no name",
+        "Put it in an .npz: numpy.savez('file.npz', name=array)",
+    ),
+    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, which is not read yet", None),
+    (b"GGUF", "a GGUF file, which is not read yet", None),
+    (b"\x1f\x8b", "compressed with gzip", "Unpack it first: gunzip"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it first: unzstd"),
+    (b"BZh", "compressed with bzip2", "Unpack it first: bunzip2"),
+    (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it first: unxz"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first"),
+    (b"\x7fELF", "a program or shared library, not weights", None),
+    (b"%PDF", "a PDF document, not weights", None),
+]
+
+KNOWN = "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, and a *.index.json of shards"
+
+
+def sniff(source: Source) -> str:
+    """The name of the format in the registry, or INDEX. FormatError says what the file is instead."""
+    head = source.read(0, min(source.size, 512))
+    text = head.lstrip(b" \t\r\n\xef\xbb\xbf")
+    if head.startswith(b"version https://git-lfs.github.com/spec/"):
+        raise FormatError(
+            source.path, f"a Git LFS pointer ({source.size} bytes), not the weights", "Fetch them: git lfs pull"
+        )
+    if re.match(rb"<!doctype html|<html|<head|<\?xml|<!--", text, re.IGNORECASE):
+        raise FormatError(
+            source.path,
+            "a web page (HTML or XML), not weights: a download that failed",
+            "Open it to see what the server said, and download the file itself",
+        )
+    if head.startswith(b"PK\x03\x04"):
+        return _kind_of_zip(source)
+    if head.startswith(b"PK\x05\x06"):
+        raise FormatError(source.path, "an empty zip archive: it holds no tensors")
+    if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
+        return "torch_legacy" if head[2 : 2 + len(TORCH_MAGIC)] == TORCH_MAGIC else "paddle"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 48:
+        return "safetensors"
+    if text.startswith(b"{"):
+        return INDEX
+    for magic, what, advice in FOREIGN:
+        if head.startswith(magic):
+            raise FormatError(source.path, what, advice)
+    if head[257:262] == b"ustar":
+        raise FormatError(
+            source.path,
+            "a tar archive (torch before 0.2, or weights packed for transport), which is not read",
+            "Unpack it first, or load and save it again with a newer torch",
+        )
+    if source.path.suffix == ".safetensors":
+        return "safetensors"
+    shown = "zeros only, as of a download that did not finish" if not any(head) else repr(head[:16])[1:]
+    raise FormatError(
+        source.path, f"not a checkpoint of a known format (its first bytes are {shown})", f"Read are {KNOWN}"
+    )
+
+
+def _kind_of_zip(source: Source) -> str:
+    from isomorph.formats.zip import read_members
+
+    names = [name.lower() for name in read_members(source)]
+    if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
+        return "torch_zip"
+    if names and all(name.endswith(".npy") for name in names):
+        return "npz"
+    if any(name.endswith("model.weights.h5") for name in names):
+        raise FormatError(source.path, "a Keras archive (.keras), which is not read yet")
+    shown = ", ".join(names[:3])
+    raise FormatError(
+        source.path,
+        f"a zip archive of {len(names)} files ({shown}{', …' if len(names) > 3 else ''}), not a checkpoint",
+        "A torch file holds a data.pkl, an .npz holds .npy files only",
+    )

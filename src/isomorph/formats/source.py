@@ -1,0 +1,138 @@
+"""One opened file: checked once, read with pread only, never mapped.
+
+The descriptor that the header was read from is the one all tensors are read from, so a file that is replaced meanwhile
+is still read whole; one that is cut or rewritten is noticed (`changed`, and a short read).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from pathlib import Path
+
+from isomorph.errors import FormatError, SourceChanged, near_misses, printable
+
+LARGEST_READ = 1 << 30
+"""One system call reads less than 2 GiB; larger reads are made of several."""
+
+
+class Source:
+    """A regular file, open for reading. `size` is its length in bytes when it was opened; `stored` what the disk holds of it."""
+
+    def __init__(self, path: Path, *, follow_links: bool = True) -> None:
+        """Open `path`. FormatError when it is missing, unreadable, empty, or anything but a regular file."""
+        self.path = path
+        flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
+        try:
+            self._fd = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
+        except OSError as error:
+            raise open_error(path, error) from None
+        except ValueError:  # a NUL in the name
+            raise FormatError(printable(str(path)), "not a file name") from None
+        try:
+            found = os.fstat(self._fd)
+            _require_regular(path, found)
+        except BaseException:
+            self.close()
+            raise
+        self.size = found.st_size
+        self.stored = found.st_blocks * 512
+        self._identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        """Exactly the `nbytes` bytes from `offset`. FormatError, before anything is allocated, when they are not all in the file."""
+        if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
+            raise FormatError(
+                self.path, f"truncated: bytes {offset} to {offset + nbytes} are needed, the file has {self.size}"
+            )
+        buffer = bytearray(nbytes)
+        self.fill(offset, memoryview(buffer))
+        return bytes(buffer)
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        """Fill `buffer` (contiguous, writable) with the bytes from `offset`. SourceChanged when the file ends before that."""
+        whole = buffer.cast("B") if buffer.ndim != 1 or buffer.format != "B" else buffer
+        done = 0
+        while done < len(whole):
+            try:
+                count = os.preadv(self._fd, [whole[done : done + LARGEST_READ]], offset + done)
+            except OSError as error:
+                raise FormatError(self.path, f"cannot be read at byte {offset + done}: {error.strerror}") from None
+            if count == 0:
+                raise SourceChanged(self.path, f"truncated while reading (byte {offset + done} is no longer there)")
+            done += count
+
+    def changed(self) -> str | None:
+        """What differs from when the file was opened, in words; None when nothing does."""
+        device, inode, size, mtime = self._identity
+        now = os.fstat(self._fd)
+        if now.st_size != size:
+            return f"changed while it was read: {size} bytes when opened, {now.st_size} now"
+        if now.st_mtime_ns != mtime:
+            return "changed while it was read: it was written to since it was opened"
+        try:
+            named = os.stat(self.path)
+        except OSError:
+            return "changed while it was read: it was removed or renamed"
+        if (named.st_dev, named.st_ino) != (device, inode):
+            return "changed while it was read: another file took its name"
+        return None
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+    def fileno(self) -> int:
+        return self._fd
+
+
+def _require_regular(path: Path, found: os.stat_result) -> None:
+    mode = found.st_mode
+    if stat.S_ISREG(mode):
+        if found.st_size == 0:
+            raise FormatError(path, "an empty file (0 bytes)", "Was a download or a copy interrupted?")
+        return
+    kinds = [
+        (stat.S_ISDIR, "a folder"),
+        (stat.S_ISFIFO, "a named pipe"),
+        (stat.S_ISCHR, "a device"),
+        (stat.S_ISBLK, "a device"),
+        (stat.S_ISSOCK, "a socket"),
+    ]
+    kind = next((name for is_kind, name in kinds if is_kind(mode)), "not a regular file")
+    raise FormatError(path, f"{kind}, not a file of weights", "Only regular files are read")
+
+
+def open_error(path: Path, error: OSError) -> FormatError:
+    """The FormatError that says why `path` could not be opened, and what to do."""
+    where = printable(str(path))
+    if error.errno == errno.ENOENT:
+        if path.is_symlink():
+            return FormatError(where, f"a link to {printable(str(path.readlink()))}, which does not exist")
+        folder = path.parent
+        if not folder.is_dir():
+            return FormatError(where, f"no such file: there is no folder {printable(str(folder))}")
+        names = near_misses(path.name, _names_in(folder))
+        if names:
+            return FormatError(where, "no such file", f"Did you mean {' or '.join(printable(name) for name in names)}?")
+        return FormatError(where, "no such file")
+    if error.errno == errno.ELOOP:
+        return FormatError(where, "a symbolic link, which is not followed here")
+    if error.errno == errno.ENOTDIR:
+        return FormatError(where, "no such file: a part of the path is a file, not a folder")
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return FormatError(where, "may not be read (permission denied)", f"Ask its owner, or: chmod +r {where}")
+    if error.errno == errno.ENXIO:
+        return FormatError(where, "a device or socket, not a file of weights")
+    return FormatError(where, f"cannot be opened: {error.strerror}")
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(folder))
+    except OSError:
+        return []

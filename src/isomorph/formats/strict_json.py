@@ -1,0 +1,76 @@
+"""JSON from a stranger: one meaning or none. Duplicate keys, NaN, floats, deep nesting and huge numbers are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any, NoReturn
+
+from isomorph.errors import FormatError, printable
+
+_STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+"?', re.DOTALL)
+_NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+
+MOST_DIGITS = 20
+
+
+def load_strictly(raw: bytes, path: object, what: str, *, depth: int, floats: bool = False) -> dict[str, Any]:
+    """The object that `raw` holds. FormatError, naming `what`, for anything else; memory stays in proportion to `raw`."""
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(path, f"its {what} is not UTF-8 (byte {error.start} of it)") from None
+    _require_shallow(raw, depth, path, what)
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(items)
+        if len(made) != len(items):
+            seen: set[str] = set()
+            twice = next(key for key, _ in items if key in seen or seen.add(key))
+            raise FormatError(path, f"its {what} names `{printable(twice)}` twice")
+        return made
+
+    def integer(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise FormatError(path, f"its {what} holds a number of {len(digits):,} digits")
+        return int(digits)
+
+    def number(digits: str) -> float:
+        if not floats or len(digits) > 40:
+            raise FormatError(path, f"its {what} holds {printable(digits, 40)} where only whole numbers belong")
+        return float(digits)
+
+    def constant(word: str) -> NoReturn:
+        raise FormatError(path, f"its {what} holds {word}, which is not JSON")
+
+    try:
+        found = json.loads(
+            text, object_pairs_hook=pairs, parse_int=integer, parse_float=number, parse_constant=constant
+        )
+    except json.JSONDecodeError as error:
+        raise FormatError(
+            path, f"its {what} is not JSON: {error.msg} (byte {len(text[: error.pos].encode())} of it)"
+        ) from None
+    if _SURROGATE.search(raw):
+        try:
+            json.dumps(found, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise FormatError(path, f"its {what} holds half of a surrogate pair, which is no character") from None
+    if type(found) is not dict:
+        raise FormatError(path, f"its {what} is not a JSON object")
+    return found
+
+
+def _require_shallow(raw: bytes, depth: int, path: object, what: str) -> None:
+    """FormatError when brackets nest deeper than `depth`: a recursive parser must not meet that."""
+    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    for _ in range(depth):
+        brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
+    if brackets:
+        level = deepest = 0
+        for character in brackets:
+            level += 1 if character in b"[{" else -1
+            deepest = max(deepest, level)
+        if deepest > depth:
+            raise FormatError(path, f"its {what} is nested deeper than {depth} levels")
