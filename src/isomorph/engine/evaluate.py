@@ -1,0 +1,91 @@
+"""A source of a Move (a Box, a Fill, a Mix) -> its elements, with the operators carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from isomorph.formats.base import Checkpoint
+from isomorph.language.tree import Op
+from isomorph.operators.base import Changes, Operator
+from isomorph.operators.casting import cast
+from isomorph.operators.computing import add_arrays
+from isomorph.operators.numbers import encode
+from isomorph.operators.registry import build
+from isomorph.plan.moves import Box, Fill, Mix, Source
+from isomorph.tensors import DTYPES, DType
+
+Array = np.ndarray[Any, Any]
+
+
+@lru_cache(maxsize=1024)
+def operator_of(op: Op) -> Operator:
+    return build(op)
+
+
+def acting(operators: Sequence[Op], dtype: DType) -> tuple[list[tuple[Operator, DType]], DType]:
+    """The operators that change anything, each with the dtype it meets, and the dtype at the end."""
+    found = []
+    for op in operators:
+        operator = operator_of(op)
+        if not operator.is_identity(dtype):
+            found.append((operator, dtype))
+        dtype = operator.result(dtype)
+    return found, dtype
+
+
+def source_dtype(source: Source, checkpoint: Checkpoint) -> DType:
+    """The dtype of the elements that `evaluate` gives."""
+    if isinstance(source, Box):
+        return checkpoint.manifest[source.tensor].dtype
+    if isinstance(source, Fill):
+        return source.dtype
+    return acting(source.operators, source_dtype(source.sources[0], checkpoint))[1]
+
+
+def evaluate(
+    source: Source, operators: Sequence[Op], checkpoint: Checkpoint, changes: Changes | None = None
+) -> tuple[Array, DType]:
+    """The elements of `source` after `operators`: their bits, in the source's shape and any layout in memory; for reading only.
+
+    Raises ElementError where an operator refuses a value; its index is row-major in the source's shape.
+    """
+    if isinstance(source, Box):
+        array = checkpoint.fetch(source.tensor, source.offset, source.shape, source.strides)
+        dtype = checkpoint.manifest[source.tensor].dtype
+    elif isinstance(source, Fill):
+        array, dtype = fill(source), source.dtype
+    else:
+        array, dtype = _mix(source, checkpoint, changes)
+    found, result = acting(operators, dtype)
+    for operator, met in found:
+        array = operator.apply(array, met, changes=changes)
+    return array, result
+
+
+def _mix(mix: Mix, checkpoint: Checkpoint, changes: Changes | None) -> tuple[Array, DType]:
+    total, dtype = evaluate(mix.sources[0], (), checkpoint, changes)
+    for source in mix.sources[1:]:
+        array, _ = evaluate(source, (), checkpoint, changes)
+        total = add_arrays(total, array, dtype)
+    found, result = acting(mix.operators, dtype)
+    for operator, met in found:
+        total = operator.apply(total, met, changes=changes)
+    return total, result
+
+
+def fill(source: Fill) -> Array:
+    """The elements of a constant, as bits. One value is broadcast and takes no memory."""
+    if source.arange_strides is None:
+        bits = encode(source.value, source.dtype)
+        value = np.frombuffer(bits.to_bytes(source.dtype.nbytes, "little"), source.dtype.bits)
+        return np.broadcast_to(value.reshape(()), source.shape)
+    count = np.full(source.shape, int(Fraction(source.value)), np.int64)
+    for axis, (size, step) in enumerate(zip(source.shape, source.arange_strides, strict=True)):
+        steps = np.arange(size, dtype=np.int64) * step
+        count += steps.reshape([-1 if other == axis else 1 for other in range(len(source.shape))])
+    return cast(count, DTYPES["i64"], source.dtype, rounding=True)
