@@ -10,9 +10,14 @@ import contextlib
 import errno
 import os
 import stat
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
+
+if TYPE_CHECKING:
+    from isomorph.formats.zip import Member
 
 LARGEST_READ = 1 << 30
 """One system call reads less than 2 GiB; larger reads are made of several."""
@@ -24,6 +29,7 @@ class Source:
     def __init__(self, path: Path, *, follow_links: bool = True) -> None:
         """Open `path`. FormatError when it is missing, unreadable, empty, or anything but a regular file."""
         self.path = path
+        self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self._fd = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
