@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isomorph.describe.folding import Branch, fold
-from isomorph.describe.text import bytes_text, columns, count, escaped, natural, shape_text
+from isomorph.describe.text import bytes_text, columns, count, escaped, listed, natural, shape_text
 from isomorph.tensors import Manifest
 
 MOST_LEAVES = 40
@@ -71,12 +71,12 @@ class Summary:
         for group in manifest.shared:
             yield f"shared    {' = '.join(map(escaped, group))}   (one copy of the bytes)"
         if manifest.strided:
-            yield f"strided   {_listed(sorted(manifest.strided, key=natural))}   (views that are not one run of bytes)"
+            yield f"strided   {listed(sorted(manifest.strided, key=natural))}   (views that are not one run of bytes)"
         by_encoding: dict[str, list[str]] = {}
         for name, encoding in manifest.encodings.items():
             by_encoding.setdefault(encoding, []).append(name)
         for encoding, names in by_encoding.items():
-            yield f"encoded   {encoding}: {_listed(names)}"
+            yield f"encoded   {encoding}: {listed(names)}"
         if manifest.leaves:
             yield f"carries   {count(len(manifest.leaves), 'leaf that is no tensor', 'leaves that are no tensors')} (not converted)"
             shown = list(manifest.leaves.items())[:MOST_LEAVES]
@@ -109,11 +109,6 @@ class Summary:
             "metadata": dict(manifest.metadata),
             "notes": list(manifest.notes),
         }
-
-
-def _listed(names: list[str], most: int = 4) -> str:
-    text = ", ".join(map(escaped, names[:most]))
-    return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
 
 
 def tree_lines(manifest: Mapping[str, Any], depth: int | None = None) -> list[str]:

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Iterable, Sequence
 
-_UNSAFE = re.compile(r"[^\x20-\x7e]")
+from isomorph.errors import printable
+
 _DIGITS = re.compile(r"(\d+)")
 
 
 def escaped(text: str) -> str:
-    r"""The text with every control, format (bidi), surrogate and line-breaking character spelled out.
+    r"""The whole text with every control, bidirectional, surrogate and other invisible character spelled out.
 
     >>> escaped("a\x1b[31mb")
     'a\\x1b[31mb'
     """
-    return _UNSAFE.sub(_spelled, text)
+    return text if text.isprintable() else printable(text, len(text))
 
 
 def escaped_lines(text: str) -> str:
     """As `escaped`, but line breaks (`\\n`) stay."""
     return "\n".join(escaped(line) for line in text.split("\n"))
-
-
-def _spelled(match: re.Match[str]) -> str:
-    character = match.group()
-    if unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"):
-        return character
-    code = ord(character)
-    if code < 0x100:
-        return f"\\x{code:02x}"
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:
@@ -88,6 +78,12 @@ def ranges(indices: Iterable[int]) -> str:
         str(first) if first == last else f"{first}..{last}" if last > first + 1 or len(runs) == 1 else f"{first},{last}"
         for first, last in runs
     )
+
+
+def listed(names: Sequence[str], most: int = 4) -> str:
+    """Names, escaped, with commas; of many only the first `most`, and how many more there are."""
+    text = ", ".join(map(escaped, names[:most]))
+    return text if len(names) <= most else f"{text} and {len(names) - most:,} more"
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ", gap: str = "  ") -> list[str]:

@@ -1,0 +1,5 @@
+"""`python -m isomorph`."""
+
+from isomorph.cli.app import main
+
+main()

@@ -1,0 +1,5 @@
+"""`python -m isomorph.cli`."""
+
+from isomorph.cli.app import main
+
+main()

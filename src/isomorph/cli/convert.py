@@ -1,0 +1,60 @@
+"""`isomorph convert SRC… DST`, `isomorph convert plan.json`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from isomorph.cli.console import print_json, print_lines
+from isomorph.cli.options import mapping_options, output_options, stages, writing_options
+
+
+@click.command("convert")
+@click.argument("paths", nargs=-1, required=True, metavar="SRC… DST | plan.json")
+@mapping_options
+@click.option(
+    "--like", metavar="TARGET", help="A checkpoint, or package.module:callable, whose names and shapes must come out."
+)
+@writing_options
+@click.option("--dry-run", is_flag=True, help="Prove and print; write nothing.")
+@output_options
+def command(
+    paths: tuple[str, ...], like: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any
+) -> None:
+    """Carry a conversion out. DST gets its name only when it is complete, synced and verified; SRC is never touched.
+
+    Without --morph every tensor keeps its name, shape and dtype.
+
+    \b
+    Example:  isomorph convert pytorch_model.bin model.safetensors
+              isomorph convert pytorch_model.bin tower.pth -m tower.morph
+    """
+    from isomorph.cli.options import port_of, writing_of
+    from isomorph.job.plan_file import is_plan_file, read_plan_file
+    from isomorph.job.session import convert_places, plan_places
+
+    port, writing = port_of(options), writing_of(options)
+    sources, targets = list(paths), []
+    recorded = None
+    if len(paths) == 1:
+        if not is_plan_file(paths[0]):
+            raise click.UsageError("a source and a target are needed:  isomorph convert SRC… DST  (or a plan.json)")
+        if port.morph is not None or port.cast is not None or port.sizes or port.overrides or options["config"]:
+            raise click.UsageError("a plan.json holds its own mapping; plan again to change it")
+        recorded = read_plan_file(paths[0])
+        port, sources, targets = recorded.port, recorded.sources, recorded.targets
+        writing = recorded.writing(writing)
+    if dry_run:
+        with plan_places(port, [*sources, *targets], like=like, with_targets=True, writing=writing) as planned:
+            if as_json:
+                print_json(planned.plan.to_json())
+            elif not quiet:
+                print_lines(planned.lines())
+                print_lines(["dry run   nothing was written"])
+        return
+    done = convert_places(port, [*sources, *targets], writing, like=like, stage=stages(quiet), expected=recorded)
+    if as_json:
+        print_json(done.to_json())
+    elif not quiet:
+        print_lines(done.lines())

@@ -1,0 +1,114 @@
+"""The options that several commands take: --json and -q, MAPPING, WRITING; and how arguments are told apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from isomorph.job.convert import Stage, Writing
+    from isomorph.job.port import Port
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
+
+
+class ByteSize(click.ParamType):
+    """`5GB`, `256MB`, `1GiB`, `1048576`."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        match = _SIZE.fullmatch(str(value).strip())
+        number = 0
+        if match is not None:
+            base = 1024 if match[3] else 1000
+            number = int(float(match[1]) * base ** _UNITS[match[2].lower()])
+        if match is None or number <= 0:
+            self.fail(f"`{value}` is no size; write for example 5GB, 256MB or 1GiB", param, ctx)
+        return number
+
+
+def _together(*options: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+output_options: Callable[[F], F] = _together(
+    click.option(
+        "--json", "as_json", is_flag=True, help="A machine-readable result on stdout, and nothing else there."
+    ),
+    click.option("-q", "--quiet", is_flag=True, help="Print no report and no progress; errors only."),
+)
+
+mapping_options: Callable[[F], F] = _together(
+    click.option("-m", "--morph", "morphs", multiple=True, metavar="M.morph", help="The morph; several are a chain."),
+    click.option("--inverse", is_flag=True, help="Read the morph (or the whole chain) right to left."),
+    click.option(
+        "--set", "settings", multiple=True, metavar="AXIS=N", help="The size of an axis, or config.KEY=VALUE."
+    ),
+    click.option("--config", metavar="FILE", help="The config; else config.json or params.json beside SRC."),
+    click.option("--dtype", metavar="T", help="Cast floating tensors: bf16, f16, f32, …; rounds to nearest even."),
+    click.option("--exact", is_flag=True, help="With --dtype: refuse to round."),
+)
+
+writing_options: Callable[[F], F] = _together(
+    click.option("--format", metavar="F", help="The format of DST; else its suffix says it."),
+    click.option(
+        "--max-shard-size", type=ByteSize(), metavar="5GB", help="Cut a folder's weights into files of this size."
+    ),
+    click.option(
+        "--max-memory", type=ByteSize(), default="256MB", show_default=True, metavar="256MB", help="Buffers, at most."
+    ),
+    click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that read and write."),
+    click.option("--resume", is_flag=True, help="Go on with what an interrupted run has finished."),
+    click.option("--overwrite", is_flag=True, help="Replace a target that exists."),
+    click.option("--no-verify", is_flag=True, help="Do not verify before the target gets its name."),
+)
+
+
+def port_of(options: dict[str, Any]) -> Port:
+    """The MAPPING options, read."""
+    from isomorph.job.port import make_port
+
+    return make_port(
+        options["morphs"],
+        inverse=options["inverse"],
+        settings=options["settings"],
+        config=options["config"],
+        dtype=options["dtype"],
+        exact=options["exact"],
+    )
+
+
+def writing_of(options: dict[str, Any]) -> Writing:
+    """The WRITING options, read."""
+    from isomorph.job.convert import Writing
+
+    return Writing(
+        format=options["format"],
+        max_shard_size=options["max_shard_size"],
+        max_memory=options["max_memory"],
+        workers=options["workers"],
+        resume=options["resume"],
+        overwrite=options["overwrite"],
+        verify=not options["no_verify"],
+    )
+
+
+def stages(quiet: bool) -> Stage:
+    """Progress for each stage of a conversion."""
+    from isomorph.cli.console import progress
+
+    return lambda label: progress(label, quiet)

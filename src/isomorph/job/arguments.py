@@ -1,0 +1,64 @@
+"""SRC… DST… -> which is which: the last is the target, unless the morph writes outputs with names (`name::`)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from isomorph.errors import UsageError
+from isomorph.job.inputs import Place
+from isomorph.job.port import Port
+
+SEPARATOR = "::"
+
+
+def sources_and_targets(paths: Sequence[Place], port: Port) -> tuple[list[Place], list[Place]]:
+    """Tell sources and targets apart. `name=PATH` goes to the side of the morph that has `name::`."""
+    if len(paths) < 2:
+        raise UsageError("a source and a target are needed:  SRC… DST")
+    places = list(paths)
+    if port.morph is None or len(places) == 2:
+        return places[:-1], places[-1:]
+    programs = port.programs
+    reads = _patterns([term.head for rule in programs[0].rules for term in rule.left])
+    writes = _patterns([term.head for rule in programs[-1].rules for term in rule.right])
+    if not writes:
+        return places[:-1], places[-1:]
+    if not reads:
+        return places[:1], places[1:]
+    first = next((at for at, one in enumerate(places) if at and _fits(writes, one) and not _fits(reads, one)), None)
+    if first is None:
+        raise UsageError(
+            "which are sources and which are targets? The morph reads and writes named checkpoints, and the names that were "
+            "given fit both; give the outputs names of their own in the morph"
+        )
+    return places[:first], places[first:]
+
+
+def _fits(patterns: Sequence[re.Pattern[str]], one: Place) -> bool:
+    return any(pattern.fullmatch(one.name) for pattern in patterns)
+
+
+def _patterns(heads: Sequence[object]) -> list[re.Pattern[str]]:
+    """What may stand before `::` in these names, as patterns of ours (text is escaped; a hole is any piece)."""
+    from isomorph.language.rules import FullName, LabelHole, Literal
+
+    found: dict[str, None] = {}
+    for head in heads:
+        if not isinstance(head, FullName) or SEPARATOR not in "".join(
+            piece.value for piece in head.pieces if isinstance(piece, Literal)
+        ):
+            continue
+        text = ""
+        for piece in head.pieces:
+            if isinstance(piece, Literal):
+                before, separator, _ = piece.value.partition(SEPARATOR)
+                text += re.escape(before)
+                if separator:
+                    break
+            elif isinstance(piece, LabelHole):
+                text += "(?:" + "|".join(map(re.escape, piece.labels)) + ")"
+            else:
+                text += "[^/]+"
+        found[text] = None
+    return [re.compile(text) for text in found]

@@ -1,0 +1,217 @@
+"""Carry a port out: prove it, write every output under a temporary name, verify all, and only then give them their names."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import Different, UsageError
+from isomorph.job.companions import Companions, copy_companions, find_companions
+from isomorph.job.inputs import Place
+from isomorph.job.outputs import Output, lay_out_outputs
+from isomorph.job.port import Port
+from isomorph.job.story import work_line
+from isomorph.tensors import dtype
+
+if TYPE_CHECKING:
+    from isomorph.formats.base import Checkpoint
+    from isomorph.plan.plan import Plan
+    from isomorph.tensors import Manifest
+
+Progress = Callable[[int, int], None]
+Stage = Callable[[str], "Progress | None"]
+"""Called with `writing` or `verifying`; gives what is then called with bytes done and bytes in all."""
+
+
+@dataclass(frozen=True)
+class Writing:
+    """How outputs are written. Sizes in bytes; `max_memory` is for the buffers of a conversion, not for the interpreter."""
+
+    format: str | None = None
+    max_shard_size: int | None = None
+    max_memory: int = 256 << 20
+    workers: int | None = None
+    resume: bool = False
+    overwrite: bool = False
+    verify: bool = True
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What a conversion did. `report` is the verifier's, None when it was not asked for."""
+
+    plan: Plan
+    outputs: tuple[Output, ...]
+    report: Any
+    companions: Companions
+    write_seconds: float
+    verify_seconds: float
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        return tuple(output.path for output in self.outputs)
+
+    @property
+    def nbytes(self) -> int:
+        return sum(file.nbytes for output in self.outputs for file in output.layout.files)
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines())
+
+    def _repr_html_(self) -> str:
+        from isomorph.describe.html import preformatted
+
+        return preformatted(str(self))
+
+    def lines(self) -> list[str]:
+        from isomorph.describe.text import escaped, listed
+
+        names = " ".join(escaped(str(path)) for path in self.paths)
+        lines = [f"wrote     {names} · {work_line(self.plan, self.nbytes)} in {self.write_seconds:.1f} s"]
+        if self.companions.copied:
+            lines.append(f"copied    {listed(self.companions.copied, 8)}")
+        if self.companions.left:
+            lines.append(f"left      {listed(self.companions.left, 8)}: beside the source, not copied")
+        if self.report is None:
+            lines.append("verified  nothing: --no-verify was given")
+        else:
+            lines += str(self.report).splitlines()
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "outputs": [
+                {
+                    "name": output.name,
+                    "path": str(output.path),
+                    "format": output.layout.format,
+                    "files": [{"name": file.name, "nbytes": file.nbytes} for file in output.layout.files],
+                    "tensors": len(output.plan.targets),
+                }
+                for output in self.outputs
+            ],
+            "tensors": len(self.plan.targets),
+            "dropped": list(self.plan.dropped),
+            "nbytes": self.nbytes,
+            "copied": list(self.companions.copied),
+            "left": list(self.companions.left),
+            "verified": self.report is not None,
+            "elements_compared": getattr(self.report, "elements", None),
+            "write_seconds": self.write_seconds,
+            "verify_seconds": self.verify_seconds,
+        }
+
+
+def convert(
+    port: Port,
+    source: Checkpoint,
+    targets: Sequence[Place],
+    writing: Writing,
+    *,
+    like: Manifest | None = None,
+    stage: Stage | None = None,
+    plan: Plan | None = None,
+    source_folder: Path | None = None,
+) -> Converted:
+    """Prove, write, verify, name. `plan` is one made before, else it is made here. What a step raises leaves nothing there.
+
+    The verification of the last output covers all of them: each is written inside the other's temporary life, so that no output
+    gets its final name before every element of every output has been compared.
+    """
+    from isomorph.engine.run import write
+
+    if writing.resume and writing.overwrite:
+        raise UsageError("--resume goes on with what is there, --overwrite begins again: give one of them")
+    plan = plan if plan is not None else port.plan(source.manifest, like)
+    outputs = lay_out_outputs(
+        plan,
+        targets,
+        format=writing.format,
+        max_shard_size=writing.max_shard_size,
+        metadata=source.manifest.metadata,
+    )
+    companions = Companions()
+    if source_folder is not None and len(outputs) == 1 and outputs[0].layout.is_folder:
+        companions = find_companions(source_folder, source.paths)
+    report: Any = None
+    seconds = {"verify": 0.0}
+    done: dict[str, Path] = {}
+
+    def finish(at: int, temporary: Path) -> None:
+        nonlocal report, companions
+        done[outputs[at].name] = temporary
+        if at + 1 < len(outputs):
+            write_output(at + 1)
+            return
+        if writing.verify:
+            began = time.perf_counter()
+            report = verify_targets(port, source, done, writing.max_memory, stage)
+            seconds["verify"] = time.perf_counter() - began
+        if companions.copied and source_folder is not None:
+            cast = dtype(port.cast.target) if port.cast is not None and port.cast.target is not None else None
+            companions = copy_companions(companions, source_folder, temporary, cast)
+
+    def write_output(at: int) -> None:
+        output = outputs[at]
+        write(
+            output.plan,
+            source,
+            output.layout,
+            output.path,
+            max_memory=writing.max_memory,
+            overwrite=writing.overwrite,
+            resume=writing.resume,
+            verify=lambda temporary: finish(at, temporary),
+            progress=stage("writing") if stage is not None else None,
+            **({} if writing.workers is None else {"workers": writing.workers}),
+        )
+
+    began = time.perf_counter()
+    write_output(0)
+    return Converted(
+        plan=plan,
+        outputs=tuple(outputs),
+        report=report,
+        companions=companions,
+        write_seconds=time.perf_counter() - began - seconds["verify"],
+        verify_seconds=seconds["verify"],
+    )
+
+
+def verify_targets(
+    port: Port, source: Checkpoint, targets: Mapping[str, Path], max_memory: int, stage: Stage | None
+) -> Any:
+    """Compare every element of the targets with what the morph says. Raises Different."""
+    from contextlib import ExitStack
+
+    from isomorph.formats.joined import Joined
+    from isomorph.formats.registry import open_checkpoint
+
+    with ExitStack() as stack:
+        opened = {name: stack.enter_context(open_checkpoint(path)) for name, path in targets.items()}
+        target = opened[""] if list(opened) == [""] else Joined(opened)
+        report = compare(port, source, target, max_memory=max_memory, stage=stage)
+    if not report.equal:
+        raise Different(report)
+    return report
+
+
+def compare(
+    port: Port, source: Checkpoint, target: Checkpoint, *, max_memory: int = 256 << 20, stage: Stage | None = None
+) -> Any:
+    """The verifier's report on a target, whatever it says."""
+    from isomorph.verify.compare import verify
+
+    return verify(
+        port.programs,
+        source,
+        target,
+        config=port.config,
+        sizes=port.sizes or None,
+        cast=port.cast,
+        max_memory=max_memory,
+        progress=stage("verifying") if stage is not None else None,
+    )

@@ -1,0 +1,170 @@
+"""MAPPING -> Port: the chain of morphs with its direction, sizes, config and cast. Plan, convert and verify take the same one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import FormatError, UsageError
+from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
+from isomorph.tensors import dtype
+
+if TYPE_CHECKING:
+    from isomorph.language.morph import Morph
+
+    from isomorph.language.rules import Program
+    from isomorph.language.tree import Op
+    from isomorph.plan.plan import Plan
+    from isomorph.tensors import Manifest
+
+UNCHANGED = "** <->? **\n"
+"""The morph of a conversion without one: every tensor keeps its name, shape and dtype."""
+
+_PACKAGED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(.+)")
+
+
+@dataclass(frozen=True)
+class Port:
+    """What is to be done to tensors, before it is known to which.
+
+    `morph` is None when names and shapes stay as they are. `cast` acts after everything else of the last stage.
+    """
+
+    morph: Morph | None = None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    file_config: Mapping[str, Any] | None = None
+    overrides: Mapping[str, Any] = field(default_factory=dict)
+    cast: Op | None = None
+    config_from: str | None = None
+    is_backward: bool = False
+
+    @cached_property
+    def config(self) -> Mapping[str, Any] | None:
+        """What morphs are told of the model: the file's config with the `--set config.KEY=V` put in; None without any."""
+        return with_settings(self.file_config, self.overrides)
+
+    @cached_property
+    def programs(self) -> tuple[Program, ...]:
+        """One Program a stage, in reading order and direction. Raises MorphError."""
+        from isomorph.language.morph import Morph
+
+        morph = self.morph if self.morph is not None else Morph.parse(UNCHANGED, file="unchanged")
+        return morph.programs(self.config)
+
+    def plan(self, source: Manifest, like: Manifest | None = None) -> Plan:
+        """Prove the port on these tensors. Raises MorphError with every gap."""
+        from isomorph.plan.prove import make_plan
+
+        return make_plan(self.programs, source, config=self.config, sizes=self.sizes or None, cast=self.cast, like=like)
+
+    def with_config_beside(self, paths: Sequence[Path]) -> Port:
+        """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""
+        if self.file_config is not None or self.morph is None:
+            return self
+        for path in paths:
+            found = config_beside(path)
+            if found is not None:
+                return replace(self, file_config=read_config(found), config_from=str(found))
+        return self
+
+
+def read_morphs(morphs: Sequence[Any], *, inverse: bool = False) -> Morph | None:
+    """Chain morphs: files (`package:path.morph` too), or Morph objects; inverted as a whole. None without any."""
+    from isomorph.language.morph import Morph
+
+    chain: Morph | None = None
+    for one in morphs:
+        stage = one if isinstance(one, Morph) else Morph.read(morph_path(one))
+        chain = stage if chain is None else chain @ stage
+    if inverse:
+        if chain is None:
+            raise UsageError("--inverse needs a --morph: without one, every tensor stays as it is")
+        return chain.inverse
+    return chain
+
+
+def morph_path(text: str | os.PathLike[str]) -> Path:
+    """The file of a morph: as written, or `package:path.morph` inside an installed package, which is not imported."""
+    written = os.fspath(text)
+    path = Path(written)
+    if path.is_file():
+        return path
+    match = _PACKAGED.fullmatch(written)
+    if match is not None and not path.exists():
+        top, *below = match[1].split(".")
+        spec = importlib.util.find_spec(top)
+        if spec is None or not spec.submodule_search_locations:
+            raise FormatError(
+                written, f"no package `{top}` is installed", "A morph in a package is written  package:path.morph"
+            )
+        for root in spec.submodule_search_locations:
+            candidate = Path(root).joinpath(*below, match[2])
+            if candidate.is_file():
+                return candidate
+        raise FormatError(written, f"package `{match[1]}` holds no {match[2]}")
+    if path.is_dir():
+        raise FormatError(written, "a folder, not a morph file", "Name the .morph file in it")
+    if not path.exists():
+        from isomorph.job.inputs import nearby
+
+        raise FormatError(written, "no such morph file", nearby(path))
+    return path
+
+
+def cast_to(name: str, *, exact: bool = False) -> Op:
+    """The cast of `--dtype NAME`: floating tensors only, rounding to nearest even unless `exact`. Raises UsageError."""
+    from isomorph.language.tree import Op
+
+    try:
+        target = dtype(name)
+    except KeyError:
+        raise UsageError(
+            f"--dtype {name}: no such dtype; floating ones are f32, f16, bf16, f64, f8e4m3, f8e5m2"
+        ) from None
+    if not target.is_float:
+        raise UsageError(f"--dtype {name}: {target} is not floating; --dtype casts floating tensors among each other")
+    return Op("cast", source="float", target=target.name, rounding=not exact)
+
+
+def make_port(
+    morphs: Sequence[Any] = (),
+    *,
+    inverse: bool = False,
+    settings: Sequence[str] = (),
+    sizes: Mapping[str, int] | None = None,
+    config: Any = None,
+    dtype: str | None = None,
+    exact: bool = False,
+) -> Port:
+    """Read a MAPPING. `config` is a path or a mapping; `settings` are `AXIS=N` and `config.KEY=V`, and win over everything."""
+    if exact and dtype is None:
+        raise UsageError("--exact goes with --dtype: it refuses a cast that would round")
+    all_sizes = dict(sizes or {})
+    overrides: dict[str, Any] = {}
+    for text in settings:
+        key, value = parse_setting(text)
+        if key.startswith("config."):
+            overrides[key.removeprefix("config.")] = value
+        else:
+            all_sizes[key] = value
+    given: Mapping[str, Any] | None = config
+    if isinstance(config, str | os.PathLike):
+        path = Path(config)
+        if not path.is_file():
+            raise FormatError(path, "a folder, not a config file" if path.is_dir() else "no such config file")
+        given = read_config(path)
+    return Port(
+        morph=read_morphs(morphs, inverse=inverse),
+        sizes=all_sizes,
+        file_config=given,
+        overrides=overrides,
+        cast=None if dtype is None else cast_to(dtype, exact=exact),
+        config_from=None if given is None else str(config) if isinstance(config, str | os.PathLike) else "given",
+        is_backward=inverse,
+    )

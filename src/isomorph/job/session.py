@@ -1,0 +1,123 @@
+"""One job from its arguments to its end: paths told apart, sources opened, config found, planned, carried out or verified, closed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import UsageError
+from isomorph.job.arguments import sources_and_targets
+from isomorph.job.convert import Converted, Stage, Writing, compare, convert
+from isomorph.job.inputs import Place, open_sources, place
+from isomorph.job.likes import like as like_manifest
+from isomorph.job.outputs import Output, lay_out_outputs
+from isomorph.job.port import Port
+
+if TYPE_CHECKING:
+    from isomorph.formats.base import Checkpoint
+    from isomorph.job.plan_file import PlanFile
+    from isomorph.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan that was proved on open sources; `targets` are where its result would go."""
+
+    plan: Plan
+    port: Port
+    source: Checkpoint
+    sources: tuple[Place, ...]
+    targets: tuple[Place, ...]
+
+    def lines(self, *, show_all: bool = False) -> Iterator[str]:
+        """The proof, as it is printed."""
+        from isomorph.plan.explain import explain
+
+        yield from explain(self.plan, show_all=show_all).splitlines()
+        if self.port.config_from not in (None, "given"):
+            yield f"config    {self.port.config_from}"
+
+    def lay_out(self, *, format: str | None, max_shard_size: int | None) -> list[Output]:
+        """Where every byte of every target would go."""
+        return lay_out_outputs(
+            self.plan,
+            self.targets,
+            format=format,
+            max_shard_size=max_shard_size,
+            metadata=self.source.manifest.metadata,
+        )
+
+
+@contextmanager
+def plan_places(
+    port: Port,
+    sources: Sequence[str | Place],
+    targets: Sequence[str | Place] = (),
+    *,
+    like: Any = None,
+    with_targets: bool = False,
+    writing: Writing | None = None,
+) -> Iterator[Planned]:
+    """Open sources and prove the port on them. `with_targets`: the last of `sources` are targets, as `convert` takes them."""
+    port = _with_config(port, sources, targets, with_targets)
+    opened_from = [_place(one) for one in sources]
+    opened_to = [_place(one) for one in targets]
+    if with_targets:
+        opened_from, opened_to = sources_and_targets(opened_from, port)
+    with open_sources(opened_from) as source:
+        plan = port.plan(source.manifest, None if like is None else like_manifest(like))
+        planned = Planned(plan, port, source, tuple(opened_from), tuple(opened_to))
+        if writing is not None and opened_to:
+            planned.lay_out(format=writing.format, max_shard_size=writing.max_shard_size)
+        yield planned
+
+
+def convert_places(
+    port: Port,
+    paths: Sequence[str | Place],
+    writing: Writing,
+    *,
+    like: Any = None,
+    stage: Stage | None = None,
+    expected: PlanFile | None = None,
+) -> Converted:
+    """SRC… DST: prove, write, verify. `expected` is a plan written down before; what it was made from must not have changed."""
+    port = _with_config(port, paths, (), True)
+    sources, targets = sources_and_targets([_place(one) for one in paths], port)
+    manifest = None if like is None else like_manifest(like)
+    with open_sources(sources) as source:
+        plan = None
+        if expected is not None:
+            expected.check_sources(source)
+            plan = expected.plan
+        folder = sources[0].path if len(sources) == 1 and sources[0].path.is_dir() else None
+        return convert(port, source, targets, writing, like=manifest, stage=stage, plan=plan, source_folder=folder)
+
+
+def verify_places(
+    port: Port, paths: Sequence[str | Place], *, max_memory: int = 256 << 20, stage: Stage | None = None
+) -> Any:
+    """SRC… DST: the verifier's report, whatever it says."""
+    port = _with_config(port, paths, (), True)
+    sources, targets = sources_and_targets([_place(one) for one in paths], port)
+    with open_sources(sources) as source, open_sources(targets) as target:
+        report = compare(port, source, target, max_memory=max_memory, stage=stage)
+        source.check_unchanged()
+        target.check_unchanged()
+        return report
+
+
+def _place(one: str | Place) -> Place:
+    return one if isinstance(one, Place) else place(one)
+
+
+def _with_config(port: Port, paths: Sequence[str | Place], targets: Sequence[str | Place], with_targets: bool) -> Port:
+    """Look for a config beside the sources first and beside the targets then; reading backward, the other way round."""
+    places = [_place(one) for one in [*paths, *targets]]
+    if with_targets and len(places) < 2:
+        raise UsageError("a source and a target are needed:  SRC… DST")
+    folders = [Path(one.text) for one in places]
+    return port.with_config_beside(folders[::-1] if port.is_backward else folders)
