@@ -1,0 +1,153 @@
+"""Paddle's `.pdparams` (and any other pickle of numpy arrays): one pickle, followed without reading the arrays in it.
+
+    {"linear.weight": ndarray, ..., "StructuredToParameterName@@": {...}}      a state dict
+    {"model": {"w": ("linear_0.w_0", ndarray)}}                                nested objects: tensors as (name, array)
+    {"w": eval("data", {"data": ndarray})}                                     static graphs; matched, never evaluated
+
+In protocols 3 and 4 an array's bytes lie in the file as they are; in protocol 2 they are a text (`utf8-latin1`). Protocols 2 and 3
+cut arrays of more than 1 GiB into `name@@.0`, `name@@.1`, …, which are read as one. Paddle stores bfloat16 as uint16 and does not say
+so; such arrays stay u16. What is written here says so, in the dtype's metadata, where numpy and Paddle do not look.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+from isomorph.errors import FormatError, printable
+from isomorph.formats.base import Contents, FileLayout, Literal, Location
+from isomorph.formats.containers import flatten
+from isomorph.formats.pickle import MAX_TEXT, Interpreter
+from isomorph.formats.pickle_objects import Array, Payload
+from isomorph.formats.pickle_write import Memo, integers, text
+from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd
+from isomorph.formats.source import Source
+from isomorph.tensors import TensorSpec
+
+NAMES = "StructuredToParameterName@@"
+PIECES = "UnpackBigParamInfor@@"
+
+
+def read(source: Source) -> Contents:
+    """What a pickle of arrays holds. FormatError when it is broken; UnsafeError when it would run or import something."""
+    path = source.path
+    interpreter = Interpreter(source, path)
+    root = interpreter.run()
+    if type(root) is int:  # the magic number of a legacy torch file that was saved with another pickle protocol
+        from isomorph.formats import torch_legacy
+
+        if root == torch_legacy.MAGIC:
+            return torch_legacy.read(source)
+    leaves: dict[str, str] = {}
+    pieces: Any = None
+    if isinstance(root, dict):
+        if isinstance(root.get(NAMES), dict):
+            leaves[NAMES] = f"Paddle's own names of {len(root[NAMES]):,} parameters"
+        pieces = root.get(PIECES)
+        root = {key: value for key, value in root.items() if key not in (NAMES, PIECES)}
+    flat = flatten(root, path, nodes=interpreter.nodes, named_tuples=True)
+    refuse_odd(path, flat.tensors.items())
+    tensors: dict[str, TensorSpec] = {}
+    locations: dict[str, Location] = {}
+    leaves.update(flat.leaves)
+    unsaid: list[str] = []
+    for name, value in flat.tensors.items():
+        assert type(value) is Array  # without persistent ids there are no torch tensors
+        found = array_location(path, name, value, _place)
+        if isinstance(found, str):
+            leaves[name] = found
+            continue
+        tensors[name], locations[name] = found
+        if found[0].dtype.name == "u16":
+            unsaid.append(name)
+    notes = []
+    if pieces is not None:
+        raise FormatError(path, "arrays cut into pieces (UnpackBigParamInfor@@)")
+    if unsaid:
+        shown = ", ".join(f"`{printable(name, 80)}`" for name in unsaid[:3]) + (", …" if len(unsaid) > 3 else "")
+        notes.append(f"{len(unsaid):,} tensors are u16 ({shown}): Paddle stores bfloat16 as uint16 and does not say which it was")
+    if interpreter.end != source.size:
+        notes.append(f"{source.size - interpreter.end:,} bytes follow the end of its pickle; they are not read")
+    return Contents(
+        (path,), tensors, locations, leaves=leaves, notes=tuple(notes), format="paddle", containers=flat.containers
+    )
+
+
+def _place(payload: Payload) -> Region:
+    encoded = payload.nbytes if payload.encoding else 0
+    return Region(payload.offset, payload.nbytes, payload.encoding, encoded, 0, payload.nbytes)
+
+
+_CODES = {
+    "bool": "b1", "u8": "u1", "i8": "i1", "i16": "i2", "i32": "i4", "i64": "i8", "f16": "f2", "f32": "f4", "f64": "f8",
+    "c64": "c8", "c128": "c16", "u16": "u2", "bf16": "u2",
+}  # fmt: skip
+"""numpy's codes of the dtypes that `paddle.load` takes. It takes u16 for bfloat16."""
+
+IS_BFLOAT16 = "bfloat16"
+"""The dtype's metadata `{"paddle": "bfloat16"}` says that its u16 are bfloat16."""
+
+
+class Writer:
+    """Lays out a pickle (protocol 4) of `{name: ndarray}` that `paddle.load` reads, under numpy 1 and 2 alike."""
+
+    def check(self, specs: Mapping[str, TensorSpec]) -> None:
+        """FormatError that names every tensor whose dtype Paddle's files do not hold."""
+        wrong = [name for name, spec in specs.items() if spec.dtype.name not in _CODES]
+        if wrong:
+            shown = ", ".join(f"`{printable(name, 120)}` {specs[name]}" for name in wrong[:8])
+            more = f" and {len(wrong) - 8} more" if len(wrong) > 8 else ""
+            raise FormatError(
+                "target",
+                f"cannot hold {shown}{more}: paddle.load takes {', '.join(_CODES)}",
+                "Cast them, or write safetensors.",
+            )
+        long = [name for name in specs if len(name.encode("utf-8", "surrogatepass")) > MAX_TEXT]
+        if long:
+            raise FormatError("target", f"cannot hold names longer than {MAX_TEXT:,} bytes: {printable(long[0], 60)}")
+        marked = [name for name in specs if name in (NAMES, PIECES)]
+        if marked:
+            raise FormatError("target", f"cannot hold a tensor called {marked[0]}, which Paddle uses for itself")
+
+    def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
+        """The file, the arrays in the order given. `metadata` has no place in it."""
+        literals: list[Literal] = []
+        tensors: dict[str, int] = {}
+        memo = Memo()
+        at, begin = 0, b"\x80\x04}"
+        for tensor, spec in specs.items():
+            head = begin + text(tensor) + _array_head(spec, memo)
+            literals.append(Literal(at, head))
+            tensors[tensor] = at + len(head)
+            at += len(head) + spec.nbytes
+            begin = b"tbs"  # the end of the state tuple, BUILD, SETITEM
+        literals.append(Literal(at, begin + b"."))
+        return FileLayout(name, at + len(begin) + 1, tensors, tuple(literals))
+
+
+def _array_head(spec: TensorSpec, memo: Memo) -> bytes:
+    """The opcodes of an array up to its bytes: `_reconstruct(ndarray, (0,), b"b")`, then its state `(1, shape, dtype, False, bytes`."""
+
+    once = memo.once
+    # numpy 1 has this module; numpy 2 keeps it for pickles.
+    head = once(b"cnumpy.core.multiarray\n_reconstruct\n") + once(b"cnumpy\nndarray\n") + b"K\0\x85" + once(b"C\x01b") + b"\x87R"
+    head += b"(K\x01" + integers(spec.shape) + once(_dtype(spec)) + b"\x89"
+    if spec.nbytes < 1 << 8:
+        return head + b"C" + bytes([spec.nbytes])
+    if spec.nbytes < 1 << 32:
+        return head + b"B" + struct.pack("<I", spec.nbytes)
+    return head + b"\x8e" + struct.pack("<Q", spec.nbytes)
+
+
+def _dtype(spec: TensorSpec) -> bytes:
+    """`numpy.dtype(code, False, True)` and its state, as numpy writes them."""
+    code = _CODES[spec.dtype.name]
+    made = b"cnumpy\ndtype\n" + text(code) + b"\x89\x88\x87R"
+    order = b"<" if code[1:] != "1" else b"|"
+    flags = b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\0"
+    if spec.dtype.name != "bf16":
+        return made + b"(K\x03" + text(order.decode()) + b"NNN" + flags + b"tb"
+    said = b"}" + text("paddle") + text(IS_BFLOAT16) + b"s"
+    return made + b"(K\x04" + text("<") + b"NNN" + flags + said + b"tb"
+
