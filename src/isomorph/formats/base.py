@@ -30,8 +30,10 @@ class Location:
     `file` is an index into `Contents.files`. Plain (`encoding` None): element (0, 0, …) at `byte_offset`, element steps `strides`
     in elements (None: one row-major run). Otherwise the `encoded_nbytes` bytes from `byte_offset` decode to the elements:
     `deflate` (raw zip member), `utf8-latin1` (a pickle protocol 2 text of code points < 256), `big` (plain bytes, big-endian),
-    or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed. After decoding, `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply;
-    tensors with the same (file, byte_offset, encoding) are decoded once.
+    or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed.
+    After decoding,
+    `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply; tensors with the same
+    (file, byte_offset, encoding) are decoded once. `decoded_crc` is the CRC-32 of the whole, 0 when unknown.
     """
 
     file: int
@@ -41,6 +43,7 @@ class Location:
     encoded_nbytes: int = 0
     decoded_offset: int = 0
     decoded_nbytes: int = 0
+    decoded_crc: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,8 +129,8 @@ class FileLayout:
 
     `tensors` maps a name to the byte offset of its row-major little-endian bytes (no overlap; increasing as listed);
     `literals` are all other bytes whose content is known now, by increasing offset. With checksums, `records` lists the
-    (offset, nbytes) runs whose CRC-32 is wanted, and `trailer(crcs)` gives the literals that depend on them: all of
-    those lie after the last record they describe, so that a file is written in increasing offset order.
+    (offset, nbytes) runs of the file whose CRC-32 is wanted (literals that lie inside count), and `trailer(crcs)` gives the
+    literals that depend on them, each of which lies after the record it describes.
     """
 
     name: str

@@ -36,9 +36,10 @@ class Decoder:
         key = (str(source.path), where.byte_offset, encoding)
         if key not in self._offsets:
             begin = self._end
-            count = 0
+            count = crc = 0
             for piece in _PIECES[encoding](source, where):
                 count += len(piece)
+                crc = zlib.crc32(piece, crc)
                 if count > where.decoded_nbytes:
                     raise FormatError(
                         source.path,
@@ -51,6 +52,11 @@ class Decoder:
                     source.path,
                     f"the {encoding} data at byte {where.byte_offset} holds {count} bytes, "
                     f"{where.decoded_nbytes} are declared",
+                )
+            if where.decoded_crc not in (0, crc):
+                raise FormatError(
+                    source.path,
+                    f"the {encoding} data at byte {where.byte_offset} is corrupt (CRC-32 {crc:08x}, not {where.decoded_crc:08x})",
                 )
             self._offsets[key] = begin
             self._end = begin + count

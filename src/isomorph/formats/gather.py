@@ -60,7 +60,7 @@ def _read_sorted(fill: Fill, base: int, bits: np.dtype[Any], shape: list[int], s
 
 def _covering(fill: Fill, base: int, bits: np.dtype[Any], shape: list[int], strides: list[int]) -> Array:
     whole = np.empty(span(shape, strides), bits)
-    fill(base, memoryview(whole.view("u1")))
+    fill(base, whole.view("u1").data)
     return np.lib.stride_tricks.as_strided(whole, shape, [step * bits.itemsize for step in strides])
 
 
@@ -80,7 +80,7 @@ def _scatter(fill: Fill, base: int, result: Array, shape: list[int], strides: li
         if count > 1:
             part[...] = _covering(fill, base + start * step, result.dtype, [count, *shape[1:]], strides)
         elif inner_reach == math.prod(shape[1:]) and is_row_major(shape[1:], strides[1:]):
-            fill(base + start * step, memoryview(part.reshape(-1).view("u1")))
+            fill(base + start * step, part.reshape(-1).view("u1").data)
         elif inner_reach <= 2 * math.prod(shape[1:]) or inner_reach * nbytes <= GAP:
             part[0] = _covering(fill, base + start * step, result.dtype, shape[1:], strides[1:])
         else:
@@ -256,6 +256,6 @@ def _look_up(fill: Fill, base: int, bits: np.dtype[Any], places: Array) -> Array
         for part in np.array_split(run, max(1, (high - low) * bits.itemsize // SCRATCH)):
             low, high = int(wanted[part[0]]), int(wanted[part[-1]])
             covering = np.empty(high - low + 1, bits)
-            fill(base + low * bits.itemsize, memoryview(covering.view("u1")))
+            fill(base + low * bits.itemsize, covering.view("u1").data)
             values[part] = covering[wanted[part] - low]
     return values[back].reshape(places.shape)

@@ -29,7 +29,7 @@ class Joined(Checkpoint):
         self._owners = [name for name, checkpoint in self.inputs.items() for _ in checkpoint.paths]
 
     @cached_property
-    def manifest(self) -> Manifest:  # type: ignore[override]
+    def manifest(self) -> Manifest:
         parts = [(name + SEPARATOR, checkpoint.manifest) for name, checkpoint in self.inputs.items()]
         metadata: dict[str, str] = {}
         for _, part in parts:

@@ -26,7 +26,10 @@ class ArrayCheckpoint(Checkpoint):
         metadata: Mapping[str, str] | None = None,
         origin: str = "memory",
     ) -> None:
-        """`dtypes` names the dtype of arrays that hold the bits of another (bf16 as u2). FormatError for arrays of no dtype we know."""
+        """`dtypes` names the dtype of arrays that hold the bits of another (bf16 as u2).
+
+        FormatError for arrays of objects, strings, dates, records.
+        """
         tensors: dict[str, TensorSpec] = {}
         self._flat: dict[str, Array] = {}
         for name, array in arrays.items():

@@ -1,8 +1,8 @@
 """Nested checkpoints: `PATH#state_dict`, and the single nested state dict that is entered by itself.
 
-Worked example: `{"epoch": 3, "state_dict": {"conv": {"w": …}, "b": …}}` holds the tensors `state_dict/conv/w` and `state_dict/b` in the
-containers `state_dict` and `state_dict/conv`. Nothing at the top is a tensor and one container holds them all, so it is entered:
-the tensors are `conv/w` and `b`. The leaf `epoch` keeps its name.
+Worked example: `{"epoch": 3, "state_dict": {"conv": {"w": …}, "b": …}}` holds the tensors `state_dict/conv/w` and
+`state_dict/b` in the containers `state_dict` and `state_dict/conv`. Nothing at the top is a tensor and one container
+holds them all, so it is entered: the tensors are `conv/w` and `b`. The leaf `epoch` keeps its name.
 """
 
 from __future__ import annotations

@@ -175,7 +175,8 @@ def lay_out(
     """Every file of a target, byte by byte, before a tensor is read.
 
     A folder (see `is_folder_target`) holds one file of the format's usual name, or shards and an index when the tensors
-    take more than `max_shard_size` bytes. UsageError for a format that cannot be written or cut; FormatError for tensors it cannot hold.
+    take more than `max_shard_size` bytes. UsageError for a format that cannot be written or cut; FormatError for tensors
+    it cannot hold.
     """
     target = Path(path)
     by_suffix = format_of_suffix(target)

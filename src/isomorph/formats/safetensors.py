@@ -12,8 +12,8 @@ from typing import Any
 
 from isomorph.errors import FormatError, near_misses, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
-from isomorph.formats.strict_json import load_strictly
 from isomorph.formats.source import Source
+from isomorph.formats.strict_json import load_strictly
 from isomorph.tensors import DType, TensorSpec, dtype
 
 LARGEST_HEADER = 100_000_000

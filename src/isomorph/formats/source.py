@@ -48,7 +48,10 @@ class Source:
         self._identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     def read(self, offset: int, nbytes: int) -> bytes:
-        """Exactly the `nbytes` bytes from `offset`. FormatError, before anything is allocated, when they are not all in the file."""
+        """Exactly the `nbytes` bytes from `offset`.
+
+        FormatError, before anything is allocated, when they are not all in the file.
+        """
         if offset < 0 or nbytes < 0 or offset + nbytes > self.size:
             raise FormatError(
                 self.path, f"truncated: bytes {offset} to {offset + nbytes} are needed, the file has {self.size}"
@@ -79,7 +82,7 @@ class Source:
         if now.st_mtime_ns != mtime:
             return "changed while it was read: it was written to since it was opened"
         try:
-            named = os.stat(self.path)
+            named = self.path.stat()
         except OSError:
             return "changed while it was read: it was removed or renamed"
         if (named.st_dev, named.st_ino) != (device, inode):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from typing import Any, NoReturn
 
 from isomorph.errors import FormatError, printable
@@ -26,8 +27,7 @@ def load_strictly(raw: bytes, path: object, what: str, *, depth: int, floats: bo
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         made = dict(items)
         if len(made) != len(items):
-            seen: set[str] = set()
-            twice = next(key for key, _ in items if key in seen or seen.add(key))
+            twice = Counter(key for key, _ in items).most_common(1)[0][0]
             raise FormatError(path, f"its {what} names `{printable(twice)}` twice")
         return made
 

@@ -54,7 +54,10 @@ def read_members(source: Source) -> Mapping[str, Member]:
 
 
 def read_member(source: Source, member: Member, limit: int) -> bytes:
-    """The bytes of a small member, inflated. FormatError when they are more than `limit`, or not what the CRC says (unless that is 0)."""
+    """The bytes of a small member, inflated.
+
+    FormatError when they are more than `limit`, or not what the CRC says (a CRC of 0 says nothing).
+    """
     if member.nbytes > limit:
         raise FormatError(
             source.path, f"its member {printable(member.name)} has {member.nbytes:,} bytes; at most {limit:,} are read"
@@ -89,20 +92,33 @@ class _Reader:
         count, begin, end = self._directory()
         raw = self.source.read(begin, end - begin)
         found: list[Member] = []
-        folded: dict[str, str] = {}
+        seen: set[str] = set()
         at = 0
         for _ in range(count):
             if at + _ENTRY.size > len(raw):
                 raise self.fail(f"its zip directory ends after {len(found)} of {count} members")
             entry, at = self._entry(raw, at)
-            other = folded.setdefault(entry.name.casefold(), entry.name)
-            if len(folded) == len(found):
-                raise self.fail(f"its zip directory names {printable(entry.name)} twice (also {printable(other)})")
+            if entry.name in seen:
+                raise self.fail(f"its zip directory names {printable(entry.name)} twice")
+            seen.add(entry.name)
             found.append(entry)
         if at != len(raw):
             raise self.fail(f"{len(raw) - at} bytes of its zip directory belong to no member")
+        self._require_one_case(seen)
         placed = self._placed(found, begin)
         return {entry.name: placed[entry.name] for entry in found}
+
+    def _require_one_case(self, names: set[str]) -> None:
+        """torch looks names up without regard to case, so that in its archives no two may differ in case alone."""
+        if not any(name.casefold().rpartition("/")[2] == "data.pkl" for name in names):
+            return
+        folded: dict[str, str] = {}
+        for name in sorted(names):
+            other = folded.setdefault(name.casefold(), name)
+            if other != name:
+                raise self.fail(
+                    f"its zip members {printable(other)} and {printable(name)} differ in case alone: which is meant?"
+                )
 
     def _directory(self) -> tuple[int, int, int]:
         """(number of members, first byte of the directory, its end)."""
@@ -261,7 +277,7 @@ class _Reader:
             raise self.fail(f"its member {printable(entry.name)} has two compression methods")
         wide = self._extra(head[_LOCAL.size + name_length : length], name)
         self._require_agreement(entry, crc, stored, nbytes, wide)
-        return begin + length
+        return begin + int(length)
 
     def _require_agreement(self, entry: Member, crc: int, stored: int, nbytes: int, wide: bytes | None) -> None:
         """Local sizes equal those of the directory, or are left to the descriptor (0, or full with zeros in the zip64 field)."""

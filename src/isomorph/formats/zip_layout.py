@@ -78,11 +78,9 @@ def lay_out_zip(name: str, entries: Iterable[Entry]) -> FileLayout:
     at = 0
     seen: set[str] = set()
     for entry in entries:
-        if entry.name.casefold() in seen:
-            raise FormatError(
-                name, f"two zip members would be called {entry.name} (small and capital letters are one there)"
-            )
-        seen.add(entry.name.casefold())
+        if entry.name in seen:
+            raise FormatError(name, f"two zip members would be called {entry.name}")
+        seen.add(entry.name)
         one, header = _place(entry, at, name)
         placed.append(one)
         literals.append(Literal(at, header + entry.data))

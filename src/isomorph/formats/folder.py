@@ -1,0 +1,78 @@
+"""The one checkpoint in a folder."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from isomorph.errors import FormatError, printable
+
+PREFERRED = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "model_state.pdparams",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "adapter_model.safetensors",
+)
+"""The names by which libraries know the weights of a folder, most wanted first."""
+
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz")
+NOT_WEIGHTS = re.compile(
+    r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
+)
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z]+)")
+
+
+def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """(the file to open, notes on what else lies there). FormatError when there is none, or no telling which."""
+    try:
+        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+    except OSError as error:
+        raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
+    indexes = [name for name in names if name.endswith(".index.json")]
+    indexed = {name.removesuffix(".index.json") for name in indexes}
+    weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]
+    shards = [name for name in weights if _whole_name(name) is not None]
+    orphans = sorted({str(_whole_name(name)) for name in shards} - indexed)
+    candidates = [name for name in weights if name not in shards] + indexes
+    chosen = next((name for name in PREFERRED if name in candidates), None)
+    if chosen is None and len(candidates) == 1:
+        chosen = candidates[0]
+    if chosen is None:
+        raise _undecided(folder, candidates, orphans, names)
+    others = [name for name in candidates if name != chosen]
+    if not others:
+        return folder / chosen, ()
+    listed = ", ".join(printable(name) for name in others[:5]) + (
+        f" and {len(others) - 5} more" if len(others) > 5 else ""
+    )
+    return folder / chosen, (f"{chosen} was taken from the folder; also there: {listed}",)
+
+
+def _whole_name(name: str) -> str | None:
+    """`model.safetensors` for `model-00001-of-00003.safetensors`; None for what is no shard."""
+    match = SHARD.fullmatch(name)
+    return None if match is None else match[1] + match[2]
+
+
+def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: list[str]) -> FormatError:
+    if candidates:
+        listed = ", ".join(printable(name) for name in candidates[:10])
+        more = f" and {len(candidates) - 10} more" if len(candidates) > 10 else ""
+        return FormatError(folder, f"holds several checkpoints: {listed}{more}", "Name the one that is meant")
+    if orphans:
+        return FormatError(
+            folder,
+            f"holds shards of {printable(orphans[0])}, but not their index {printable(orphans[0])}.index.json",
+            "Fetch the index as well",
+        )
+    seen = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
+    return FormatError(
+        folder,
+        "a folder without a checkpoint " + (f"(it holds {seen})" if names else "(it is empty)"),
+        f"A checkpoint ends in {', '.join(SUFFIXES)} or .index.json",
+    )

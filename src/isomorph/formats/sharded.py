@@ -1,0 +1,181 @@
+"""A checkpoint in shards: `*.index.json` says which tensor lies in which file, and the headers of the files must say the same."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from isomorph.errors import FormatError, UnsafeError, printable
+from isomorph.formats.base import Contents, Location
+from isomorph.formats.source import Source
+from isomorph.formats.strict_json import load_strictly
+from isomorph.tensors import TensorSpec
+
+LARGEST_INDEX = 256 << 20
+MOST_SHARDS = 10_000
+BLOB = re.compile(r"(?:\.\./){1,8}blobs/[0-9a-f]{32,64}")
+"""How a file of the hub's cache is linked: `../../blobs/<hash>`."""
+
+
+def read_index(source: Source) -> tuple[Contents, list[Source]]:
+    """The contents of all shards, and the opened shards. FormatError when index and headers disagree, with every difference."""
+    mapped, total = _weight_map(source)
+    folder = source.path.parent
+    names = sorted(set(mapped.values()))
+    if len(names) > MOST_SHARDS:
+        raise FormatError(source.path, f"its index names {len(names):,} shards; at most {MOST_SHARDS:,} are read")
+    for name in names:
+        _require_plain(source.path, name)
+    missing = [name for name in names if not os.path.lexists(folder / name)]
+    if missing:
+        raise FormatError(
+            source.path,
+            f"{len(missing)} of its {len(names)} shards {'is' if len(missing) == 1 else 'are'} missing: {_listed(missing)}",
+            "Fetch them into the same folder",
+        )
+    opened: list[Source] = []
+    try:
+        parts: list[Contents] = []
+        for name in names:
+            shard = open_beside(folder, name)
+            opened.append(shard)
+            parts.append(_read_shard(shard))
+        _require_agreement(source.path, mapped, dict(zip(names, parts, strict=True)))
+        return _merged(source.path, parts, total), opened
+    except BaseException:
+        for shard in opened:
+            shard.close()
+        raise
+    finally:
+        source.close()
+
+
+def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:
+    """(tensor -> shard, total size said)."""
+    path = source.path
+    if source.size > LARGEST_INDEX:
+        raise FormatError(path, f"a JSON file of {source.size:,} bytes; at most {LARGEST_INDEX:,} are read")
+    index = load_strictly(source.read(0, source.size), path, "index", depth=32, floats=True)
+    mapped = index.get("weight_map")
+    if mapped is None:
+        what = "a model's configuration" if "architectures" in index or "model_type" in index else "a JSON file"
+        raise FormatError(
+            path, f"{what}, not an index of shards (it has no weight_map)", "Name the file of weights, or its folder"
+        )
+    if type(mapped) is not dict or not all(type(shard) is str for shard in mapped.values()) or not mapped:
+        raise FormatError(path, "its weight_map does not map names of tensors to names of files")
+    metadata = index.get("metadata")
+    total = metadata.get("total_size") if type(metadata) is dict else None
+    return mapped, int(total) if isinstance(total, (int, float)) else None
+
+
+def _require_plain(path: Path, name: str) -> None:
+    """UnsafeError for a shard that is more than the name of a file of weights in the same folder."""
+    if not name or name in (".", "..") or any(letter in name for letter in "/\\:\0") or not name.isprintable():
+        raise UnsafeError(
+            path,
+            f"its index names the shard {printable(name)!r}, which is not a file beside it",
+            "Nothing was read from there",
+        )
+    whole = path.name.removesuffix(".index.json")
+    expected = Path(whole).suffix if whole != path.name else ""
+    from isomorph.formats.registry import format_of_suffix
+
+    if format_of_suffix(Path(name)) is None or (expected and Path(name).suffix != expected):
+        raise UnsafeError(
+            path,
+            f"its index names the shard {printable(name)!r}, which is not a {expected or 'known kind of'} file",
+            "Nothing was read from there",
+        )
+
+
+def open_beside(folder: Path, name: str) -> Source:
+    """Open `folder/name`; a link is followed inside the folder, or where it is one of the hub's cache (`../../blobs/<hash>`)."""
+    path = folder / name
+    if not path.is_symlink():
+        return Source(path, follow_links=False)
+    link = str(path.readlink())
+    inside = "/" not in link and "\\" not in link
+    if not inside and not BLOB.fullmatch(link):
+        raise UnsafeError(
+            path,
+            f"a link to {printable(link)}, out of the folder of its index",
+            "Only links of the hub's cache (../../blobs/<hash>) are followed; copy the file here if it is meant",
+        )
+    source = Source(folder / link, follow_links=False)
+    source.path = path
+    return source
+
+
+def _read_shard(shard: Source) -> Contents:
+    from isomorph.formats.registry import FORMATS
+    from isomorph.formats.sniff import INDEX, sniff
+
+    kind = sniff(shard)
+    if kind == INDEX:
+        raise FormatError(shard.path, "a JSON file where a shard of weights belongs")
+    return FORMATS[kind].read(shard)
+
+
+def _require_agreement(path: Path, mapped: Mapping[str, str], parts: Mapping[str, Contents]) -> None:
+    """FormatError unless each tensor lies in exactly the shard that the index says, and the index names them all."""
+    homes: dict[str, list[str]] = {}
+    for shard, contents in parts.items():
+        for name in contents.tensors:
+            homes.setdefault(name, []).append(shard)
+    twice = [name for name, shards in homes.items() if len(shards) > 1]
+    absent = [name for name in mapped if name not in homes]
+    elsewhere = [name for name, shard in mapped.items() if name in homes and shard not in homes[name]]
+    unnamed = [name for name in homes if name not in mapped]
+    problems = [
+        f"{len(names):,} {what}: {_listed(names)}"
+        for names, what in [
+            (twice, "in two shards"),
+            (absent, "in no shard although the index names them"),
+            (elsewhere, "in another shard than the index says"),
+            (unnamed, "in a shard although the index does not name them"),
+        ]
+        if names
+    ]
+    if problems:
+        raise FormatError(
+            path,
+            "its index and its shards disagree: tensors " + "; ".join(problems),
+            "Fetch index and shards of one version",
+        )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(printable(name) for name in names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _merged(path: Path, parts: list[Contents], total: int | None) -> Contents:
+    tensors: dict[str, TensorSpec] = {}
+    locations: dict[str, Location] = {}
+    metadata: dict[str, str] = {}
+    leaves: dict[str, str] = {}
+    for number, part in enumerate(parts):
+        tensors.update(part.tensors)
+        locations.update({name: replace(where, file=number) for name, where in part.locations.items()})
+        metadata = {**part.metadata, **metadata}
+        leaves.update(part.leaves)
+    held = sum(spec.nbytes for spec in tensors.values())
+    notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
+    if total is not None and total != held:
+        notes += (f"{path.name} says {total:,} bytes of tensors; the shards hold {held:,}",)
+    containers: Any = dict.fromkeys(name for part in parts for name in part.containers)
+    formats = dict.fromkeys(part.format for part in parts)
+    return Contents(
+        tuple(part.files[0] for part in parts),
+        tensors,
+        locations,
+        metadata,
+        leaves,
+        notes,
+        "+".join(formats),
+        tuple(containers),
+    )
