@@ -100,7 +100,9 @@ def blocks(dims: Sequence[Dim], name_axes: Sequence[str] = ()) -> tuple[Block, .
     nodes = len(name_axes) + sum(_nodes(dim) for dim in dims)
     if count > MOST_BLOCKS or count * max(1, nodes) > MOST_CELLS:
         span = dims[0].span if dims else None
-        raise _refusal(f"these axes make {count if count < 10**9 else 'over a billion'} blocks, more than are ever meant", span)
+        raise _refusal(
+            f"these axes make {count if count < 10**9 else 'over a billion'} blocks, more than are ever meant", span
+        )
     prefix = tuple(Factor(axis, None) for axis in name_axes)
     found: list[Block] = []
     for alternative in itertools.product(*(tuple(_alternatives(dim, number, 0)) for number, dim in enumerate(dims))):
@@ -123,7 +125,9 @@ def _count(dim: Dim) -> int:
 
 
 def _nodes(dim: Dim) -> int:
-    return 1 + sum(_nodes(factor) for product in dim.summands for factor in product.factors) if isinstance(dim, Sum) else 1
+    return (
+        1 + sum(_nodes(factor) for product in dim.summands for factor in product.factors) if isinstance(dim, Sum) else 1
+    )
 
 
 def _alternatives(dim: Dim, number: int, depth: int) -> Iterator[tuple[tuple[Factor, ...], Choice]]:
@@ -152,7 +156,13 @@ def _check_once(block: Block, dims: Sequence[Dim]) -> None:
     for factor in block.factors:
         if factor.key in seen:
             span = dims[factor.dim].span if factor.dim is not None else None
-            what = "`...`" if factor.key == FURTHER else f"the size {factor.key}" if factor.key.isdigit() else f"axis `{shown_key(factor.key)}`"
+            what = (
+                "`...`"
+                if factor.key == FURTHER
+                else f"the size {factor.key}"
+                if factor.key.isdigit()
+                else f"axis `{shown_key(factor.key)}`"
+            )
             hint = "an axis stands once in a block; give the second a name of its own"
             raise _refusal(f"{what} stands twice in the block {block}", span, hint)
         seen.add(factor.key)
@@ -227,7 +237,9 @@ def _place(dim: Dim, choice: Choice, stride: int, sizes: Mapping[str, int], stri
             if choice is None:
                 raise ValueError("a block of other dims")
             taken, inner = choice
-            before = sum(math.prod(dim_size(factor, sizes) for factor in product.factors) for product in summands[:taken])
+            before = sum(
+                math.prod(dim_size(factor, sizes) for factor in product.factors) for product in summands[:taken]
+            )
             offset = before * stride
             for factor, within in zip(reversed(summands[taken].factors), reversed(inner), strict=True):
                 offset += _place(factor, within, stride, sizes, strides)
@@ -321,8 +333,17 @@ def _unpaired(left_over: Sequence[TermBlock], right_over: Sequence[TermBlock]) -
     details = []
     for side, over in (("left", left_over), ("right", right_over)):
         some = " ".join(dict.fromkeys(str(each.block) for each in over[:8]))
-        details.append(f"{side + ':':<7}{some + (' …' if len(over) > 8 else '')} without a partner" if over else f"{side + ':':<7}nothing left over")
-    return Gap("unpaired", _unpaired_message(left_over, right_over), details=tuple(details), hint=_unpaired_hint(left_over, right_over))
+        details.append(
+            f"{side + ':':<7}{some + (' …' if len(over) > 8 else '')} without a partner"
+            if over
+            else f"{side + ':':<7}nothing left over"
+        )
+    return Gap(
+        "unpaired",
+        _unpaired_message(left_over, right_over),
+        details=tuple(details),
+        hint=_unpaired_hint(left_over, right_over),
+    )
 
 
 def _unpaired_message(left_over: Sequence[TermBlock], right_over: Sequence[TermBlock]) -> str:

@@ -107,7 +107,9 @@ def read_bindings(cursor: Cursor) -> tuple[Binding, ...]:
         cursor.pos += 1
         cursor.skip_blanks()
         if cursor.at_end or cursor.char == ",":
-            cursor.fail(f"`{axis}=` has no value", start, cursor.pos, hint=f"for example  {axis}=2  or  {axis}=config.num_heads")
+            cursor.fail(
+                f"`{axis}=` has no value", start, cursor.pos, hint=f"for example  {axis}=2  or  {axis}=config.num_heads"
+            )
         value = read_expression(cursor)
         bindings.append(Binding(axis, value, cursor.span(start)))
         cursor.skip_blanks()
@@ -168,7 +170,9 @@ def _comparison(cursor: Cursor, steps: _Steps) -> Either:
             cursor.skip_blanks()
             if any(cursor.starts(other) for other in COMPARISONS):
                 cursor.fail("comparisons do not chain", at, hint="join two of them with `and`")
-            return Compare(operator, _as_value(cursor, left, start), _as_value(cursor, right, middle), cursor.span(start))
+            return Compare(
+                operator, _as_value(cursor, left, start), _as_value(cursor, right, middle), cursor.span(start)
+            )
     if cursor.char == "=" and not steps.in_hole:
         cursor.fail("`=` binds a size; a test compares with `==`", cursor.pos, cursor.pos + 1)
     return left
@@ -192,7 +196,9 @@ def _steps_of(cursor: Cursor, steps: _Steps, operators: tuple[str, ...]) -> Eith
         operator = next((each for each in operators if cursor.starts(each)), None)
         if operator is None:
             if not is_sum and cursor.char == "/":
-                cursor.fail("`/` is not a step of an expression", cursor.pos, cursor.pos + 1, "sizes are whole: write `//`")
+                cursor.fail(
+                    "`/` is not a step of an expression", cursor.pos, cursor.pos + 1, "sizes are whole: write `//`"
+                )
             return left
         steps.take(cursor)
         cursor.pos += len(operator)

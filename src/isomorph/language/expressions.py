@@ -57,7 +57,9 @@ def evaluate(expression: Expression, variables: Mapping[str, int], config: Mappi
         case ConfigPath(parts, span):
             return _config_value(parts, config, span)
         case Subscript(value, index, span):
-            return _subscript(evaluate(value, variables, config), evaluate(index, variables, config), _told(value), span)
+            return _subscript(
+                evaluate(value, variables, config), evaluate(index, variables, config), _told(value), span
+            )
         case Length(value, span):
             held = evaluate(value, variables, config)
             if not isinstance(held, str | Sequence | Mapping):
@@ -135,7 +137,11 @@ def linear(expression: Expression) -> Linear:
             if first.axes and second.axes:
                 raise NotLinear("an index is made of one axis; several are written as a product, for example {(s j)}")
             sign = second.sign if operator == "+" else -second.sign
-            return Linear(_join(operator, first.offset, second.offset), sign if second.axes else first.sign, first.axes or second.axes)
+            return Linear(
+                _join(operator, first.offset, second.offset),
+                sign if second.axes else first.sign,
+                first.axes or second.axes,
+            )
         case Binary(_, left, right):
             if linear(left).axes or linear(right).axes:
                 raise NotLinear("an axis in a name is shifted or turned ({l+1}, {config.n-1-l}), not scaled")
@@ -171,7 +177,9 @@ def _join(operator: str, left: Expression, right: Expression) -> Expression:
 
 
 def _refusal(kind: str, message: str, span: Span, hint: str | None = None) -> MorphError:
-    return MorphError([Gap(kind, message, line=span.line or None, column=span.column or None, end=span.end or None, hint=hint)])
+    return MorphError(
+        [Gap(kind, message, line=span.line or None, column=span.column or None, end=span.end or None, hint=hint)]
+    )
 
 
 def _did_you_mean(near: Sequence[str]) -> str | None:
@@ -210,7 +218,11 @@ def _config_value(parts: Sequence[str], config: Mapping[str, object], span: Span
             hint = _did_you_mean([f"{path}.{each}" for each in near])
             if hint is None:
                 some = ", ".join(snippet(key, 40) for key in keys[:8])
-                hint = f"{path} has {some}{' …' if len(keys) > 8 else ''}" if keys else f"give it: --config FILE or --set {path}.{part}=…"
+                hint = (
+                    f"{path} has {some}{' …' if len(keys) > 8 else ''}"
+                    if keys
+                    else f"give it: --config FILE or --set {path}.{part}=…"
+                )
             raise _refusal("config", f"the config has no key `{'.'.join(parts[: depth + 1])}`", span, hint)
         found = found[part]
     return found

@@ -1,7 +1,7 @@
 """Names: text, wildcards and holes, bare or quoted.
 
-    layers.{l+1}.{p=q|k}_proj.*        bare: ends at a blank, `,` or `[`
-    "my layer {l}: \\{w\\*"            quoted: holes stay active; `\\" \\\\ \\{ \\*` are text
+layers.{l+1}.{p=q|k}_proj.*        bare: ends at a blank, `,` or `[`
+"my layer {l}: \\{w\\*"            quoted: holes stay active; `\\" \\\\ \\{ \\*` are text
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def read_name(cursor: Cursor) -> Name:
     if len(pieces) > MOST_PIECES or cursor.pos - start > LONGEST:
         cursor.fail(f"a name is at most {LONGEST} characters and {MOST_PIECES} holes and texts long", start, start + 1)
     if quoted and not cursor.at_end and cursor.char not in BLANKS + ",[":
-        cursor.fail("a blank or comma is missing after the closing quote", hint='a quoted name is quoted whole: "a b.{l}"')
+        cursor.fail(
+            "a blank or comma is missing after the closing quote", hint='a quoted name is quoted whole: "a b.{l}"'
+        )
     return Name(tuple(pieces), cursor.span(start))
 
 
@@ -37,7 +39,7 @@ def _bare(cursor: Cursor) -> list[Piece]:
         char = raw[cursor.pos]
         if char in " \t,[":
             break
-        if char in '*{':
+        if char in "*{":
             _text(cursor, text_start, pieces)
             pieces.append(_wildcard(cursor) if char == "*" else _hole(cursor, quoted=False))
             text_start = cursor.pos
@@ -46,9 +48,19 @@ def _bare(cursor: Cursor) -> list[Piece]:
         elif char == "}":
             cursor.fail("`}` closes no `{`", cursor.pos, cursor.pos + 1)
         elif char == '"':
-            cursor.fail('a quote `"` inside a name', cursor.pos, cursor.pos + 1, 'quote the name whole: "…", with \\" for a quote')
+            cursor.fail(
+                'a quote `"` inside a name',
+                cursor.pos,
+                cursor.pos + 1,
+                'quote the name whole: "…", with \\" for a quote',
+            )
         elif not char.isprintable():
-            cursor.fail(f"an invisible character (U+{ord(char):04X}) in a name", cursor.pos, cursor.pos + 1, "remove it, or quote the name")
+            cursor.fail(
+                f"an invisible character (U+{ord(char):04X}) in a name",
+                cursor.pos,
+                cursor.pos + 1,
+                "remove it, or quote the name",
+            )
         else:
             cursor.pos += 1
     _text(cursor, text_start, pieces)
@@ -89,7 +101,12 @@ def _quoted(cursor: Cursor) -> list[Piece]:
             cursor.pos += 1
             char = cursor.char
             if not char or char not in ESCAPES:
-                cursor.fail(f"`\\{char}` is no escape", cursor.pos - 1, cursor.pos + 1, 'in quotes, \\" \\\\ \\{ \\* stand for " \\ { *')
+                cursor.fail(
+                    f"`\\{char}` is no escape",
+                    cursor.pos - 1,
+                    cursor.pos + 1,
+                    'in quotes, \\" \\\\ \\{ \\* stand for " \\ { *',
+                )
         chars.append(char)
         cursor.pos += 1
     cursor.fail('a quote `"` is not closed', opened, opened + 1)
@@ -101,7 +118,9 @@ def _wildcard(cursor: Cursor) -> Wildcard:
         cursor.pos += 1
     stars = cursor.pos - start
     if stars > 2:
-        cursor.fail(f"`{snippet(cursor.text(start))}` could be cut in many ways", start, hint="`*` is one piece, `**` any path")
+        cursor.fail(
+            f"`{snippet(cursor.text(start))}` could be cut in many ways", start, hint="`*` is one piece, `**` any path"
+        )
     return Wildcard(stars == 2, cursor.span(start))
 
 
@@ -168,7 +187,11 @@ def _padding(cursor: Cursor, body: Cursor, start: int, shown: str) -> str | None
     if not colon:
         return None
     if pad != "_" and not (len(pad) == 2 and pad[0] == "0" and pad[1] in "0123456789"):
-        hint = f"a number padded to {pad} digits is {{…:0{pad}}}" if len(pad) == 1 and pad in "123456789" else "write :02 (two digits) or :_ (Keras)"
+        hint = (
+            f"a number padded to {pad} digits is {{…:0{pad}}}"
+            if len(pad) == 1 and pad in "123456789"
+            else "write :02 (two digits) or :_ (Keras)"
+        )
         cursor.fail(f"{shown}: `:{pad}` is no padding", start, hint=hint)
     body.end = body.pos + len(before)
     return pad
@@ -178,7 +201,11 @@ def _index(cursor: Cursor, body: Cursor, start: int, shown: str, tied: bool, pad
     expression = read_index(body)
     body.skip_blanks()
     if not body.at_end:
-        cursor.fail(f"{shown} cannot be read as an index", start, hint="for example {l+1}, {config.num_layers-1-l}, {(s j)} or {l:02}")
+        cursor.fail(
+            f"{shown} cannot be read as an index",
+            start,
+            hint="for example {l+1}, {config.num_layers-1-l}, {(s j)} or {l:02}",
+        )
     try:
         form = linear(expression)
     except NotLinear as reason:

@@ -56,7 +56,9 @@ def _operator(cursor: Cursor, words: list[_Word]) -> Op:
         return _cast(cursor, words)
     if name in PLAIN:
         if rest:
-            cursor.fail(f"`{name}` takes nothing after it", rest[0][1], rest[-1][2], "operators are set apart by commas")
+            cursor.fail(
+                f"`{name}` takes nothing after it", rest[0][1], rest[-1][2], "operators are set apart by commas"
+            )
         return Op(name, span=span)
     if name in WITH_NUMBER:
         if not rest:
@@ -75,7 +77,12 @@ def _operator(cursor: Cursor, words: list[_Word]) -> Op:
     if "->" in name or "~>" in name:
         cursor.fail(f"`{snippet(name)}`: an arrow has blanks around it", start, end, "for example  f32 ~> bf16")
     if name in DTYPES or name == "float":
-        cursor.fail(f"`{name}` alone is no operator", start, end, f"a cast is  {name} -> f32  (exact) or  {name} ~> f32  (rounds)")
+        cursor.fail(
+            f"`{name}` alone is no operator",
+            start,
+            end,
+            f"a cast is  {name} -> f32  (exact) or  {name} ~> f32  (rounds)",
+        )
     if not name.replace("-", "_").isidentifier():
         cursor.fail(f"`{snippet(name)}` is no operator", start, end)
     near = near_misses(name[:40], (*PLAIN, *WITH_NUMBER, "saturate"))

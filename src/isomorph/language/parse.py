@@ -6,8 +6,7 @@ stack. A line that cannot be read costs one gap, and reading goes on with the ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.statement_syntax import Opener, read_statement
@@ -29,7 +28,9 @@ def parse(text: str, file: str = DEFAULT_FILE) -> Module:
     Raises MorphError (kind `syntax`) with a gap for every line that cannot be read.
     """
     if len(text) > LARGEST_TEXT:
-        raise MorphError([Gap("syntax", f"{len(text)} characters are no morph", None if file == DEFAULT_FILE else file)])
+        raise MorphError(
+            [Gap("syntax", f"{len(text)} characters are no morph", None if file == DEFAULT_FILE else file)]
+        )
     return _Reader(text, file).module()
 
 
@@ -62,7 +63,13 @@ class _Reader:
                 self.comments.append(line.comment or "")
                 continue
             if len(self.gaps) >= MOST_GAPS:
-                self.gaps.append(Gap("syntax", f"more may be wrong below line {line.number}; mend these first", None if self.file == DEFAULT_FILE else self.file))
+                self.gaps.append(
+                    Gap(
+                        "syntax",
+                        f"more may be wrong below line {line.number}; mend these first",
+                        None if self.file == DEFAULT_FILE else self.file,
+                    )
+                )
                 break
             try:
                 self._line(line)
@@ -83,7 +90,10 @@ class _Reader:
             self._version(cursor, line, first_in_file)
             return
         block = self.blocks[-1]
-        comments = Comments(tuple(_tidy(self.comments, first=not block.statements and (len(self.blocks) > 1 or self.version is None))), line.comment)
+        comments = Comments(
+            tuple(_tidy(self.comments, first=not block.statements and (len(self.blocks) > 1 or self.version is None))),
+            line.comment,
+        )
         try:
             found = read_statement(cursor, comments)
         except Unreadable:
@@ -147,7 +157,9 @@ class _Reader:
     def _version(self, cursor: Cursor, line: Line, first: bool) -> None:
         rest = line.body[len("isomorph") :].strip()
         if not first or self.version is not None:
-            cursor.fail("`isomorph 1` is the first line of a morph, once", hint='a tensor of that name is quoted: "isomorph"')
+            cursor.fail(
+                "`isomorph 1` is the first line of a morph, once", hint='a tensor of that name is quoted: "isomorph"'
+            )
         if rest != "1":
             cursor.fail(f"this is written in version `{snippet(rest)}` of the notation; only version 1 is known",
                         line.start, line.end, "write  isomorph 1")  # fmt: skip

@@ -128,7 +128,11 @@ def _missing_term(cursor: Cursor, where: str, arrow: str, after_comma: bool) -> 
     end = start + max(1, len(arrow)) if arrow else start + 1
     if after_comma:
         cursor.fail("a term is missing after the comma `,`", start, end)
-    hint = "to leave a tensor out write  drop NAME" if where == "after" else "an empty left prefix is only for a scope, which ends in `:`"
+    hint = (
+        "to leave a tensor out write  drop NAME"
+        if where == "after"
+        else "an empty left prefix is only for a scope, which ends in `:`"
+    )
     cursor.fail(f"a rule needs a term {where} `{arrow or '<->'}`", start, end, hint)
 
 
@@ -163,7 +167,12 @@ def _no_arrow(cursor: Cursor, word: str) -> NoReturn:
                     f"a name with blanks is quoted: {hint}")  # fmt: skip
     if any(arrow in line.body for arrow in ARROWS):
         at = min(found for arrow in ARROWS if (found := line.raw.find(arrow, line.start)) >= 0)
-        cursor.fail(f"`{body}`: an arrow has blanks around it", at, at + 3 if line.raw.startswith("<->", at) else at + 2, "write  a <-> b")
+        cursor.fail(
+            f"`{body}`: an arrow has blanks around it",
+            at,
+            at + 3 if line.raw.startswith("<->", at) else at + 2,
+            "write  a <-> b",
+        )
     for wrong in ("=", "==", "=>", "<=>", "<-->", "<=", "~>", "-->", "→", "↔"):
         if f" {wrong} " in f" {line.body} ":
             at = f" {line.raw} ".find(f" {wrong} ", max(0, line.start - 1))
@@ -206,7 +215,11 @@ def _drop(cursor: Cursor, comments: Comments, start: int) -> DropStatement:
     while True:
         cursor.skip_blanks()
         if cursor.at_end or cursor.char == ",":
-            cursor.fail("a name is missing beside the comma `,`", min(cursor.pos, cursor.end - 1), min(cursor.pos, cursor.end - 1) + 1)
+            cursor.fail(
+                "a name is missing beside the comma `,`",
+                min(cursor.pos, cursor.end - 1),
+                min(cursor.pos, cursor.end - 1) + 1,
+            )
         before = cursor.pos
         term = read_term(cursor)
         if isinstance(term.head, Constant | Drop):
@@ -249,7 +262,9 @@ def _scope(cursor: Cursor, comments: Comments, start: int) -> Opener:
     cursor.skip_blanks()
     word = cursor.word()
     if word.rstrip("?") in ("->", "<-") or word == "<->?":
-        cursor.fail(f"a scope puts prefixes on both sides: `<->`, not `{word}`", hint="one-way and `?` are for the rules inside")
+        cursor.fail(
+            f"a scope puts prefixes on both sides: `<->`, not `{word}`", hint="one-way and `?` are for the rules inside"
+        )
     if word != "<->":
         cursor.end = end
         if not word:
@@ -263,7 +278,10 @@ def _scope(cursor: Cursor, comments: Comments, start: int) -> Opener:
         word = cursor.word()
         if word in _ARROW_WORDS:
             cursor.fail(f"a second arrow `{word}` in one scope")
-        cursor.fail(f"`{snippet(word)}` does not belong to a scope, which holds two prefixes", hint="a name with blanks is quoted")
+        cursor.fail(
+            f"`{snippet(word)}` does not belong to a scope, which holds two prefixes",
+            hint="a name with blanks is quoted",
+        )
     span = cursor.span(start, end)
     return Opener(lambda body: Scope(left, right, body, comments, span))
 
@@ -282,7 +300,12 @@ def _prefix(cursor: Cursor) -> Name:
 
 def _when(cursor: Cursor, comments: Comments, start: int) -> Opener:
     if not _ends_in_colon(cursor):
-        cursor.fail(f"`{snippet(cursor.line.body)}` has no `:` at its end", start, cursor.end, "a `when` opens a block:  when config.bias:")
+        cursor.fail(
+            f"`{snippet(cursor.line.body)}` has no `:` at its end",
+            start,
+            cursor.end,
+            "a `when` opens a block:  when config.bias:",
+        )
     end = cursor.end
     cursor.end -= 1
     test = read_test(cursor)
@@ -412,4 +435,6 @@ def _no_tensor(cursor: Cursor, word: str, start: int) -> None:
     """Refuse `where <-> x`: a tensor of that name is quoted."""
     cursor.skip_blanks()
     if cursor.word() in _ARROW_WORDS or cursor.char == "[":
-        cursor.fail(f"a first name that reads as `{word}` is quoted", start, start + len(word), f'"{word}" {cursor.word()} …')
+        cursor.fail(
+            f"a first name that reads as `{word}` is quoted", start, start + len(word), f'"{word}" {cursor.word()} …'
+        )

@@ -59,14 +59,21 @@ def _head(cursor: Cursor) -> Name | Constant | Drop:
         if word[:1] in "-0123456789ia" and (found := CONSTANT.fullmatch(word)) is not None:
             value, name = found.groups()
             if name is not None and name not in DTYPES and name.startswith(":"):
-                cursor.fail(f"`{snippet(word)}` begins like a constant", start, stop, f'a tensor of that name is quoted: "{snippet(word)}"')
+                cursor.fail(
+                    f"`{snippet(word)}` begins like a constant",
+                    start,
+                    stop,
+                    f'a tensor of that name is quoted: "{snippet(word)}"',
+                )
             if name is not None:
                 read_dtype(cursor, name, start, stop)
             cursor.pos = stop
             return Constant(value, name, cursor.span(start))
     name_read = read_name(cursor)
     if not name_read.pieces:
-        cursor.fail("a name is missing before `[`" if cursor.char == "[" else "a name is missing", cursor.pos, cursor.pos + 1)
+        cursor.fail(
+            "a name is missing before `[`" if cursor.char == "[" else "a name is missing", cursor.pos, cursor.pos + 1
+        )
     return name_read
 
 
@@ -121,7 +128,12 @@ def _dim(cursor: Cursor, opened: int, count: _Count, depth: int) -> Dim:
     if cursor.starts("..."):
         cursor.pos += 3
         if depth:
-            cursor.fail("`...` inside `( )`", start, cursor.pos, "further axes are no factor of a product: write [o ...], or name them")
+            cursor.fail(
+                "`...` inside `( )`",
+                start,
+                cursor.pos,
+                "further axes are no factor of a product: write [o ...], or name them",
+            )
         return Ellipsis(cursor.span(start))
     if char in "0123456789":
         digits = cursor.digits()

@@ -41,7 +41,9 @@ class Line:
 class Unreadable(Exception):
     """A part of a line that cannot be read: `raw[start:end]`, why, and what to write instead."""
 
-    def __init__(self, message: str, line: Line, start: int, end: int, hint: str | None = None, kind: str = "syntax") -> None:
+    def __init__(
+        self, message: str, line: Line, start: int, end: int, hint: str | None = None, kind: str = "syntax"
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.line = line
@@ -51,7 +53,9 @@ class Unreadable(Exception):
         self.kind = kind
 
     def gap(self, file: str) -> Gap:
-        return gap_at(self.kind, self.message, file, self.line.number, self.line.raw, self.start + 1, self.end + 1, self.hint)
+        return gap_at(
+            self.kind, self.message, file, self.line.number, self.line.raw, self.start + 1, self.end + 1, self.hint
+        )
 
 
 def gap_at(
@@ -93,7 +97,9 @@ def snippet(text: str, most: int = 60) -> str:
 
 def split_lines(text: str) -> list[Line]:
     """All lines; a byte order mark and carriage returns at line ends are let pass."""
-    return [_line(number, raw.removesuffix("\r")) for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1)]
+    return [
+        _line(number, raw.removesuffix("\r")) for number, raw in enumerate(text.removeprefix("\ufeff").split("\n"), 1)
+    ]
 
 
 def _line(number: int, raw: str) -> Line:

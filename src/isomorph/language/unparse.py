@@ -160,7 +160,9 @@ def dim_text(dim: Dim) -> str:
         case Ellipsis():
             return "..."
         case Sum(summands):
-            return "(" + " + ".join(" ".join(dim_text(factor) for factor in product.factors) for product in summands) + ")"
+            return (
+                "(" + " + ".join(" ".join(dim_text(factor) for factor in product.factors) for product in summands) + ")"
+            )
     raise TypeError(dim)
 
 
@@ -174,12 +176,18 @@ def name_text(name: Name, first: bool = False, term: bool = False) -> str:
         return bare
     if "\n" in bare or "\r" in bare:
         raise ValueError("a name with a line break cannot be written")
-    return '"' + "".join(_quoted(piece.value) if isinstance(piece, Text) else piece_text(piece) for piece in name.pieces) + '"'
+    return (
+        '"'
+        + "".join(_quoted(piece.value) if isinstance(piece, Text) else piece_text(piece) for piece in name.pieces)
+        + '"'
+    )
 
 
 def _must_quote(pieces: Sequence[Piece], bare: str, first: bool, term: bool) -> bool:
     for piece in pieces:
-        inside = [piece.value] if isinstance(piece, Text) else list(piece.labels or ()) if isinstance(piece, Hole) else []
+        inside = (
+            [piece.value] if isinstance(piece, Text) else list(piece.labels or ()) if isinstance(piece, Hole) else []
+        )
         for text in inside:
             if any(char in ' \t,[]{}*"' or not char.isprintable() for char in text):
                 return True
@@ -227,15 +235,26 @@ def hole_text(hole: Hole) -> str:
 def _index_text(index: Expression) -> str:
     if isinstance(index, Variable):
         return f"({expression_text(index)})"
-    return expression_text(index).replace(" ", "") if not _has_product(index) else expression_text(index).replace(" + ", "+").replace(" - ", "-")
+    return (
+        expression_text(index).replace(" ", "")
+        if not _has_product(index)
+        else expression_text(index).replace(" + ", "+").replace(" - ", "-")
+    )
 
 
 def _has_product(index: Expression) -> bool:
-    return isinstance(index, AxisProduct) or (isinstance(index, Binary) and (_has_product(index.left) or _has_product(index.right)))
+    return isinstance(index, AxisProduct) or (
+        isinstance(index, Binary) and (_has_product(index.left) or _has_product(index.right))
+    )
 
 
 def _word(text: str) -> str:
-    if any(char in ' \t"' or not char.isprintable() for char in text) or text.startswith("#") or text in ("<->", "inverse", "?") or not text:
+    if (
+        any(char in ' \t"' or not char.isprintable() for char in text)
+        or text.startswith("#")
+        or text in ("<->", "inverse", "?")
+        or not text
+    ):
         if "\n" in text or "\r" in text or not text:
             raise ValueError("this word cannot be written")
         return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
