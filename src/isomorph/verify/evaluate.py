@@ -1,0 +1,112 @@
+"""The bits of a region's side: leaves are read, constants made, operators carried out. And two sides compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from isomorph.formats.base import Checkpoint
+from isomorph.tensors import DType
+from isomorph.verify.gather import Buffer, gather
+from isomorph.verify.operators import add, carry_out
+from isomorph.verify.regions import Constant, Leaf, Node
+from isomorph.verify.values import BadConstant, bounds, constant_bits, largest_of
+
+Bits = np.ndarray[Any, np.dtype[Any]]
+
+BLOCK = 1 << 16
+"""Elements compared at a time where the two sides lie in different orders: with both sides they stay in the second-level cache."""
+
+
+class Bench:
+    """One thread's place to work: its buffers, and the checkpoints by level."""
+
+    def __init__(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+        self._checkpoints = checkpoints
+        self._buffers: list[Buffer] = []
+        self._used = 0
+        self._scratch = Buffer()
+
+    def sides(self, left: Node, right: Node, shape: tuple[int, ...]) -> tuple[Bits, Bits]:
+        """The bits of both sides; good until the next call."""
+        self._used = 0
+        return self._bits(left, shape), self._bits(right, shape)
+
+    def differing(self, left: Bits, right: Bits) -> Bits | None:
+        """The flat row-major indices (of their shape) at which two arrays of bits differ; None when they are equal."""
+        if left.dtype.itemsize == 16:
+            left, right = (np.ascontiguousarray(side).view(np.uint64).reshape(*side.shape, 2) for side in (left, right))
+            found = np.flatnonzero((left != right).any(axis=-1))
+            return found if found.size else None
+        if left.flags.c_contiguous and right.flags.c_contiguous:
+            if np.array_equal(_wide(left), _wide(right)):
+                return None
+        elif self._equal_in_blocks(left, right):
+            return None
+        return np.flatnonzero(left != right)
+
+    def _equal_in_blocks(self, left: Bits, right: Bits) -> bool:
+        right = self._spread_out(right)
+        left = self._spread_out(left)
+        rows = left.shape[0] if left.ndim else 1
+        if left.ndim < 2:
+            return bool(np.array_equal(left, right))
+        inner = left.size // rows
+        if inner > BLOCK:
+            return all(self._equal_in_blocks(left[row], right[row]) for row in range(rows))
+        step = max(1, BLOCK // inner)
+        return all(np.array_equal(left[row : row + step], right[row : row + step]) for row in range(0, rows, step))
+
+    def _spread_out(self, array: Bits) -> Bits:
+        """The array, copied so that no long power of two lies between its elements, where it is walked across."""
+        order = sorted(range(array.ndim), key=lambda axis: -array.strides[axis])
+        if array.ndim != 2 or order == [0, 1] or array.strides[order[0]] % 512:
+            return array
+        straight = array.transpose(order)
+        width = straight.shape[1] + 64 // array.itemsize
+        space = self._scratch.take(straight.shape[0] * width * array.itemsize).view(array.dtype)
+        copy = space.reshape(straight.shape[0], width)[:, : straight.shape[1]]
+        np.copyto(copy, straight)
+        return copy.transpose(np.argsort(order))
+
+    def _bits(self, node: Node, shape: tuple[int, ...]) -> Bits:
+        if isinstance(node, Leaf):
+            if self._used == len(self._buffers):
+                self._buffers.append(Buffer())
+            self._used += 1
+            checkpoint = self._checkpoints[node.level]
+            return gather(checkpoint, node, checkpoint.manifest[node.name].dtype, shape, self._buffers[self._used - 1])
+        if isinstance(node, Constant):
+            return _constant(node, shape)
+        kind = node.parts[0].dtype
+        bits = self._bits(node.parts[0], shape)
+        for part in node.parts[1:]:
+            bits = add(bits, self._bits(part, shape), kind)
+        for op in node.operators:
+            bits, kind = carry_out(op, bits, kind)
+        return bits
+
+
+def _wide(bits: Bits) -> Bits:
+    """Contiguous bits as the widest words that fit."""
+    flat = bits.reshape(-1).view(np.uint8)
+    return flat.view(np.uint64) if flat.size % 8 == 0 else flat
+
+
+def _constant(node: Constant, shape: tuple[int, ...]) -> Bits:
+    if not node.counts:
+        return np.broadcast_to(constant_bits(node.value, node.dtype), shape)
+    numbers = np.full(shape, node.offset, dtype=np.int64)
+    for axis, (size, stride) in enumerate(zip(shape, node.strides, strict=True)):
+        numbers += (np.arange(size, dtype=np.int64) * stride).reshape(-1, *[1] * (len(shape) - axis - 1))
+    kind: DType = node.dtype
+    if numbers.size:
+        most = int(numbers.max())
+        high = bounds(kind)[1] if kind.kind != "float" and kind.kind != "complex" else None
+        if most > (high if high is not None else largest_of(kind)):
+            raise BadConstant(f"arange reaches {most}, which {kind} cannot hold")
+    if kind.kind == "float" and kind.nbytes <= 2:
+        return numbers.astype(np.float64).astype(kind.numpy).view(kind.bits)
+    return numbers.astype(kind.numpy).view(kind.bits)

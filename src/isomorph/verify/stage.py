@@ -1,0 +1,426 @@
+"""One Program read on one manifest: which tensors it makes, and of what. Nothing is planned; every question is answered when asked.
+
+    stage = Stage(program, specs, …)     stage.specs      name → TensorSpec of everything made
+                                         stage.pieces(n)  what tensor n is made of, as Regions
+                                         stage.checks()   what must hold besides (ties, written constants)
+                                         stage.gaps       why the morph does not apply, when it does not
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from isomorph.errors import Gap, MorphError
+from isomorph.language.rules import FlatTerm, FullName, Program, Rule
+from isomorph.language.tree import Constant as ConstantHead
+from isomorph.language.tree import Dim, Drop, Op
+from isomorph.tensors import DType, TensorSpec, dtype
+from isomorph.verify.instances import (
+    Instance,
+    complete,
+    drops_all,
+    group,
+    make_reader,
+    shapes_of,
+    stacked,
+    take,
+    tied,
+)
+from isomorph.verify.operators import Refused, result
+from isomorph.verify.reading import Pattern, UnknownFactor
+from isomorph.verify.regions import Constant, Leaf, Made, Node, Region
+from isomorph.verify.shapes import Choices, blocks_of, further, locate, size_of, spread
+from isomorph.verify.sizes import SizeProblem, gap, missing, solve
+from isomorph.verify.values import BadConstant, constant_bits
+
+Block = tuple[int, Choices]
+"""(number of a term in its side, choices)."""
+
+
+@dataclass
+class Tensor:
+    """A tensor that is made: the right term of an instance, at these values of the axes in its name."""
+
+    spec: TensorSpec
+    instance: Instance
+    term: int
+    at: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Both sides of the region must be equal, bit for bit. `what` says so in words."""
+
+    kind: str
+    what: str
+    region: Region
+    rule: Rule
+
+
+@dataclass
+class Partners:
+    """For every right block, the left blocks that fill it (several only with `sum`); found once for a rule."""
+
+    of: dict[Block, list[Block]] = field(default_factory=dict)
+    problem: str | None = None
+
+
+def pair(rule: Rule) -> Partners:
+    """Blocks with the same axes pair in reading order (LANGUAGE.md 3 (8), (9))."""
+    sides: list[dict[frozenset[str], list[Block]]] = []
+    for terms in (rule.left, rule.right):
+        blocks: dict[frozenset[str], list[Block]] = {}
+        for place, term in enumerate(terms):
+            for choices, axes in blocks_of(term.dims):
+                blocks.setdefault(frozenset((*stacked(term, rule), *axes)), []).append((place, choices))
+        sides.append(blocks)
+    left, right = sides
+    partners = Partners()
+    sums = any(op.name == "sum" for op in rule.operators)
+    for axes in left.keys() | right.keys():
+        sources, targets = left.get(axes, []), right.get(axes, [])
+        if sums and len(targets) == 1 and sources:
+            partners.of[targets[0]] = sources
+        elif len(sources) == len(targets):
+            partners.of.update({target: [source] for source, target in zip(sources, targets, strict=True)})
+        else:
+            partners.problem = f"{len(sources)} blocks with the axes {sorted(axes)} on the left, {len(targets)} on the right"
+    return partners
+
+
+class Stage:
+    """`level` is 1 for the first program of a chain; `source` are the specs it reads, `ghosts` names an earlier stage could not make."""
+
+    def __init__(
+        self,
+        program: Program,
+        source: Mapping[str, TensorSpec],
+        *,
+        level: int,
+        config: Mapping[str, object],
+        given: Mapping[str, int],
+        last: Op | None = None,
+        ghosts: Sequence[str] = (),
+    ) -> None:
+        self.level = level
+        self.config = config
+        self.last = last
+        self.source: dict[str, TensorSpec | None] = {**source, **dict.fromkeys(ghosts)}
+        self.tensors: dict[str, Tensor] = {}
+        self.gaps: list[Gap] = []
+        self.unmade: list[str] = []
+        self.dropped: list[str] = []
+        self.idle: list[Rule] = []
+        self.dropped_elements = 0
+        self._partners: dict[int, Partners] = {}
+        self._patterns: dict[int, dict[int, Pattern]] = {}
+        self._pieces: dict[str, list[Region]] = {}
+        self._read(program, given)
+
+    @property
+    def specs(self) -> dict[str, TensorSpec]:
+        return {name: tensor.spec for name, tensor in self.tensors.items()}
+
+    # ── which instances there are ──────────────────────────────────────────────────────────────────────────────────
+
+    def _read(self, program: Program, given: Mapping[str, int]) -> None:
+        readers = []
+        for rule in program.rules:
+            if rule.open:
+                self.gaps.append(gap("open", rule, "an open alternative is left"))
+            try:
+                readers.append(make_reader(rule, given, self.config))
+            except MorphError as error:
+                self.gaps += error.gaps
+        taken, gaps = take(readers, self.source, given, self.config)
+        self.gaps += gaps
+        for reader in readers:
+            if reader.patterns and not reader.taken and not reader.rule.maybe and not reader.against:
+                self.idle.append(reader.rule)
+        used: set[str] = set()
+        self.instances = group(taken, readers)
+        patterns = {id(reader.rule): reader.patterns for reader in readers}
+        for instance in self.instances:
+            gaps = complete(instance, patterns[id(instance.rule)], given, self.config)
+            self.gaps += gaps
+            used.update(instance.names())
+            if not gaps:
+                self._make(instance)
+        self.dropped = [name for name in taken if name not in used]
+
+    def _make(self, instance: Instance) -> None:
+        rule = instance.rule
+        try:
+            instance.rank = solve(instance.sizes, shapes_of(instance, self.source))
+        except SizeProblem as problem:
+            self.gaps.append(gap("size", rule, str(problem), instance.names()))
+            return
+        partners = self._partners_of(rule)
+        if partners.problem:
+            self.gaps.append(gap("unpaired", rule, partners.problem))
+            return
+        for place, term in enumerate(rule.right):
+            if isinstance(term.head, FullName):
+                self._make_term(instance, place, term)
+
+    def _make_term(self, instance: Instance, place: int, term: FlatTerm) -> None:
+        rule, sizes = instance.rule, instance.sizes
+        blocks = [source for target, sources in self._partners_of(rule).of.items() if target[0] == place for source in sources]
+        makeable = not any(self._is_lost(instance, source) for source, _ in blocks)
+        lacking = [axis for axis in (*stacked(term, rule), *tied(term)) if axis not in sizes]
+        if lacking and not makeable:
+            self.unmade.append(term.head.text if isinstance(term.head, FullName) else "")
+            return
+        if makeable:
+            lacking += missing(term.dims, sizes, instance.rank)
+        if lacking:
+            names = ", ".join(f"`{axis.partition(chr(39))[0]}`" for axis in dict.fromkeys(lacking))
+            self.gaps.append(gap("size", rule, f"{names} has no size: give it with where or --set", instance.names()))
+            return
+        if any(sizes[axis] == 0 for axis in (*stacked(term, rule), *tied(term))):
+            self.gaps.append(gap("size", rule, "an axis written into names has size 0", instance.names()))
+            return
+        spec: TensorSpec | None = None
+        if makeable:
+            made = self._dtype_of(instance, place)
+            if made is None:
+                return
+            spec = TensorSpec(made, tuple(size_of(dim, sizes) for dim in spread(term.dims, instance.rank or 0)))
+        for name, at in self._names(instance, place, term):
+            if spec is None:
+                self.unmade.append(name)
+            elif name in self.tensors:
+                self.gaps.append(gap("written-twice", rule, f"`{name}` is made twice", [name]))
+            else:
+                self.tensors[name] = Tensor(spec, instance, place, at)
+
+    def _names(self, instance: Instance, place: int, term: FlatTerm) -> Iterator[tuple[str, dict[str, int]]]:
+        rule, sizes = instance.rule, instance.sizes
+        patterns = self._patterns.setdefault(id(rule), {})
+        assert isinstance(term.head, FullName)
+        if place not in patterns:
+            patterns[place] = Pattern(term.head, self.config)
+        axes, ties = stacked(term, rule), tied(term)
+        for values in product(*(range(sizes[axis]) for axis in axes)):
+            at = dict(zip(axes, values, strict=True))
+            for copies in product(*(range(sizes[axis]) for axis in ties)):
+                try:
+                    name = patterns[place].write({**instance.values, **at}, dict(zip(ties, copies, strict=True)), sizes)
+                except UnknownFactor as unknown:
+                    self.gaps.append(gap("size", rule, f"`{unknown.args[0]}` has no size"))
+                    return
+                if name is None:
+                    self.gaps.append(gap("size", rule, f"no name can be written for `{term.head.text}` at {at}"))
+                else:
+                    yield name, at
+
+    def _partners_of(self, rule: Rule) -> Partners:
+        if id(rule) not in self._partners:
+            self._partners[id(rule)] = pair(rule)
+        return self._partners[id(rule)]
+
+    def _is_lost(self, instance: Instance, place: int) -> bool:
+        """True when a left term is `drop`, or an earlier stage could not make one of its tensors."""
+        if isinstance(instance.rule.left[place].head, Drop):
+            return True
+        return any(self.source[name] is None for names in instance.keys.get(place, {}).values() for name in names)
+
+    # ── dtypes ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _dtype_of(self, instance: Instance, place: int) -> DType | None:
+        """The one dtype of the tensors of a right term, or None (and a gap)."""
+        found: dict[DType, None] = {}
+        for target, sources in self._partners_of(instance.rule).of.items():
+            if target[0] == place:
+                for source, _ in sources:
+                    try:
+                        found.update({self._after(instance.rule, kind, last=True): None for kind in self._kinds(instance, source)})
+                    except Refused as refused:
+                        self.gaps.append(gap("cast", instance.rule, str(refused), instance.names()))
+                        return None
+                    except BadConstant as bad:
+                        self.gaps.append(gap("constant", instance.rule, str(bad), instance.names()))
+                        return None
+        if len(found) != 1:
+            text = " and ".join(map(str, found)) or "no dtype"
+            self.gaps.append(gap("cast", instance.rule, f"one tensor of {text}", instance.names()))
+            return None
+        return next(iter(found))
+
+    def _operators(self, rule: Rule, *, last: bool) -> tuple[Op, ...]:
+        return (*rule.operators, self.last) if last and self.last is not None else rule.operators
+
+    def _after(self, rule: Rule, kind: DType, *, last: bool) -> DType:
+        for op in self._operators(rule, last=last):
+            kind = result(op, kind)
+        return kind
+
+    def _kinds(self, instance: Instance, place: int) -> list[DType]:
+        """The dtypes of the tensors of a left term; of a constant, its own."""
+        head = instance.rule.left[place].head
+        if isinstance(head, ConstantHead):
+            kind = self._constant_kind(instance, head)
+            constant_bits(head.value if not head.is_arange else 0, kind) if not head.is_arange else None
+            return [kind]
+        return list({spec.dtype: None for names in instance.keys[place].values() for name in names if (spec := self.source[name])})
+
+    def _constant_kind(self, instance: Instance, head: ConstantHead) -> DType:
+        if head.dtype is not None:
+            return dtype(head.dtype)
+        kinds = {spec.dtype for name in instance.names() if (spec := self.source[name])}
+        if len(kinds) != 1:
+            text = " and ".join(sorted(map(str, kinds))) or "no tensor"
+            raise BadConstant(f"the constant {head.text} has no dtype of its own, and its rule reads {text}")
+        return next(iter(kinds))
+
+    # ── what a tensor is made of ───────────────────────────────────────────────────────────────────────────────────
+
+    def pieces(self, name: str) -> list[Region]:
+        """Regions whose left sides are all elements of the tensor, each once."""
+        if name not in self._pieces:
+            tensor = self.tensors[name]
+            self._pieces[name] = list(self._pieces_of(tensor.instance, tensor.term, tensor.at, name, tensor.spec.dtype))
+        return self._pieces[name]
+
+    def _pieces_of(self, instance: Instance, place: int, at: dict[str, int], name: str, kind: DType) -> Iterator[Region]:
+        rule = instance.rule
+        term = rule.right[place]
+        for target, sources in self._partners_of(rule).of.items():
+            if target[0] != place:
+                continue
+            axes = self._axes(instance, term, target[1])
+            fixed_axes = {axis: None for source, _ in sources for axis in stacked(rule.left[source], rule) if axis not in at}
+            box = [axis for axis in axes if axis not in at and axis not in fixed_axes and instance.sizes[axis] != 1]
+            for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
+                fixed = {**at, **dict(zip(fixed_axes, values, strict=True))}
+                left = Leaf(self.level, name, *self._walk(instance, term, target[1], box, fixed), kind)
+                right = self._made(instance, sources, box, fixed, last=True)
+                yield Region(tuple(instance.sizes[axis] for axis in box), left, right)
+
+    def _axes(self, instance: Instance, term: FlatTerm, choices: Choices) -> tuple[str, ...]:
+        """The axes of a block, further axes spread out."""
+        found = next(axes for each, axes in blocks_of(term.dims) if each == choices)
+        named = (*stacked(term, instance.rule), *found)
+        at = next((place for place, axis in enumerate(named) if axis == "..."), None)
+        for axis in named:
+            if axis.startswith("#"):
+                instance.sizes.setdefault(axis, int(axis[1:]))
+        return named if at is None else (*named[:at], *further(instance.rank or 0), *named[at + 1 :])
+
+    def _walk(
+        self, instance: Instance, term: FlatTerm, choices: Choices, box: Sequence[str], fixed: Mapping[str, int]
+    ) -> tuple[int, tuple[int, ...]]:
+        """(offset, strides) of a block in its tensor: read off from single elements, and confirmed at the far corner."""
+        dims: tuple[Dim, ...] = spread(term.dims, instance.rank or 0)
+        sizes = instance.sizes
+        offset = locate(dims, sizes, choices, fixed)
+        strides = tuple(locate(dims, sizes, choices, {**fixed, axis: 1}) - offset for axis in box)
+        corner = {axis: max(0, sizes[axis] - 1) for axis in box}
+        expected = offset + sum(corner[axis] * stride for axis, stride in zip(box, strides, strict=True))
+        assert locate(dims, sizes, choices, {**fixed, **corner}) == expected, term
+        return offset, strides
+
+    def _made(self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool) -> Node:
+        rule = instance.rule
+        parts = tuple(self._end(instance, source, box, fixed) for source in sources)
+        operators = self._operators(rule, last=last)
+        if not operators:
+            return parts[0]
+        kinds = [part.dtype for part in parts]
+        cut = next((place for place, op in enumerate(operators) if op.name == "sum"), None)
+        if cut is not None:
+            before, operators = operators[:cut], operators[cut + 1 :]
+            parts = tuple(self._applied((part,), before, kind) for part, kind in zip(parts, kinds, strict=True))
+            kinds = [part.dtype for part in parts]
+        return self._applied(parts, operators, kinds[0])
+
+    def _applied(self, parts: tuple[Node, ...], operators: tuple[Op, ...], kind: DType) -> Node:
+        if not operators and len(parts) == 1:
+            return parts[0]
+        for op in operators:
+            kind = result(op, kind)
+        return Made(parts, operators, kind)
+
+    def _end(self, instance: Instance, source: Block, box: Sequence[str], fixed: Mapping[str, int]) -> Leaf | Constant:
+        place, choices = source
+        term = instance.rule.left[place]
+        if isinstance(term.head, ConstantHead):
+            return self._constant(instance, term, term.head, choices, box, fixed, self._constant_kind(instance, term.head))
+        copies = instance.keys[place][tuple(fixed[axis] for axis in stacked(term, instance.rule))]
+        spec = self.source[copies[0]]
+        assert spec is not None
+        return Leaf(self.level - 1, copies[0], *self._walk(instance, term, choices, box, fixed), spec.dtype)
+
+    def _constant(
+        self,
+        instance: Instance,
+        term: FlatTerm,
+        head: ConstantHead,
+        choices: Choices,
+        box: Sequence[str],
+        fixed: Mapping[str, int],
+        kind: DType,
+    ) -> Constant:
+        if head.is_arange:
+            return Constant(0.0, True, *self._walk(instance, term, choices, box, fixed), kind)
+        return Constant(head.value, False, 0, (0,) * len(box), kind)
+
+    # ── what must hold besides ─────────────────────────────────────────────────────────────────────────────────────
+
+    def checks(self) -> Iterator[Check]:
+        """Equal copies that were read, and constants that stand on the writing side."""
+        for instance in self.instances:
+            if instance.keys or not instance.rule.is_drop:
+                yield from self._tie_checks(instance)
+                yield from self._constant_checks(instance)
+
+    def _tie_checks(self, instance: Instance) -> Iterator[Check]:
+        for copies in instance.keys.values():
+            for first, *others in (names for names in copies.values() if len(names) > 1):
+                one = self.source[first]
+                for other in others:
+                    two = self.source[other]
+                    if one is None or two is None:
+                        continue
+                    if one != two:
+                        self.gaps.append(gap("tie", instance.rule, f"`{first}` {one} and `{other}` {two} must be equal copies"))
+                        continue
+                    left = Leaf(self.level - 1, first, 0, (1,), one.dtype)
+                    right = Leaf(self.level - 1, other, 0, (1,), two.dtype)
+                    what = f"`{first}` and `{other}` must be equal copies"
+                    yield Check("tie", what, Region((one.numel,), left, right), instance.rule)
+
+    def _constant_checks(self, instance: Instance) -> Iterator[Check]:
+        rule = instance.rule
+        for target, sources in self._partners_of(rule).of.items():
+            term = rule.right[target[0]]
+            if not isinstance(term.head, ConstantHead) or any(self._is_lost(instance, source) for source, _ in sources):
+                continue
+            lacking = missing(term.dims, instance.sizes, instance.rank)
+            if lacking:
+                self.gaps.append(gap("size", rule, f"{', '.join(lacking)} has no size", instance.names()))
+                continue
+            fixed_axes = {axis: None for source, _ in sources for axis in stacked(rule.left[source], rule)}
+            axes = self._axes(instance, term, target[1])
+            box = [axis for axis in axes if axis not in fixed_axes and instance.sizes[axis] != 1]
+            for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
+                fixed = dict(zip(fixed_axes, values, strict=True))
+                made = self._made(instance, sources, box, fixed, last=False)
+                wanted = dtype(term.head.dtype) if term.head.dtype is not None else made.dtype
+                name = next(iter(instance.names()), rule.origin.text)
+                what = f"`{name}`: a block must be {term.head.text}" + (f":{term.head.dtype}" if term.head.dtype else "")
+                if wanted != made.dtype:
+                    self.gaps.append(gap("constant", rule, f"{what}, and is {made.dtype}", instance.names()))
+                    continue
+                try:
+                    constant = self._constant(instance, term, term.head, target[1], box, fixed, wanted)
+                    if not constant.counts:
+                        constant_bits(constant.value, wanted)
+                except BadConstant as bad:
+                    self.gaps.append(gap("constant", rule, f"{what}: {bad}", instance.names()))
+                    continue
+                yield Check("constant", what, Region(tuple(instance.sizes[axis] for axis in box), made, constant), rule)
+
+
