@@ -61,6 +61,7 @@ def cast(
     return out
 
 
+@np.errstate(all="ignore")
 def _tile(
     bits: Array, source: DType, target: DType, out: Array, rounding: bool, saturate: bool, changes: Changes | None
 ) -> None:
@@ -97,12 +98,13 @@ def largest_shown(dtype: DType) -> str:
 
 def _exact(bits: Array, source: DType, target: DType, out: Array) -> None:
     """Cast and cast back; the first element whose bits differ is an error."""
-    convert(bits, source, target, out, True)
+    beyond = convert(bits, source, target, out, False)
     back = np.empty(bits.shape, source.bits)
-    wrong = convert(out, target, source, back, True)
+    beyond_back = convert(out, target, source, back, False)
     differs = back != bits
-    if wrong is not None:
-        differs |= wrong
+    for mask in (beyond, beyond_back):
+        if mask is not None:
+            differs |= mask
     if differs.any():
         index = int(np.argmax(differs))
         raise ElementError(
@@ -151,20 +153,19 @@ def _float_to_float(bits: Array, source: DType, target: DType, out: Array, satur
 
 def _fast(bits: Array, source: DType, target: DType, out: Array) -> None:
     """f32 or f64 to any floating dtype, right for every number that does not overflow."""
-    with np.errstate(all="ignore"):
-        match source.name, target.name:
-            case "f32", "bf16":
-                rounded = np.right_shift(bits, np.uint32(16))
-                rounded &= np.uint32(1)
-                rounded += bits
-                rounded += np.uint32(0x7FFF)
-                np.right_shift(rounded, np.uint32(16), out=out, casting="unsafe")
-            case "f32", _ if target.nbytes == 1:
-                np.take(_table(BF16, target), _odd_bf16(bits), out=out, mode="clip")
-            case "f64", ("bf16" | "f8e4m3" | "f8e5m2"):
-                _fast(_odd_f32(bits), F32, target, out)
-            case _:
-                out[...] = bits.view(source.numpy).astype(target.numpy).view(target.bits)
+    match source.name, target.name:
+        case "f32", "bf16":
+            rounded = np.right_shift(bits, np.uint32(16))
+            rounded &= np.uint32(1)
+            rounded += bits
+            rounded += np.uint32(0x7FFF)
+            np.right_shift(rounded, np.uint32(16), out=out, casting="unsafe")
+        case "f32", _ if target.nbytes == 1:
+            np.take(_table(BF16, target), _odd_bf16(bits), out=out, mode="clip")
+        case "f64", ("bf16" | "f8e4m3" | "f8e5m2"):
+            _fast(_odd_f32(bits), F32, target, out)
+        case _:
+            out[...] = bits.view(source.numpy).astype(target.numpy).view(target.bits)
 
 
 def _odd_bf16(bits: Array) -> Array:
@@ -246,7 +247,8 @@ def _table(source: DType, target: DType) -> Array:
     exponent = (rest >> np.uint64(layout.fraction_bits)).astype(np.int64)
     fraction += np.where(exponent > 0, float(1 << layout.fraction_bits), 0.0)
     values = np.ldexp(fraction, np.maximum(exponent, 1) - layout.bias - layout.fraction_bits)
-    leading = np.maximum(np.frexp(values)[1] - 1, 1 - made.bias).astype(np.int64)
+    leading = np.where(values > 0, np.frexp(values)[1] - 1, 1 - made.bias)
+    leading = np.maximum(leading, 1 - made.bias).astype(np.int64)
     counts = np.rint(np.ldexp(values, made.fraction_bits - leading)).astype(np.int64)  # both exact but for the rounding
     found = np.minimum(counts + ((leading + made.bias - 1) << made.fraction_bits), made.largest).astype(np.uint64)
     if layout.has_infinity:
@@ -267,8 +269,7 @@ def _float_to_integer(bits: Array, source: DType, target: DType, out: Array, sat
     least, greatest = integer_range(target)
     low, beyond = float(least), float(greatest + 1)  # powers of two, or 0: exact
     inside = (values >= low) & (values < beyond)
-    with np.errstate(all="ignore"):
-        out[...] = np.where(inside, values, 0.0).astype(_integer(target)).view(target.bits)
+    out[...] = np.where(inside, values, 0.0).astype(_integer(target)).view(target.bits)
     if inside.all():
         return None
     out[values >= beyond] = greatest & ((1 << 8 * target.nbytes) - 1)
@@ -348,23 +349,22 @@ def _count(bits: Array, source: DType, target: DType, out: Array, changes: Chang
     changes.elements += bits.size
     if widens(source, target):
         return
-    with np.errstate(all="ignore"):
-        if source.name == "f32" and target.is_float:
-            back = np.empty(bits.shape, F32.bits)
-            convert(out, target, F32, back, True)
-            _tally(bits.view(np.float32), back.view(np.float32), changes)
-        elif source.is_float and target.is_float:
-            _tally(to_f64(bits, source), to_f64(out, target), changes)
-        elif source.is_float:
-            _tally(to_f64(bits, source), out.view(_integer(target)).astype(np.float64), changes)
-        elif target.is_float:
-            _tally(bits.view(_integer(source)).astype(np.longdouble), to_f64(out, target), changes)
-        else:
-            _tally(
-                bits.view(_integer(source)).astype(np.longdouble),
-                out.view(_integer(target)).astype(np.longdouble),
-                changes,
-            )
+    if source.name == "f32" and target.is_float:
+        back = np.empty(bits.shape, F32.bits)
+        convert(out, target, F32, back, True)
+        _tally(bits.view(np.float32), back.view(np.float32), changes)
+    elif source.is_float and target.is_float:
+        _tally(to_f64(bits, source), to_f64(out, target), changes)
+    elif source.is_float:
+        _tally(to_f64(bits, source), out.view(_integer(target)).astype(np.float64), changes)
+    elif target.is_float:
+        _tally(bits.view(_integer(source)).astype(np.longdouble), to_f64(out, target), changes)
+    else:
+        _tally(
+            bits.view(_integer(source)).astype(np.longdouble),
+            out.view(_integer(target)).astype(np.longdouble),
+            changes,
+        )
 
 
 def _tally(before: Array, after: Array, changes: Changes) -> None:

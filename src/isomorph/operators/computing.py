@@ -62,15 +62,15 @@ def compute(kind: str, array: Array, dtype: DType, number: int | None, text: str
     return out
 
 
+@np.errstate(all="ignore")
 def _compute_tile(kind: str, bits: Array, dtype: DType, number: int | None, text: str, out: Array) -> None:
     native = dtype.name == "f64" or (dtype.name == "f32" and kind in BINARY)
-    with np.errstate(all="ignore"):
-        values = bits.view(dtype.numpy) if native else to_f64(bits, dtype)
-        if kind in BINARY:
-            other = np.array([number], dtype.bits)
-            found = BINARY[kind](values, other.view(dtype.numpy) if native else to_f64(other, dtype))
-        else:
-            found = np.exp(values) if kind == "exp" else np.log(values)
+    values = bits.view(dtype.numpy) if native else to_f64(bits, dtype)
+    if kind in BINARY:
+        other = np.array([number], dtype.bits)
+        found = BINARY[kind](values, other.view(dtype.numpy) if native else to_f64(other, dtype))
+    else:
+        found = np.exp(values) if kind == "exp" else np.log(values)
     _store(found, values, bits, dtype, kind, text, out, native)
 
 
@@ -133,12 +133,12 @@ def _add_integers(first: Array, second: Array, out: Array, dtype: DType) -> None
         )
 
 
+@np.errstate(all="ignore")
 def _add_floats(first: Array, second: Array, out: Array, dtype: DType) -> None:
     native = dtype.nbytes >= 4
-    with np.errstate(all="ignore"):
-        a = first.view(dtype.numpy) if native else to_f64(first, dtype)
-        b = second.view(dtype.numpy) if native else to_f64(second, dtype)
-        found = np.add(a, b)
+    a = first.view(dtype.numpy) if native else to_f64(first, dtype)
+    b = second.view(dtype.numpy) if native else to_f64(second, dtype)
+    found = np.add(a, b)
     wrong = None
     if native:
         out[...] = found.view(dtype.bits)
