@@ -15,7 +15,7 @@ from isomorph.formats.base import Checkpoint
 from isomorph.language.tree import Constant
 from isomorph.operators.base import ElementError
 from isomorph.operators.numbers import shown
-from isomorph.plan.moves import Box, Check, Fill
+from isomorph.plan.moves import Box, Check, Fill, Source
 from isomorph.plan.plan import Plan
 from isomorph.tensors import DType
 
@@ -52,7 +52,6 @@ def _carry_out(plan: Plan, check: Check, checkpoint: Checkpoint, at_once: int) -
             return gap(plan, check.rule, "cast", f"{names}: {error.problem}", hint=error.hint)
         wrong = _differs(left, right)
         if wrong is not None:
-            assert isinstance(expected, Box | Fill)  # clipping keeps the kind
             values = shown(_bits(left, wrong), dtype), shown(_bits(right, wrong), dtype)
             return _complaint(plan, check, boxes_of(source), expected, wrong, values, dtype, checkpoint)
     return None
@@ -77,7 +76,7 @@ def _complaint(
     plan: Plan,
     check: Check,
     boxes: tuple[Box, ...],
-    expected: Box | Fill,
+    expected: Source,
     flat: int,
     values: tuple[str, str],
     dtype: DType,
@@ -86,10 +85,12 @@ def _complaint(
     def place(box: Box) -> str:
         return f"{box.tensor}{shown_index(element_of(box, flat), checkpoint.manifest[box.tensor].shape)}"
 
-    names = tuple(dict.fromkeys(box.tensor for box in (*boxes, *([expected] if isinstance(expected, Box) else []))))
+    copies = boxes_of(expected)
+    names = check.names or tuple(dict.fromkeys(box.tensor for box in (*boxes, *copies)))
     places = " + ".join(place(box) for box in boxes) or "a constant"
-    if isinstance(expected, Box):
-        message = f"the copies {names[0]} and {expected.tensor} differ: {places} is {values[0]}, {place(expected)} is {values[1]}"
+    if not isinstance(expected, Fill):
+        other = " + ".join(place(box) for box in copies) or "a constant"
+        message = f"the copies {' and '.join(names)} differ: {places} is {values[0]}, {other} is {values[1]}"
         hint = "copies marked {=…} must be equal in every bit; if they are not copies, give each a rule of its own"
         return gap(plan, check.rule, "tie", message, hint=hint, tensors=names)
     text = _constant_text(plan, check, expected)

@@ -103,9 +103,7 @@ class AxisProduct:
     span: Span = _span()
 
 
-Expression = (
-    Number | String | Boolean | Variable | ConfigPath | Subscript | Length | Negative | Binary | AxisProduct
-)
+Expression = Number | String | Boolean | Variable | ConfigPath | Subscript | Length | Negative | Binary | AxisProduct
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from isomorph.tensors import DType
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A strided set of elements of `tensor` (in elements of its row-major flat order). `shape` may hold zeros; () is one element."""
+    """A strided set of elements of `tensor`, in its row-major flat order. `shape` may hold zeros; () is one element."""
 
     tensor: str
     offset: int
@@ -60,6 +60,10 @@ class Mix:
     sources: tuple[Source, ...]
     operators: tuple[Op, ...] = ()
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.sources[0].shape
+
 
 Source = Box | Fill | Mix
 
@@ -75,21 +79,21 @@ class Move:
     @property
     def is_range(self) -> bool:
         """True when both boxes are one run of elements in the same order and nothing is computed: bytes can be copied undecoded."""
-        return (
-            not self.operators and isinstance(self.source, Box) and self.source.is_run and self.target.is_run
-        )
+        return not self.operators and isinstance(self.source, Box) and self.source.is_run and self.target.is_run
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """What must hold in the values while converting.
 
-    `tie`: `source` equals `expected` (a Box) bit for bit. `constant`: `operators(source)` equals `expected` (a Fill), every bit.
-    (Exact casts are checked inside the moves that make them.) `rule` is the index into `Plan.rules`, for messages.
+    `tie`: `operators(source)` equals `expected` (a Box; in a chain it may be computed too) bit for bit. `constant`: it equals
+    `expected` (a Fill) bit for bit. (Exact casts are checked inside the moves that make them.) `rule` is the index into
+    `Plan.rules`, `names` the tensors as that rule names them (in a chain, not the sources), for messages.
     """
 
     kind: str
     source: Source
-    expected: Box | Fill
+    expected: Source
     operators: tuple[Op, ...] = ()
     rule: int = -1
+    names: tuple[str, ...] = ()

@@ -1,0 +1,364 @@
+"""Groups of keys -> instances with names: complete or not, which targets they make, what moves (LANGUAGE.md 3, 7-15)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from isomorph.errors import Gap, MorphError
+from isomorph.language.names import Unsized, Value
+from isomorph.language.rules import LabelHole, shown
+from isomorph.language.tree import Op
+from isomorph.plan.gaps import listed, rule_gap
+from isomorph.plan.match import Group, Matching, Slot, values_shown
+from isomorph.plan.moves import Box, Check, Mix, Move, Source
+from isomorph.plan.plan import Instance, Target
+from isomorph.plan.settle import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled, settle
+from isomorph.plan.stage import NamedTerm, Stage, StageRule, located
+from isomorph.tensors import Manifest, TensorSpec
+
+MOST_GAPS = 12
+"""So many instances of one rule tell what is wrong with them; the rest are counted."""
+
+
+@dataclass
+class Made:
+    """What one stage makes. `moves[name]` fills target `name`, sorted by target offset."""
+
+    targets: dict[str, Target] = field(default_factory=dict)
+    moves: dict[str, list[Move]] = field(default_factory=dict)
+    checks: list[Check] = field(default_factory=list)
+    instances: list[Instance] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    unmade: list[str] = field(default_factory=list)
+    written_twice: list[str] = field(default_factory=list)
+    made_by: dict[str, tuple[StageRule, int, dict[str, Value]]] = field(default_factory=dict)
+    gaps: list[Gap] = field(default_factory=list)
+    unbound: dict[tuple[int, str], int] = field(default_factory=dict)
+    lossy_rules: set[int] = field(default_factory=set)
+
+
+class Maker:
+    """Turns the groups of one stage into targets, moves and checks."""
+
+    def __init__(
+        self, stage: Stage, manifest: Mapping[str, TensorSpec], lost_before: frozenset[str], cast: Op | None, base: int
+    ) -> None:
+        self.stage = stage
+        self.manifest = manifest
+        self.lost_before = lost_before
+        self.cast = cast
+        self.base = base
+        self.made = Made()
+        self._settled: dict[tuple[object, ...], Settled | Unsettled] = {}
+        self._told: dict[tuple[int, str], int] = {}
+
+    def make(self, matching: Matching, order: list[Group]) -> Made:
+        for group in order:
+            if group.rule.makes:
+                self._group(group)
+        for rule in self.stage.rules:
+            if not rule.left and rule.makes and rule.right:
+                self._group(Group(rule, {}, []))
+        for (number, kind), count in self._told.items():
+            if count > MOST_GAPS:
+                more = f"{count - MOST_GAPS} more instances of this rule have the same problem"
+                self.made.gaps.append(rule_gap(self.stage.rules[number].rule, kind, more))
+        return self.made
+
+    def _gap(self, rule: StageRule, gap: Gap) -> None:
+        key = (rule.number, gap.kind)
+        self._told[key] = self._told.get(key, 0) + 1
+        if self._told[key] <= MOST_GAPS:
+            self.made.gaps.append(gap)
+
+    # ── one instance ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _group(self, group: Group) -> None:
+        rule = group.rule
+        try:
+            completed = self._complete(group)
+        except Unsized as error:
+            completed = None
+            axes = ", ".join(map(shown, error.axes))
+            self._gap(rule, rule_gap(rule.rule, "size", f"the size of {axes} is not known", find=shown(error.axes[0])))
+        if completed is None:
+            return
+        parts, counted = completed
+        settled = self._settle(group, parts, counted)
+        if settled is not None:
+            self._expand(group, parts, settled)
+
+    def _settle(self, group: Group, parts: list[Part], counted: dict[str, int]) -> Settled | None:
+        rule = group.rule
+        numbers = {axis: value for axis, value in group.values.items() if isinstance(value, int)}
+        words = frozenset(axis for axis, value in group.values.items() if not isinstance(value, int))
+        key = (
+            rule.number,
+            tuple((part.slots, part.specs) for part in parts),
+            tuple(group.values.items()) if rule.dynamic else (),
+        )
+        found = self._settled.get(key)
+        if found is None:
+            naming = Naming(group.parts, rule.right, group.values)
+            try:
+                found = settle(self.stage, rule, parts, counted, numbers, words, naming, self.cast)
+            except Unsettled as error:
+                self._gap(rule, error.gap(rule))
+                return None
+            except Unsized as error:
+                axes = ", ".join(map(shown, error.axes))
+                self._gap(
+                    rule, rule_gap(rule.rule, "size", f"the size of {axes} is not known", find=shown(error.axes[0]))
+                )
+                return None
+            except MorphError as error:
+                for gap in error.gaps:
+                    self._gap(rule, located(gap, rule.rule))
+                return None
+            except ValueError as error:
+                self._gap(rule, rule_gap(rule.rule, "size", str(error)))
+                return None
+            self._settled[key] = found
+        assert isinstance(found, Settled)
+        return found
+
+    def _complete(self, group: Group) -> tuple[list[Part], dict[str, int]] | None:
+        """The parts of an instance with their specs, and what the names count; None (and a gap) when a part is missing."""
+        rule = group.rule
+        if len(rule.left) == 1 and not rule.left[0].slots:
+            (name,) = group.parts[0].values()
+            return [Part(((),), (self.manifest[name],), {(): 0})], {}
+        counted = self._count(group)
+        if counted is None:
+            return None
+        missing = [name for part, term in enumerate(rule.left) for name in self._missing(group, part, term, counted)]
+        if missing:
+            if all(name in self.lost_before for name in missing):
+                self.made.unmade.extend(missing)
+                return None
+            values = ", ".join(values_shown(group.values))
+            self._gap(
+                rule,
+                rule_gap(
+                    rule.rule,
+                    "incomplete",
+                    f"missing {listed([f'`{name}`' for name in missing])}",
+                    details=(f"in the instance {values}",) if values else (),
+                    hint="Every part of an instance must be there: fetch what is missing, or bind the size that counts them",
+                    tensors=tuple(missing),
+                ),
+            )
+            return None
+        parts = []
+        for held, term in zip(group.parts, rule.left, strict=True):
+            slots = tuple(sorted(held))  # all numbers by now
+            specs = tuple(self.manifest[held[slot]] for slot in slots)
+            first: dict[Slot, int] = {}
+            for number, slot in enumerate(slots):
+                first.setdefault(slot[: len(term.stacked)], number)
+            if term.ties and not self._check_ties(rule, term, held, slots, first):
+                return None
+            parts.append(Part(slots, specs, first))
+        return parts, {axis: count for axis, count in counted.items() if axis not in rule.known}
+
+    def _count(self, group: Group) -> dict[str, int] | None:
+        """The size of every stacked axis and tie: bound, or the largest index seen and one. None (and a gap) for a word."""
+        rule = group.rule
+        counted: dict[str, int] = {}
+        for held, term in zip(group.parts, rule.left, strict=True):
+            for position, axis in enumerate(term.slots):
+                values = {slot[position] for slot in held}
+                words = [value for value in values if not isinstance(value, int)]
+                if words:
+                    names = sorted(name for slot, name in held.items() if slot[position] in words)
+                    self._gap(
+                        rule,
+                        rule_gap(
+                            rule.rule,
+                            "incomplete",
+                            f"{shown(axis)} counts 0, 1, 2, … but {listed([f'`{name}`' for name in names])} has a word there",
+                            find=shown(axis),
+                            hint="Let an axis count instances by writing it on both sides, or narrow the name",
+                            tensors=tuple(names),
+                        ),
+                    )
+                    return None
+                seen = max((value for value in values if isinstance(value, int)), default=-1) + 1
+                counted[axis] = max(counted.get(axis, 0), seen)
+        for axis in counted:
+            size = rule.known.get(axis)
+            if size is None:
+                if axis not in rule.dynamic:
+                    key = (rule.number, axis)
+                    self.made.unbound[key] = max(self.made.unbound.get(key, 0), counted[axis])
+                counted[axis] = self._bound_later(group, axis, counted[axis])
+            else:
+                counted[axis] = size
+        return counted
+
+    def _bound_later(self, group: Group, axis: str, seen: int) -> int:
+        """The size of an axis whose `where` needs captures, when this instance gives them all; else what was seen."""
+        from isomorph.plan.stage import variables, where_value
+
+        expressions = group.rule.dynamic.get(axis)
+        if expressions is None:
+            return seen
+        numbers = {**group.rule.known, **{key: value for key, value in group.values.items() if isinstance(value, int)}}
+        if not {name for expression in expressions for name in variables(expression)} <= numbers.keys():
+            return seen
+        try:
+            return where_value(group.rule.rule, axis, expressions, numbers, self.stage.config)
+        except MorphError:
+            return seen  # told when the instance is settled
+
+    def _missing(self, group: Group, part: int, term: NamedTerm, counted: Mapping[str, int]) -> Iterator[str]:
+        held = group.parts[part]
+        label_ties = {piece.axis for piece in term.pattern.pieces if isinstance(piece, LabelHole) and piece.tied}
+        strict = [axis for axis in term.slots if axis not in label_ties]
+        have = {tuple(slot[position] for position, axis in enumerate(term.slots) if axis in strict) for slot in held}
+        if len(have) == _product(counted.get(axis, 1) for axis in strict):
+            return
+        for wanted in itertools.product(*(range(max(1, counted.get(axis, 1))) for axis in strict)):
+            if wanted not in have:
+                values = {**group.values, **dict.fromkeys(label_ties, 0), **dict(zip(strict, wanted, strict=True))}
+                yield term.pattern.write(values, counted)
+
+    def _check_ties(
+        self,
+        rule: StageRule,
+        term: NamedTerm,
+        held: Mapping[Slot, str],
+        slots: tuple[Slot, ...],
+        first: Mapping[Slot, int],
+    ) -> bool:
+        good = True
+        for slot in slots:
+            original, copy = held[slots[first[slot[: len(term.stacked)]]]], held[slot]
+            if original == copy:
+                continue
+            one, other = self.manifest[original], self.manifest[copy]
+            if one != other:
+                good = False
+                self._gap(
+                    rule,
+                    rule_gap(
+                        rule.rule,
+                        "tie",
+                        f"`{original}` {one.shown} and `{copy}` {other.shown} are written as equal copies, but are not alike",
+                        hint="Give them rules of their own, or drop one:  drop " + copy,
+                        tensors=(original, copy),
+                    ),
+                )
+                continue
+            shape, strides = (one.numel,), (1,)
+            self.made.checks.append(
+                Check(
+                    "tie", Box(original, 0, shape, strides), Box(copy, 0, shape, strides), rule=self.base + rule.number
+                )
+            )
+        return good
+
+    # ── names ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _expand(self, group: Group, parts: list[Part], settled: Settled) -> None:
+        rule, made = group.rule, self.made
+        if settled.lossy:
+            made.lossy_rules.add(rule.number)
+        left = [[held[slot] for slot in part.slots] for held, part in zip(group.parts, parts, strict=True)]
+        for part in settled.reaches:
+            made.used.update(left[part])
+        try:
+            for part, slot in settled.unmade:
+                made.unmade.append(self._name(rule.right[part], group, slot, settled))
+            names: dict[tuple[int, Slot], str] = {
+                (target.part, target.slot): self._name(rule.right[target.part], group, target.slot, settled)
+                for target in settled.targets
+            }
+        except (ValueError, Unsized) as error:
+            self._gap(rule, rule_gap(rule.rule, "size", str(error)))
+            return
+        instance = len(made.instances)
+        by_number: dict[tuple[int, int], str] = {}
+        numbers: dict[int, int] = {}
+        fresh: list[str] = []
+        for target in settled.targets:
+            name = names[(target.part, target.slot)]
+            number = numbers.get(target.part, 0)
+            numbers[target.part] = number + 1
+            by_number[(target.part, number)] = name
+            if name in made.targets:
+                made.written_twice.append(name)
+                first = self.stage.rules[made.targets[name].rule - self.base]
+                both = "" if first is rule else f" and by  {first.rule.origin.text}  (line {first.rule.origin.line})"
+                self._gap(
+                    rule,
+                    rule_gap(
+                        rule.rule,
+                        "written-twice",
+                        f"`{name}` is made twice: by this rule{both}",
+                        hint="Narrow one of the two names, or drop one of the sources",
+                        tensors=(name,),
+                    ),
+                )
+                continue
+            made.targets[name] = Target(name, target.spec, target.klass, self.base + rule.number, instance)
+            made.moves[name] = []
+            term = rule.right[target.part]
+            values = dict(group.values)
+            if term.slots:
+                values.update(zip(term.slots, target.slot, strict=True))
+            made.made_by[name] = (rule, term.index, values)
+            fresh.append(name)
+        wanted = set(fresh)
+        for move in settled.moves:
+            name = by_number[(move.target.part, move.target.slot)]
+            if name in wanted:
+                made.moves[name].append(Move(_box(move.target, name), _source(move.source, left), move.operators))
+        if len(settled.moves) > len(fresh):
+            for name in fresh:
+                made.moves[name].sort(key=lambda move: move.target.offset)
+        for check in settled.checks:
+            expected = _source(check.expected, left)
+            made.checks.append(
+                Check(check.kind, _source(check.source, left), expected, check.operators, self.base + rule.number)
+            )
+        made.instances.append(
+            Instance(
+                self.base + rule.number,
+                {shown(axis): ".".join(v) if isinstance(v, tuple) else str(v) for axis, v in group.values.items()},
+                settled.sizes,
+                tuple(itertools.chain.from_iterable(left)),
+                tuple(fresh),
+            )
+        )
+
+    def _name(self, term: NamedTerm, group: Group, slot: Slot, settled: Settled) -> str:
+        values: Mapping[str, Value] = group.values
+        if term.slots:
+            values = {**group.values, **dict(zip(term.slots, slot, strict=True))}
+        return term.pattern.write(values, settled.sizes)
+
+
+def _box(box: BoxOf, name: str) -> Box:
+    return Box(name, box.offset, box.shape, box.strides)
+
+
+def _source(source: SourceOf, left: list[list[str]]) -> Source:
+    if isinstance(source, BoxOf):
+        return Box(left[source.part][source.slot], source.offset, source.shape, source.strides)
+    if isinstance(source, MixOf):
+        return Mix(tuple(_source(inner, left) for inner in source.sources), source.operators)
+    return source
+
+
+def _product(numbers: Iterator[int]) -> int:
+    total = 1
+    for number in numbers:
+        total *= number
+    return total
+
+
+def made_manifest(made: Made, origin: str) -> Manifest:
+    return Manifest({name: target.spec for name, target in made.targets.items()}, origin=origin)

@@ -1,0 +1,183 @@
+"""Which rule takes which key, and which keys make one instance (LANGUAGE.md 3, statements 6, 18, 22)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from isomorph.errors import Gap, MorphError
+from isomorph.language.names import TwoCuts, Unsized, Value, Values
+from isomorph.language.rules import shown
+from isomorph.plan.gaps import rule_gap
+from isomorph.plan.stage import NamedTerm, Stage, StageRule, where_value
+
+Slot = tuple[Value, ...]
+"""The values of a term's stacked axes and ties: which tensor of the term."""
+
+
+@dataclass(slots=True)
+class Group:
+    """One instance of a rule on the reading side: keys with equal values of the counting axes.
+
+    `parts[k]` maps the slots of the k-th named term to the key that fills it.
+    """
+
+    rule: StageRule
+    values: Values
+    parts: list[dict[Slot, str]]
+
+
+@dataclass(slots=True)
+class Taken:
+    """One key, and what took it."""
+
+    rule: StageRule
+    part: int
+    values: Values
+
+
+@dataclass
+class Matching:
+    """All keys of one side, placed. `groups` by rule, in the order in which their first key came."""
+
+    groups: dict[int, list[Group]] = field(default_factory=dict)
+    unmatched: list[str] = field(default_factory=list)
+    gaps: list[Gap] = field(default_factory=list)
+
+
+class Matcher:
+    """Finds the rule that takes a key. Patterns are tried top to bottom; literals and fixed beginnings are looked up first."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.terms: list[tuple[StageRule, int, NamedTerm]] = [
+            (rule, part, term) for rule in stage.rules for part, term in enumerate(rule.left)
+        ]
+        self._by_piece: dict[str, list[tuple[StageRule, int, NamedTerm]]] = {}
+
+    def _candidates(self, name: str) -> list[tuple[StageRule, int, NamedTerm]]:
+        """The terms whose fixed beginning can begin this name, in order; remembered by the name's first piece."""
+        head = name[: name.find(".") + 1] if "." in name else name
+        found = self._by_piece.get(head)
+        if found is None:
+            found = [
+                entry
+                for entry in self.terms
+                if head.startswith(entry[2].pattern.prefix) or entry[2].pattern.prefix.startswith(head)
+            ]
+            self._by_piece[head] = found
+        return found
+
+    def take(self, name: str) -> Taken | None:
+        """The rule, term and values that take this key (statement 18). Raises TwoCuts, Unsized, MorphError."""
+        against: Taken | None = None
+        for rule, part, term in self._candidates(name):
+            if against is not None and not rule.is_along:
+                continue
+            values = term.pattern.read(name)
+            if values is None or (rule.dynamic and not _fits_dynamic(self.stage, rule, term, values)):
+                continue
+            taken = Taken(rule, part, values)
+            if not rule.is_against:
+                return taken
+            against = against or taken
+        return against
+
+
+def _fits_dynamic(stage: Stage, rule: StageRule, term: NamedTerm, values: Values) -> bool:
+    """An axis whose bound size needs captures: when this name gives them all, a word or an index beyond the size does not fit."""
+    numbers = {axis: value for axis, value in values.items() if isinstance(value, int)}
+    for axis, expressions in rule.dynamic.items():
+        if axis not in values:
+            continue
+        value = values[axis]
+        if not isinstance(value, int):
+            return False
+        try:
+            size = where_value(rule.rule, axis, expressions, {**rule.known, **numbers}, stage.config)
+        except MorphError:
+            continue  # it needs more than this name gives; the instance's sizes will say
+        if value >= size:
+            return False
+    return True
+
+
+def match_names(stage: Stage, names: Iterable[str]) -> Matching:
+    """Give every key to its rule, and gather instances. Keys that cannot be read are gaps, keys without a rule are `unmatched`."""
+    matching = Matching()
+    matcher = Matcher(stage)
+    index: dict[tuple[int, tuple[Value, ...]], Group] = {}
+    unsized: set[int] = set()
+    for name in names:
+        try:
+            taken = matcher.take(name)
+        except TwoCuts as error:
+            matching.gaps.append(_two_cuts(stage, name, error))
+            continue
+        except Unsized as error:
+            rule = _culprit(stage, name)
+            if rule.number not in unsized:
+                unsized.add(rule.number)
+                matching.gaps.append(_unsized(rule, name, error))
+            continue
+        if taken is None:
+            matching.unmatched.append(name)
+            continue
+        rule, values = taken.rule, taken.values
+        counted = tuple(values[axis] for axis in rule.counting)
+        term = rule.left[taken.part]
+        key = (rule.number, counted) if rule.makes else (rule.number, (name,))
+        group = index.get(key)
+        if group is None:
+            group = Group(rule, {axis: values[axis] for axis in rule.counting}, [{} for _ in rule.left])
+            index[key] = group
+            matching.groups.setdefault(rule.number, []).append(group)
+        slot = tuple(values[axis] for axis in term.slots) if term.slots else ()
+        group.parts[taken.part][slot] = name
+    return matching
+
+
+def _culprit(stage: Stage, name: str) -> StageRule:
+    for rule in stage.rules:
+        for term in rule.left:
+            try:
+                if term.pattern.read(name) is not None:
+                    break
+            except Unsized:
+                return rule
+            except TwoCuts:
+                continue
+    raise AssertionError("an unsized index was met, so some rule has it")
+
+
+def _unsized(rule: StageRule, name: str, error: Unsized) -> Gap:
+    axes = ", ".join(shown(axis) for axis in error.axes)
+    return rule_gap(
+        rule.rule,
+        "size",
+        f"the number in `{name}` stands for several axes, and the size of {axes} is not known",
+        find=shown(error.axes[0]),
+        hint=f"Give it: --set {shown(error.axes[0])}=N, or  where {shown(error.axes[0])}=…",
+        tensors=(name,),
+    )
+
+
+def _two_cuts(stage: Stage, name: str, error: TwoCuts) -> Gap:
+    one, other = (" · ".join(f"`{text}`" for text in cut) for cut in error.cuts)
+    rule = next(
+        rule for rule in stage.rules if any(term.pattern.text == error.pattern for term in (*rule.left, *rule.right))
+    )
+    return rule_gap(
+        rule.rule,
+        "two-cuts",
+        f"`{name}` can be read in two ways by {error.pattern}",
+        details=(f"holes as {one}", f"or as    {other}"),
+        hint="Put a `.` or other fixed text between the holes, or write labels out: {t=weight|bias}",
+        tensors=(name,),
+    )
+
+
+def values_shown(values: Mapping[str, Value]) -> Iterator[str]:
+    for axis, value in values.items():
+        if not axis.startswith("*"):
+            yield f"{shown(axis)}={'.'.join(value) if isinstance(value, tuple) else value}"
