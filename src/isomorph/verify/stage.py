@@ -152,6 +152,11 @@ class Stage:
 
     def _make(self, instance: Instance) -> None:
         rule = instance.rule
+        for first, other in self._copies(instance):
+            one, two = self.source[first], self.source[other]
+            if one is not None and two is not None and one != two:
+                self.gaps.append(gap("tie", rule, f"`{first}` {one} and `{other}` {two} must be equal copies", [first, other]))
+                return
         try:
             instance.rank = solve(instance.sizes, shapes_of(instance, self.source))
         except SizeProblem as problem:
@@ -376,21 +381,19 @@ class Stage:
                 yield from self._tie_checks(instance)
                 yield from self._constant_checks(instance)
 
-    def _tie_checks(self, instance: Instance) -> Iterator[Check]:
+    def _copies(self, instance: Instance) -> Iterator[tuple[str, str]]:
+        """(first, other) for every copy that must equal the first."""
         for copies in instance.keys.values():
-            for first, *others in (names for names in copies.values() if len(names) > 1):
-                one = self.source[first]
-                for other in others:
-                    two = self.source[other]
-                    if one is None or two is None:
-                        continue
-                    if one != two:
-                        self.gaps.append(gap("tie", instance.rule, f"`{first}` {one} and `{other}` {two} must be equal copies"))
-                        continue
-                    left = Leaf(self.level - 1, first, 0, (1,), one.dtype)
-                    right = Leaf(self.level - 1, other, 0, (1,), two.dtype)
-                    what = f"`{first}` and `{other}` must be equal copies"
-                    yield Check("tie", what, Region((one.numel,), left, right), instance.rule)
+            for names in copies.values():
+                yield from ((names[0], other) for other in names[1:])
+
+    def _tie_checks(self, instance: Instance) -> Iterator[Check]:
+        for first, other in self._copies(instance):
+            spec = self.source[first]
+            if spec is not None and self.source[other] is not None:
+                left, right = (Leaf(self.level - 1, name, 0, (1,), spec.dtype) for name in (first, other))
+                what = f"`{first}` and `{other}` must be equal copies"
+                yield Check("tie", what, Region((spec.numel,), left, right), instance.rule)
 
     def _constant_checks(self, instance: Instance) -> Iterator[Check]:
         rule = instance.rule
