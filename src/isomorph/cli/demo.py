@@ -99,10 +99,11 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
     say(
         [
             "",
-            f"proved    {len(plan.source):,} tensors read: {len(plan.source) - len(plan.dropped):,} used, {len(plan.dropped):,} dropped by"
-            f" name, none forgotten; {len(plan.targets):,} written,",
-            f"          each element once; {report.elements:,} of {report.expected_elements:,} elements compared with the source, bit for bit,"
-            " by code that neither planned nor wrote them.",
+            f"proved    {len(plan.source):,} tensors read: {len(plan.source) - len(plan.dropped):,} used, {len(plan.dropped):,}"
+            " dropped by name, none forgotten;",
+            f"          {len(plan.targets):,} written, each element once;"
+            f" {report.elements:,} of {report.expected_elements:,} elements compared with the source,",
+            "          bit for bit, by code that neither planned nor wrote them.",
             f"          {seconds:.1f} s, no pickle executed, no torch."
             + (f" Everything is in {folder}" if kept else ""),
         ]

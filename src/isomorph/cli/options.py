@@ -18,7 +18,7 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
 _UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
 
 
-class ByteSize(click.ParamType):
+class ByteSize(click.ParamType[int]):
     """`5GB`, `256MB`, `1GiB`, `1048576`."""
 
     name = "size"

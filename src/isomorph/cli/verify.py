@@ -19,7 +19,7 @@ from isomorph.cli.options import ByteSize, mapping_options, output_options, stag
 )
 @output_options
 def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool, **mapping: Any) -> None:
-    """Compare DST with SRC under the same MAPPING as `convert`, every element, bit for bit, by code that plan and convert do not use.
+    """Compare DST with SRC under the MAPPING of `convert`: every element, bit for bit, by code that plan and convert do not use.
 
     Exit 0 when every element of DST is what the morph says, 1 when not.
 

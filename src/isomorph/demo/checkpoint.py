@@ -1,4 +1,4 @@
-"""The names and shapes of `transformers`' CLIPModel (with both `position_ids` buffers that older checkpoints carry), and weights for them."""
+"""The names and shapes of `transformers`' CLIPModel, with both `position_ids` of older checkpoints, and weights for them."""
 
 from __future__ import annotations
 

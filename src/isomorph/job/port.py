@@ -17,7 +17,6 @@ from isomorph.tensors import dtype
 
 if TYPE_CHECKING:
     from isomorph.language.morph import Morph
-
     from isomorph.language.rules import Program
     from isomorph.language.tree import Op
     from isomorph.plan.plan import Plan

@@ -1,4 +1,4 @@
-"""One job from its arguments to its end: paths told apart, sources opened, config found, planned, carried out or verified, closed."""
+"""One job from its arguments to its end: paths told apart, sources opened, config found, planned, carried out or verified."""
 
 from __future__ import annotations
 

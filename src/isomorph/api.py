@@ -1,0 +1,240 @@
+"""What users hold in Python: open, morph, plan, convert, verify. Thin over the rest; the command line uses the same names.
+
+sd   = iso.open("pytorch_model.bin")            StateDict: lazy, nothing executed
+plan = iso.morph("port.morph").plan(sd)         BoundPlan: proved; print(plan) is the proof
+plan.write("tower.safetensors")                 written, verified, named
+iso.verify(sd, "tower.safetensors", morph)      raises Different
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from isomorph.errors import Different, UsageError
+from isomorph.formats.base import Checkpoint
+from isomorph.job.convert import Converted, Stage, Writing
+from isomorph.job.inputs import open_sources, place
+from isomorph.job.port import Port, make_port, read_morphs
+from isomorph.statedict import StateDict
+from isomorph.tensors import Manifest
+
+PathLike = str | os.PathLike[str]
+
+
+def open(path: PathLike, *more: PathLike) -> StateDict:
+    """Open a checkpoint: a file, a folder that holds one, `PATH#inner`; or several, each `name=PATH`. Reads headers only.
+
+    Nothing of the file is executed. Raises FormatError (UnsafeError for what a hostile file asks for), OSError.
+    """
+    return StateDict(open_sources([path, *more]), " ".join(str(one) for one in (path, *more)))
+
+
+@dataclass(frozen=True)
+class Morph:
+    """A mapping between two ways of naming and shaping the same weights; made by `morph()`, inverted, chained with `@`, planned."""
+
+    language: Any
+    """The parsed morph (`isomorph.language.morph.Morph`)."""
+
+    @property
+    def text(self) -> str:
+        return str(self.language.text)
+
+    @property
+    def inverse(self) -> Morph:
+        """The same morph, read right to left."""
+        return Morph(self.language.inverse)
+
+    def __matmul__(self, second: Morph) -> Morph:
+        """First this one, then `second`."""
+        return Morph(self.language @ second.language)
+
+    def plan(
+        self,
+        source: Any,
+        *,
+        like: Any = None,
+        config: Any = None,
+        sizes: Mapping[str, int] | None = None,
+        dtype: str | None = None,
+        exact: bool = False,
+        **axes: int,
+    ) -> BoundPlan:
+        """Prove this morph on a source. Raises MorphError with every gap.
+
+        `source` is a path, a StateDict, or a mapping of names to arrays (numpy, torch, paddle). `like` is what must come out: a
+        path, a model, a mapping, a Manifest. `heads=16` gives the size of an axis; `sizes` does so for names that are taken.
+        """
+        port = make_port([self.language], config=config, sizes={**(sizes or {}), **axes}, dtype=dtype, exact=exact)
+        return bind(port, source, like=like)
+
+    def __str__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        from isomorph.describe.html import preformatted
+
+        return preformatted(self.text)
+
+
+def morph(path: PathLike | None = None, *, text: str | None = None, file: str = "<morph>") -> Morph:
+    """Read a morph from a file (`package:path.morph` too) or from its text. Raises MorphError, FormatError."""
+    from isomorph.language.morph import Morph as Parsed
+
+    if (path is None) == (text is None):
+        raise UsageError("give a morph's file, or its text=…")
+    if text is not None:
+        return Morph(Parsed.parse(text, file=file))
+    return Morph(read_morphs([path]))
+
+
+class BoundPlan:
+    """A plan together with the source it was proved on. `print(plan)` is the proof; `write`, `items` and `state_dict` carry it out."""
+
+    def __init__(self, plan: Any, port: Port, source: Checkpoint) -> None:
+        self.plan = plan
+        self.port = port
+        self.source = source
+
+    @property
+    def manifest(self) -> Manifest:
+        """Names and specs of what comes out."""
+        found: Manifest = self.plan.manifest
+        return found
+
+    def write(
+        self,
+        *targets: PathLike,
+        format: str | None = None,
+        max_shard_size: int | None = None,
+        max_memory: int = 256 << 20,
+        workers: int | None = None,
+        resume: bool = False,
+        overwrite: bool = False,
+        verify: bool = True,
+        stage: Stage | None = None,
+    ) -> Converted:
+        """Write the result; it gets its name when it is complete, synced, verified. Raises RefusedError, Different, CheckError."""
+        from isomorph.job.convert import convert as carry_out
+
+        writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
+        return carry_out(self.port, self.source, [place(one) for one in targets], writing, plan=self.plan, stage=stage)
+
+    def items(self, library: str = "numpy", *, device: Any = None) -> Iterator[tuple[str, Any]]:
+        """(name, array) one target at a time; `library` is numpy, torch or paddle. Ties and constants are checked too."""
+        from isomorph.engine.arrays import arrays
+        from isomorph.job.arrays import from_numpy
+
+        for name, array in arrays(self.plan, self.source):
+            yield name, from_numpy(array, library, device)
+
+    def state_dict(self, library: str = "numpy", *, device: Any = None) -> dict[str, Any]:
+        """All targets in memory, name -> array."""
+        return dict(self.items(library, device=device))
+
+    def __str__(self) -> str:
+        from isomorph.plan.explain import explain
+
+        return explain(self.plan)
+
+    def __repr__(self) -> str:
+        return f"<plan: {len(self.plan.source):,} tensors in, {len(self.plan.targets):,} out>"
+
+    def _repr_html_(self) -> str:
+        from isomorph.describe.html import preformatted
+
+        return preformatted(str(self))
+
+
+def bind(port: Port, source: Any, *, like: Any = None) -> BoundPlan:
+    """Open the source, find its config, prove the port on it."""
+    from isomorph.job.likes import like as like_manifest
+
+    checkpoint = open_sources([source])
+    try:
+        port = port.with_config_beside(checkpoint.paths[:1])
+        plan = port.plan(checkpoint.manifest, None if like is None else like_manifest(like))
+    except BaseException:
+        if isinstance(source, str | os.PathLike):
+            checkpoint.close()
+        raise
+    return BoundPlan(plan, port, checkpoint)
+
+
+def convert(
+    source: Any,
+    target: PathLike,
+    morph: Any = None,
+    *,
+    inverse: bool = False,
+    like: Any = None,
+    config: Any = None,
+    sizes: Mapping[str, int] | None = None,
+    dtype: str | None = None,
+    exact: bool = False,
+    format: str | None = None,
+    max_shard_size: int | None = None,
+    max_memory: int = 256 << 20,
+    workers: int | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    verify: bool = True,
+    **axes: int,
+) -> Converted:
+    """Convert a checkpoint, and verify it before it gets its name; `print` of the result is what `isomorph convert` prints.
+
+    Without a morph every tensor keeps its name and shape. Raises MorphError, FormatError, RefusedError, Different, OSError.
+    """
+    from isomorph.job.session import convert_places
+
+    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
+    writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
+    if isinstance(source, str | os.PathLike):
+        return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like)
+    bound = bind(port, source, like=like)
+    from isomorph.job.convert import convert as carry_out
+
+    return carry_out(bound.port, bound.source, [place(target)], writing, plan=bound.plan)
+
+
+def verify(
+    source: Any,
+    target: Any,
+    morph: Any = None,
+    *,
+    inverse: bool = False,
+    config: Any = None,
+    sizes: Mapping[str, int] | None = None,
+    dtype: str | None = None,
+    exact: bool = False,
+    check: bool = True,
+    max_memory: int = 256 << 20,
+    **axes: int,
+) -> Any:
+    """Compare every element of a target with what the morph says, bit for bit, by a path that shares no code with plan and convert.
+
+    Gives the report; raises Different when they are not equal, unless `check` is False.
+    """
+    from isomorph.job.convert import compare
+
+    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
+    first, second = open_sources([source]), open_sources([target])
+    try:
+        port = port.with_config_beside([*first.paths[:1], *second.paths[:1]])
+        report = compare(port, first, second, max_memory=max_memory)
+    finally:
+        for given, opened in ((source, first), (target, second)):
+            if isinstance(given, str | os.PathLike):
+                opened.close()
+    if check and not report.equal:
+        raise Different(report)
+    return report
+
+
+def _port(morph: Any, inverse: bool, config: Any, sizes: Mapping[str, int], dtype: str | None, exact: bool) -> Port:
+    given: Sequence[Any] = [] if morph is None else morph if isinstance(morph, list | tuple) else [morph]
+    chain = [one.language if isinstance(one, Morph) else one for one in given]
+    return make_port(chain, inverse=inverse, config=config, sizes=sizes, dtype=dtype, exact=exact)
