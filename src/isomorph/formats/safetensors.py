@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from isomorph.errors import FormatError, near_misses, printable
+from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
@@ -83,12 +83,14 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
             raise FormatError(path, f"tensor `{printable(name)}`: its data_offsets are not two byte offsets")
         begin, end = offsets
         wanted = math.prod(shape) * known.nbytes
-        if end - begin != wanted or math.prod(size for size in shape if size) >= LARGEST_SIZE:
+        if end - begin != wanted:
             raise FormatError(
                 path,
                 f"tensor `{printable(name)}`: {kind} {shape} takes {wanted:,} bytes, "
                 f"its data_offsets {begin:,} to {end:,} hold {end - begin:,}",
             )
+        if not wanted and math.prod(size or 1 for size in shape) * known.nbytes >= LARGEST_SIZE:
+            raise FormatError(path, f"tensor `{printable(name)}`: the shape {shape} is beyond any memory")
         tensors[name] = TensorSpec(known, tuple(shape))
         ranges[name] = (begin, end)
     return tensors, ranges
@@ -115,8 +117,7 @@ def _unknown_dtype(kind: Any) -> str:
         return f"dtype {kind} packs several elements into a byte; such tensors are not read"
     if type(kind) is not str:
         return "its dtype is not a text"
-    guesses = near_misses(kind, NAMES)
-    return f"unknown dtype {printable(kind, 40)}" + (f" (did you mean {guesses[0]}?)" if guesses else "")
+    return f"unknown dtype {printable(kind, 40)}; known are {', '.join(NAMES)}"
 
 
 def _require_no_holes(ranges: Mapping[str, tuple[int, int]], nbytes: int, path: object) -> None:

@@ -1,0 +1,159 @@
+"""safetensors against its own library, and the headers that it takes and we do not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors
+from safetensors.numpy import load_file, save_file
+
+from isomorph.errors import FormatError
+from isomorph.formats.registry import lay_out, open_checkpoint
+from isomorph.formats.safetensors import aligned_offsets
+from isomorph.tensors import spec
+from isomorph.testing.formats import FormatConformance, tensors_of, write_checkpoint
+
+
+class TestSafetensors(FormatConformance):
+    format = "safetensors"
+    file_name = "model.safetensors"
+    dtypes = (
+        "bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64", "f8e4m3", "f8e5m2", "c64",
+        "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0",
+    )  # fmt: skip
+
+    def load_with_oracle(self, path: Path) -> Mapping[str, Any]:
+        loaded: Mapping[str, Any] = load_file(path)
+        return loaded
+
+    def save_with_oracle(self, path: Path, arrays: Mapping[str, Any]) -> None:
+        save_file(dict(arrays), path)
+
+    def test_the_library_accepts_every_dtype_and_name_we_write(self, tmp_path: Path) -> None:
+        """The library's own checks pass on a file of every dtype and every odd name."""
+        sample = {**self.sample(), **{name: self.sample()["f32.weight"] for name in self.names}}
+        with safetensors.safe_open(self.write(tmp_path, sample), framework="numpy") as opened:
+            assert set(sample) == set(opened.keys())
+
+
+def raw_file(header: object, data: bytes = b"", *, text: bytes | None = None) -> bytes:
+    body = json.dumps(header).encode() if text is None else text
+    return len(body).to_bytes(8, "little") + body + data
+
+
+def entry(dtype: str = "F32", shape: object = (2,), begin: object = 0, end: object = 8) -> dict[str, object]:
+    return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
+
+
+ONE = b'{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}'
+REFUSED = {
+    "two tensors of one name": (raw_file(None, bytes(8), text=ONE + b"," + ONE[1:] + b"}"), "names `a` twice"),
+    "two keys of one name in the metadata": (
+        raw_file(None, bytes(8), text=b'{"__metadata__":{"k":"1","k":"2"},' + ONE[1:] + b"}"),
+        "names `k` twice",
+    ),
+    "an unknown field": (raw_file({"a": {**entry(), "extra": 1}}, bytes(8)), "the field `extra`"),
+    "a missing field": (raw_file({"a": {"dtype": "F32", "shape": [2]}}, bytes(8)), "lacks data_offsets"),
+    "a leading space": (raw_file(None, bytes(8), text=b" " + ONE + b"}"), "begins with b' ' (byte 8)"),
+    "an overlap": (raw_file({"a": entry(), "b": entry(begin=4, end=12)}, bytes(12)), "overlaps `a`"),
+    "a hole": (raw_file({"a": entry(), "b": entry(begin=12, end=20)}, bytes(20)), "hole of 4 bytes after `a`"),
+    "a hole at the start": (raw_file({"a": entry(begin=4, end=12)}, bytes(12)), "hole of 4 bytes after the header"),
+    "bytes after the end": (raw_file({"a": entry()}, bytes(9)), "1 bytes follow the last tensor"),
+    "a shape that does not fit": (raw_file({"a": entry(shape=[3])}, bytes(8)), "takes 12 bytes"),
+    "a negative size": (raw_file({"a": entry(shape=[-2])}, bytes(8)), "shape is not a list"),
+    "a size that is a float": (raw_file({"a": entry(shape=[2.0])}, bytes(8)), "where only whole numbers belong"),
+    "a size that is true": (raw_file({"a": entry(shape=[True, 2])}, bytes(8)), "shape is not a list"),
+    "a huge shape of nothing": (raw_file({"a": entry(shape=[2**62, 0], end=0)}), "beyond any memory"),
+    "a product that wraps": (raw_file({"a": entry(shape=[2**33, 2**33, 2**33], end=0)}), "takes"),
+    "many dimensions": (raw_file({"a": entry(shape=[1] * 1000, end=4)}, bytes(4)), "at most 64 sizes"),
+    "offsets that run backward": (raw_file({"a": entry(shape=[0], begin=8, end=0)}, bytes(8)), "data_offsets 8 to 0"),
+    "a number of many digits": (
+        raw_file(None, text=b'{"a":{"dtype":"F32","shape":[' + b"9" * 9999 + b"]}}"),
+        "9,999 digits",
+    ),
+    "a number beyond floats": (raw_file(None, text=b'{"a":{"dtype":"F32","shape":[1e400]}}'), "1e400"),
+    "NaN": (raw_file(None, text=b'{"a":{"dtype":"F32","shape":[NaN]}}'), "NaN"),
+    "deep nesting": (raw_file(None, text=b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"), "nested deeper"),
+    "brackets hidden behind quotes": (
+        raw_file(None, text=b'{"a\\"":' + b'["\\"",' * 9 + b"1" + b"]" * 9 + b"}"),
+        "nested deeper",
+    ),
+    "half a surrogate pair": (
+        raw_file(None, text=b'{"\\ud800":{"dtype":"F32","shape":[0],"data_offsets":[0,0]}}'),
+        "surrogate",
+    ),
+    "text that is not UTF-8": (raw_file(None, text=b'{"\xff":1}'), "not UTF-8"),
+    "an unfinished string": (raw_file(None, text=b'{"' + b'\\"' * 200_000), "not JSON"),
+    "a list": (raw_file(None, text=b'{"a":[]}'), "its entry is not an object"),
+    "metadata that is no text": (raw_file({"__metadata__": {"a": 1}}), "__metadata__ is not an object of strings"),
+    "an unknown dtype": (raw_file({"a": entry("F33")}, bytes(8)), "unknown dtype F33; known are BOOL, "),
+    "a dtype below a byte": (raw_file({"a": entry("F4", shape=[16])}, bytes(8)), "packs several elements into a byte"),
+    "a header longer than the file": (
+        (1000).to_bytes(8, "little") + b"{}",
+        "header has 1,000 bytes, the file ends after 2",
+    ),
+    "a header beyond the limit": ((100_000_001).to_bytes(8, "little") + b"{}", "at most 100,000,000"),
+    "no header": (bytes(8) + b"{}", "the shortest is {}"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_header_with_two_meanings_is_refused(case: str, tmp_path: Path) -> None:
+    """Every way to say two things, or nothing, in a header is one FormatError that says which."""
+    raw, expected = REFUSED[case]
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(raw)
+    with pytest.raises(FormatError) as caught:
+        open_checkpoint(path)
+    assert expected in str(caught.value)
+
+
+def test_a_size_of_2_to_the_63_never_reaches_an_allocation(tmp_path: Path) -> None:
+    """A header length of 2**63 is refused before anything is read."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes((1 << 63).to_bytes(8, "little") + b"{}")
+    with pytest.raises(FormatError, match="claims 9,223,372,036,854,775,808 bytes"):
+        open_checkpoint(path)
+
+
+def test_hostile_names_are_read_and_shown_escaped(tmp_path: Path) -> None:
+    """A name may hold anything; a message shows it escaped."""
+    path = tmp_path / "m.safetensors"
+    path.write_bytes(raw_file({"\x1b[31m\u202e../../x\n": entry(shape=[3])}, bytes(8)))
+    with pytest.raises(FormatError) as caught:
+        open_checkpoint(path)
+    assert r"`\x1b[31m\u202e../../x\n`" in str(caught.value)
+
+
+def test_metadata_is_kept_and_says_pt(tmp_path: Path) -> None:
+    """What the source said of itself goes along; `format` is what other tools expect."""
+    write_checkpoint(tmp_path / "m.safetensors", tensors_of({"a": np.zeros(2, "f4")}), metadata={"by": "me"})
+    with open_checkpoint(tmp_path / "m.safetensors") as checkpoint:
+        assert checkpoint.manifest.metadata == {"by": "me", "format": "pt"}
+
+
+def test_wider_elements_come_first_when_the_order_would_misalign() -> None:
+    """The given order is kept when every offset is a multiple of its width, and otherwise wider elements come first."""
+    assert aligned_offsets({"a": spec("f16[1]"), "b": spec("u8[2]"), "c": spec("f32[1]")}) == {"a": 0, "b": 2, "c": 4}
+    assert aligned_offsets({"a": spec("f16[1]"), "b": spec("u8[1]"), "c": spec("f32[1]")}) == {"c": 0, "a": 4, "b": 6}
+
+
+def test_the_header_is_padded_to_eight_bytes() -> None:
+    """The data begins at a multiple of eight."""
+    for length in range(1, 20):
+        layout = lay_out({"n" * length: spec("f32[2]")}, "m.safetensors")
+        assert layout.files[0].tensors["n" * length] % 8 == 0
+
+
+def test_a_dtype_it_cannot_hold_is_named(tmp_path: Path) -> None:
+    """c128 has no name in the format: the error lists the tensors and says what to do."""
+    with pytest.raises(FormatError) as caught:
+        lay_out({"a": spec("c128[2]"), "b": spec("f32[2]")}, tmp_path / "m.safetensors")
+    assert str(caught.value) == (
+        f"{tmp_path}/m.safetensors: safetensors cannot hold `a` c128[2]. Cast them (--dtype c64), or choose another format"
+    )
