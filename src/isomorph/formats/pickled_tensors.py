@@ -155,4 +155,6 @@ def array_location(
     if array.fortran and sum(size > 1 for size in shape) > 1:
         strides = tuple(math.prod(shape[:axis]) for axis in range(len(shape)))
     region = place(payload)
+    if packed:
+        region = Region(region.byte_offset, spec.nbytes, region.encoding, payload.nbytes, 0, spec.nbytes)
     return spec, region.location(0, strides, order == ">" and spec.dtype.nbytes > 1)
