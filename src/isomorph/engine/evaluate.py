@@ -89,3 +89,12 @@ def fill(source: Fill) -> Array:
         steps = np.arange(size, dtype=np.int64) * step
         count += steps.reshape([-1 if other == axis else 1 for other in range(len(source.shape))])
     return cast(count, DTYPES["i64"], source.dtype, rounding=True)
+
+
+def source_text(source: Source) -> str:
+    """The source as one line of text, the same for equal sources: for digests."""
+    if isinstance(source, Box):
+        return f"{source.tensor!r}@{source.offset}{source.shape}{source.strides}"
+    if isinstance(source, Fill):
+        return f"{source.value}:{source.dtype}{source.shape}{source.arange_strides}"
+    return f"({' + '.join(map(source_text, source.sources))} {source.operators})"

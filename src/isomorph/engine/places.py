@@ -1,0 +1,181 @@
+"""Where a target goes: refused or not, its temporary name beside it, and the step to its final name.
+
+out/model.pth     is written as out/.model.pth.isomorph-part, then linked to its name: a file that appeared meanwhile stays
+out/              is written as .out.isomorph-part/, then renamed; with overwrite, file by file into the folder that is there
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+
+from isomorph.errors import RefusedError
+from isomorph.formats.base import OutputLayout
+
+
+def human(nbytes: float) -> str:
+    """`1.21 GB`: powers of a thousand, three digits."""
+    for unit in ("bytes", "kB", "MB", "GB", "TB"):
+        if nbytes < 999.5 or unit == "TB":
+            return f"{nbytes:.0f} {unit}" if unit == "bytes" else f"{nbytes:.3g} {unit}"
+        nbytes /= 1000
+    raise AssertionError("unreachable")
+
+
+class Place:
+    """A target, and the temporary name under which it is written."""
+
+    def __init__(self, target: Path, layout: OutputLayout, sources: Iterable[Path], *, overwrite: bool) -> None:
+        """RefusedError where the target is its own source, or exists and is not to be overwritten, or has no folder to lie in."""
+        self.target = target.absolute()
+        self.shown = target
+        self.layout = layout
+        self.overwrite = overwrite
+        self.sources = tuple(sources)
+        self.parent = self.target.parent
+        self.temporary = self._beside("part")
+        self.journal = self._beside("journal")
+        self.check()
+
+    def _beside(self, kind: str) -> Path:
+        name = self.target.name
+        if len(os.fsencode(name)) > 200:
+            name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
+        return self.parent / f".{name}.isomorph-{kind}"
+
+    @property
+    def finals(self) -> tuple[Path, ...]:
+        """The files that will be there at the end."""
+        return tuple(self.target / file.name for file in self.layout.files) if self.layout.is_folder else (self.target,)
+
+    @property
+    def temporaries(self) -> tuple[Path, ...]:
+        if self.layout.is_folder:
+            return tuple(self.temporary / file.name for file in self.layout.files)
+        return (self.temporary,)
+
+    def check(self) -> None:
+        """Refuse what must not be written. Touches nothing."""
+        if not self.parent.is_dir():
+            raise RefusedError(
+                self.shown,
+                f"cannot be written: there is no folder {self.shown.parent}",
+                f"mkdir -p {self.shown.parent}",
+            )
+        for file in self.layout.files:
+            if self.layout.is_folder and (Path(file.name).name != file.name or file.name in ("", ".", "..")):
+                raise RefusedError(self.shown, f"cannot hold a file of the name {file.name!r}")
+        for final in self.finals:
+            for source in self.sources:
+                with contextlib.suppress(OSError):
+                    if final.samefile(source):
+                        problem = (
+                            "is the source" if source.absolute() == final else f"is the source {source} by another name"
+                        )
+                        raise RefusedError(
+                            final if self.layout.is_folder else self.shown,
+                            f"{problem}; not touched",
+                            "Give another name",
+                        )
+        if not os.path.lexists(self.target):
+            return
+        if self.layout.is_folder:
+            if not self.target.is_dir():
+                raise RefusedError(self.shown, "is a file, not a folder; not touched", "Give another name")
+            if not self.overwrite and any(self.target.iterdir()):
+                there = [final.name for final in self.finals if os.path.lexists(final)]
+                what = f"holds {there[0]} already" if there else "is not empty"
+                raise RefusedError(self.shown, f"{what}; not touched", "Use --overwrite, or another name")
+            for final in self.finals:
+                if final.is_dir() and not final.is_symlink():
+                    raise RefusedError(final, "is a folder; not touched", "Give another name")
+            return
+        if self.target.is_dir():
+            raise RefusedError(self.shown, "is a folder; not touched", "Give the name of a file in it")
+        if not self.overwrite:
+            raise self._exists()
+
+    def _exists(self) -> RefusedError:
+        found = self.target.lstat()
+        return RefusedError(
+            self.shown, f"exists ({human(found.st_size)}); not touched", "Use --overwrite, or another name"
+        )
+
+    def check_room(self, needed: int) -> None:
+        """RefusedError where the file system has less free than the `needed` bytes."""
+        found = os.statvfs(self.parent)
+        free = found.f_bavail * found.f_frsize
+        if needed > free:
+            raise self.no_room(needed, free)
+
+    def no_room(self, needed: int, free: int | None = None) -> RefusedError:
+        if free is None:
+            found = os.statvfs(self.parent)
+            free = found.f_bavail * found.f_frsize
+        return RefusedError(
+            self.shown,
+            f"needs {human(needed)}, and {human(free)} are free in {self.parent}: the disk is full",
+            "Free some, or write elsewhere",
+        )
+
+    def remove_temporary(self) -> None:
+        """Remove what an unfinished run left under the temporary name; only ever what is ours by name."""
+        if self.temporary.is_symlink() or not self.temporary.is_dir():
+            with contextlib.suppress(FileNotFoundError):
+                self.temporary.unlink()
+        else:
+            shutil.rmtree(self.temporary)
+
+    def finish(self) -> None:
+        """Give the finished temporary its final name. RefusedError where something has taken it meanwhile."""
+        self.check()
+        if not self.layout.is_folder:
+            self._name_file(self.temporary, self.target)
+        elif not self.target.exists() or not any(self.target.iterdir()):
+            try:
+                self.temporary.rename(self.target)
+            except OSError as error:
+                if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise RefusedError(
+                        self.shown, "appeared while it was written; not touched", "Use --overwrite, or another name"
+                    ) from None
+                raise
+        else:
+            for part, final in zip(self.temporaries, self.finals, strict=True):
+                part.replace(final)
+            sync_folder(self.target)
+            shutil.rmtree(self.temporary)
+        sync_folder(self.parent)
+
+    def _name_file(self, part: Path, final: Path) -> None:
+        if self.overwrite:
+            part.replace(final)
+            return
+        try:
+            os.link(part, final)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError:  # a file system without hard links
+            if os.path.lexists(final):
+                raise self._exists() from None
+            part.rename(final)
+            return
+        part.unlink()
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable, where the file system can."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError:
+        return
+    try:
+        with contextlib.suppress(OSError):
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,397 @@
+"""Plan + Checkpoint + layout -> the finished target. Nothing lies under the final name until it is whole, synced and verified.
+
+checks ── pieces, made ahead by threads ──▶ temporary file, in increasing order ── sync ── verify ── sources unchanged ── final name
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+
+from isomorph.engine.budget import Budget
+from isomorph.engine.checks import carry_out
+from isomorph.engine.copy import combine_crc, produce, record_crcs, zeros_crc
+from isomorph.engine.journal import Journal, Progress, fingerprint, sync_data
+from isomorph.engine.pieces import Copy, Groups, Make, Piece, from_offset, moves_by_target, parts_of, pieces_of
+from isomorph.engine.pipeline import Pipeline
+from isomorph.engine.places import Place
+from isomorph.errors import Different, RefusedError
+from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
+from isomorph.operators.base import Changes
+from isomorph.plan.plan import Plan
+
+Array = np.ndarray[Any, Any]
+SYNC_EVERY = 96 << 20
+"""Bytes after which what was written is sent to the disk, beside the writing, and noted in the journal."""
+
+
+@dataclass
+class Written:
+    """What a run did. `copied` and `made` are target bytes that were byte ranges, and that passed through the kernels."""
+
+    path: Path
+    files: tuple[Path, ...] = ()
+    nbytes: int = 0
+    copied: int = 0
+    made: int = 0
+    seconds: float = 0.0
+    verify_seconds: float = 0.0
+    resumed_from: int = 0
+    notes: tuple[str, ...] = ()
+    changes: dict[str, Changes] = field(default_factory=dict)
+    """What rounding casts changed, by target."""
+    verified: Any = None
+    """What the verify callback returned."""
+
+
+def write(
+    plan: Plan,
+    source: Checkpoint,
+    layout: OutputLayout,
+    target: str | Path,
+    *,
+    max_memory: int = 256 << 20,
+    workers: int = 1,
+    overwrite: bool = False,
+    resume: bool = False,
+    verify: Callable[[Path], Any] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+    digest: str | None = None,
+) -> Written:
+    """Carry out `plan` into `target`, laid out as `layout` says.
+
+    `workers` threads read and compute beside the one that writes (0: none). `verify(path)` is given the finished temporary file or
+    folder; what it raises, or a result whose `equal` is False, keeps the final name from being given. `progress(done, total)` is
+    called at most 20 times a second. `digest` identifies the plan for `resume`; it is computed where None.
+
+    RefusedError where the target may not be written or the disk is full; CheckError where values do not keep a tie, a constant
+    or an exact cast; SourceChanged; Different. In every case, and on Ctrl-C, SIGTERM or a crash, nothing lies under the final
+    name that did not lie there before. After Ctrl-C, SIGTERM and a crash, `resume` goes on from what was finished.
+    """
+    began = time.perf_counter()
+    budget = Budget(max_memory)
+    place = Place(Path(target), layout, source.paths, overwrite=overwrite)
+    written = Written(Path(target), files=place.finals, nbytes=sum(file.nbytes for file in layout.files))
+    with _terminable():
+        journal = Journal(place.journal, place.shown)
+        keep = False
+        try:
+            asked = fingerprint(plan, source, layout, digest)
+            start = _start(place, journal, asked, resume and bool(source.paths), written)
+            run = _Run(plan, source, place, budget, workers, journal if source.paths else None, written, progress)
+            run.noted = start != Progress(0, 0)
+            try:
+                carry_out(plan, source)
+                run.write_all(start)
+            except KeyboardInterrupt as interrupt:
+                keep = run.noted
+                if keep:
+                    interrupt.add_note(f"what was finished is kept beside {target}: --resume goes on from there")
+                raise
+            source.check_unchanged()
+            if verify is not None:
+                before = time.perf_counter()
+                written.verified = verify(place.temporary)
+                written.verify_seconds = time.perf_counter() - before
+                if getattr(written.verified, "equal", True) is False:
+                    raise Different(written.verified)
+                source.check_unchanged()
+            place.finish()
+        except BaseException:
+            if not keep:
+                with contextlib.suppress(OSError):
+                    place.remove_temporary()
+            raise
+        finally:
+            journal.close(remove=not keep)
+    written.seconds = time.perf_counter() - began
+    return written
+
+
+def _start(place: Place, journal: Journal, asked: dict[str, Any], resume: bool, written: Written) -> Progress:
+    """Where to begin: after what an earlier run finished, or, everything of it removed, with the first byte."""
+    if resume:
+        found, why = journal.resumable(asked)
+        if found is not None and _fits(place, found):
+            sizes = [file.nbytes for file in place.layout.files[: found.file]]
+            written.resumed_from = sum(sizes) + found.offset
+            journal.begin(asked, found)
+            for later in place.temporaries[found.file + 1 :]:
+                later.unlink(missing_ok=True)
+            return found
+        written.notes = (
+            *written.notes,
+            f"not resumed, begun anew: {why or 'the unfinished file is gone or was changed'}",
+        )
+    place.remove_temporary()
+    journal.begin(asked, None)
+    return Progress(0, 0)
+
+
+def _fits(place: Place, found: Progress) -> bool:
+    """True when the unfinished files are there, regular, ours and long enough."""
+    for number, (path, file) in enumerate(zip(place.temporaries, place.layout.files, strict=True)):
+        if number > found.file:
+            break
+        try:
+            status = os.lstat(path)
+        except OSError:
+            return False
+        if (
+            status.st_size < (file.nbytes if number < found.file else found.offset)
+            or status.st_nlink != 1
+            or not stat.S_ISREG(status.st_mode)
+        ):
+            return False
+    return True
+
+
+class _Run:
+    """One pass over all files of a target."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        source: Checkpoint,
+        place: Place,
+        budget: Budget,
+        workers: int,
+        journal: Journal | None,
+        written: Written,
+        progress: Callable[[int, int], None] | None,
+    ) -> None:
+        self.plan, self.source, self.place, self.budget, self.workers = plan, source, place, budget, workers
+        self.journal, self.written = journal, written
+        self.noted = False
+        self._buffers: list[Array] = []
+        self._groups: Groups = moves_by_target(plan)
+        self._report = _Throttled(progress, written.nbytes)
+        self._done = 0
+
+    def write_all(self, start: Progress) -> None:
+        layout, place = self.place.layout, self.place
+        place.check_room(
+            self.written.nbytes - self.written.resumed_from if start.offset or start.file else self.written.nbytes
+        )
+        if layout.is_folder:
+            place.temporary.mkdir(exist_ok=True)
+        self._done = self.written.resumed_from
+        for number in range(start.file, len(layout.files)):
+            begin = start if number == start.file else Progress(number, 0)
+            self._write_file(number, layout.files[number], place.temporaries[number], begin)
+        self._report(self._done, final=True)
+
+    def _write_file(self, number: int, layout: FileLayout, path: Path, start: Progress) -> None:
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if start.offset else os.O_EXCL)
+        descriptor = os.open(path, flags, 0o666)
+        try:
+            self._reserve(descriptor, layout.nbytes)
+            syncer = _Syncer(descriptor, self.journal)
+            try:
+                crcs = self._write_pieces(descriptor, number, layout, start, syncer)
+                if layout.trailer is not None:
+                    for literal in layout.trailer(crcs):
+                        self._pwrite(descriptor, memoryview(literal.data), literal.offset)
+            finally:
+                self.noted = syncer.finish() or self.noted
+            os.ftruncate(descriptor, layout.nbytes)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _reserve(self, descriptor: int, nbytes: int) -> None:
+        if not nbytes or not hasattr(os, "posix_fallocate"):
+            return
+        try:
+            os.posix_fallocate(descriptor, 0, nbytes)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(error) from None
+
+    def _full(self, error: OSError) -> RefusedError:
+        if error.errno == errno.ENOSPC:
+            return self.place.no_room(self.written.nbytes)
+        reason = "the quota is used up" if error.errno == errno.EDQUOT else "files may not grow that large here"
+        return RefusedError(self.place.shown, f"cannot hold {self.written.nbytes} bytes: {reason}", "Write elsewhere")
+
+    def _pwrite(self, descriptor: int, data: memoryview, offset: int) -> None:
+        try:
+            while data:
+                count = os.pwrite(descriptor, data, offset)
+                data, offset = data[count:], offset + count
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(error) from None
+            raise RefusedError(self.place.shown, f"cannot be written: {error.strerror}") from None
+
+    def _write_pieces(
+        self, descriptor: int, number: int, layout: FileLayout, start: Progress, syncer: _Syncer
+    ) -> Sequence[int]:
+        """All bytes known beforehand, from `start` on. Returns the CRC-32 of every record."""
+        parts = parts_of(self.plan, self._groups, layout, self.source, self.budget)
+        if start.offset:
+            parts = from_offset(parts, start.offset)
+        crcs = _Crcs(layout.records, start)
+
+        def make(piece: Piece) -> tuple[Array, list[tuple[int, int, int, int]], dict[str, Changes]]:
+            buffer, changes = self._buffer(piece.nbytes), dict[str, Changes]()
+            produce(self.plan, self.source, piece, buffer, changes)
+            return buffer, record_crcs(piece, buffer, layout.records) if layout.records else [], changes
+
+        jobs = pieces_of(parts, self.budget.chunk)
+        with Pipeline(jobs, make, lambda piece: piece.cost, workers=self.workers, most=self.budget.nbytes) as pipeline:
+            for piece, (buffer, found, changes) in pipeline:
+                self._pwrite(descriptor, buffer.data, piece.offset)
+                self._buffers.append(buffer)
+                for stretch in found:
+                    crcs.add(*stretch)
+                self._count(piece, changes)
+                self._done += piece.nbytes
+                self._report(self._done)
+                if syncer.wants(piece.nbytes):
+                    syncer.sync(Progress(number, piece.offset + piece.nbytes, *crcs.state(piece.offset + piece.nbytes)))
+        return crcs.finish()
+
+    def _buffer(self, nbytes: int) -> Array:
+        """A buffer of that length; ordinary ones are used again and again."""
+        if nbytes > self.budget.chunk:
+            return np.empty(nbytes, np.uint8)
+        try:
+            whole = self._buffers.pop()
+            whole = whole if whole.base is None else whole.base
+        except IndexError:
+            whole = np.empty(self.budget.chunk, np.uint8)
+        if len(whole) != self.budget.chunk:
+            whole = np.empty(self.budget.chunk, np.uint8)
+        return whole[:nbytes]
+
+    def _count(self, piece: Piece, changes: dict[str, Changes]) -> None:
+        for part in piece.parts:
+            if isinstance(part, Copy):
+                self.written.copied += part.nbytes
+            elif isinstance(part, Make):
+                self.written.made += part.nbytes
+        for name, counted in changes.items():
+            self.written.changes.setdefault(name, Changes()).add(counted)
+
+
+class _Crcs:
+    """The CRC-32 of each record, from stretches that come in increasing order; bytes between them are zeros."""
+
+    def __init__(self, records: Sequence[tuple[int, int]], start: Progress) -> None:
+        self._records = records
+        self._finished = list(start.crcs)
+        self._running, self._position = start.running, start.offset
+        if len(self._finished) < len(records):
+            self._position = max(self._position, records[len(self._finished)][0])
+
+    def add(self, number: int, offset: int, crc: int, nbytes: int) -> None:
+        while len(self._finished) < number:
+            self._close()
+        self._zeros(offset)
+        self._running = combine_crc(self._running, crc, nbytes)
+        self._position = offset + nbytes
+
+    def _zeros(self, offset: int) -> None:
+        gap = offset - self._position
+        if gap > 0:
+            self._running = combine_crc(self._running, zeros_crc(gap), gap)
+            self._position = offset
+
+    def _close(self) -> None:
+        offset, nbytes = self._records[len(self._finished)]
+        self._zeros(offset + nbytes)
+        self._finished.append(self._running)
+        self._running = 0
+        if len(self._finished) < len(self._records):
+            self._position = self._records[len(self._finished)][0]
+
+    def state(self, offset: int) -> tuple[tuple[int, ...], int]:
+        """(finished records, the running one) when all bytes before `offset` were seen."""
+        while len(self._finished) < len(self._records) and sum(self._records[len(self._finished)]) <= offset:
+            self._close()
+        if len(self._finished) < len(self._records) and self._records[len(self._finished)][0] < offset:
+            self._zeros(offset)
+        return tuple(self._finished), self._running
+
+    def finish(self) -> list[int]:
+        while len(self._finished) < len(self._records):
+            self._close()
+        return self._finished
+
+
+class _Syncer:
+    """Sends what was written to the disk, beside the writing, and notes it in the journal."""
+
+    def __init__(self, descriptor: int, journal: Journal | None) -> None:
+        self._descriptor, self._journal = descriptor, journal
+        self._thread: threading.Thread | None = None
+        self._since = 0
+        self._noted = False
+
+    def wants(self, nbytes: int) -> bool:
+        self._since += nbytes
+        return self._since >= SYNC_EVERY and (self._thread is None or not self._thread.is_alive())
+
+    def sync(self, progress: Progress) -> None:
+        self._since = 0
+        self._thread = threading.Thread(target=self._sync, args=(progress,), daemon=True)
+        self._thread.start()
+
+    def _sync(self, progress: Progress) -> None:
+        with contextlib.suppress(OSError):  # the sync at the end says what is wrong
+            sync_data(self._descriptor)
+            if self._journal is not None:
+                self._journal.note(progress)
+                self._noted = True
+
+    def finish(self) -> bool:
+        """Wait for a sync that is under way; True when anything was noted."""
+        if self._thread is not None:
+            self._thread.join()
+        return self._noted
+
+
+class _Throttled:
+    """Calls `progress(done, total)` at most 20 times a second, and once at the end."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._total, self._next = progress, total, 0.0
+
+    def __call__(self, done: int, *, final: bool = False) -> None:
+        if self._progress is None:
+            return
+        now = time.monotonic()
+        if final or now >= self._next:
+            self._next = now + 0.05
+            self._progress(self._total if final else done, self._total)
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM is a KeyboardInterrupt inside, where nobody else handles it and this is the main thread."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt("SIGTERM")
+
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
