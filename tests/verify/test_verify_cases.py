@@ -70,7 +70,9 @@ def test_a_case_that_is_refused_is_never_verified(case: dict[str, Any]) -> None:
     except MorphError:
         pass
     report = verify(programs, source, zeros, **given)
-    if "then" in case and case["error"]["kind"] == "idle":  # an error in one direction of a chain only: said, and no failure
+    if (
+        "then" in case and case["error"]["kind"] == "idle"
+    ):  # an error in one direction of a chain only: said, and no failure
         assert any(case["error"]["mentions"][0] in note for note in report.notes)
     else:
         assert not report.equal

@@ -7,9 +7,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-import numpy as np
 
 from isomorph.errors import Gap, MorphError
 from isomorph.formats.base import Checkpoint
@@ -18,7 +15,7 @@ from isomorph.language.tree import Op
 from isomorph.tensors import Manifest, TensorSpec
 from isomorph.verify.evaluate import Bench
 from isomorph.verify.operators import CannotCarryOut, classify
-from isomorph.verify.regions import TARGET, Leaf, Made, Node, Region, coalesced, leaves, trace
+from isomorph.verify.regions import TARGET, Leaf, Made, Node, Region, coalesced, leaves, part, trace
 from isomorph.verify.report import Difference, Element, Report
 from isomorph.verify.shown import element_text, place_of, source_text
 from isomorph.verify.sizes import gap
@@ -95,7 +92,9 @@ def read_stages(
     ghosts: tuple[str, ...] = ()
     for number, program in enumerate(programs):
         last = cast if number == len(programs) - 1 else None
-        stage = Stage(program, specs, level=number + 1, config=config or {}, given=sizes or {}, last=last, ghosts=ghosts)
+        stage = Stage(
+            program, specs, level=number + 1, config=config or {}, given=sizes or {}, last=last, ghosts=ghosts
+        )
         gaps = list(stage.gaps)
         for rule in stage.idle:
             if len(programs) == 1:
@@ -291,23 +290,28 @@ def _compare_tile(run: Run, bench: Bench, tally: Tally, tile: Region) -> None:
     with run.lock:
         tally.seen += tile.numel
         if wrong is not None:
-            _note(tally, tile, wrong)
+            _note(tally, tile, *wrong)
     if run.progress is not None and tally.check is None:
         run.progress(tile.numel * tally.spec.dtype.nbytes)
 
 
-def _note(tally: Tally, tile: Region, wrong: np.ndarray[Any, np.dtype[Any]]) -> None:
-    """Count the elements of a tile that differ, and keep the one that comes first in the tensor."""
-    tally.differing += len(wrong)
-    places = np.unravel_index(wrong, tile.shape) if tile.shape else ()
-    flat = np.full(len(wrong), _offset(tile.left), dtype=np.int64)
-    for place, stride in zip(places, _strides(tile.left), strict=True):
-        flat += place * stride
-    best = int(np.argmin(flat))
-    if tally.first is None or flat[best] < tally.first:
-        tally.first = int(flat[best])
-        tally.region = tile
-        tally.at = tuple(int(place[best]) for place in places)
+def _note(tally: Tally, tile: Region, count: int, first: int) -> None:
+    """Count the elements of a tile that differ, and keep the one that comes first in the tensor.
+
+    The axes of a tile are sorted by the steps of its left side, so that the first of the tile is its first in the tensor.
+    """
+    tally.differing += count
+    at = place_of(first, tile.shape)
+    flat = _offset(tile.left) + sum(place * stride for place, stride in zip(at, _strides(tile.left), strict=True))
+    if tally.first is None or flat < tally.first:
+        tally.first, tally.region, tally.at = flat, tile, at
+
+
+def element_region(run: Run, name: str, flat: int) -> Region:
+    """The region of one element of a target tensor."""
+    kind = run.stages[-1].specs[name].dtype
+    one = Region((), Leaf(TARGET, name, flat, (), kind), Leaf(len(run.stages), name, flat, (), kind))
+    return next(trace(one, run.pieces))
 
 
 def _first_leaf(node: Node) -> Leaf | None:
@@ -333,13 +337,13 @@ def _element(run: Run, tally: Tally) -> Element:
     bench = run.bench()
     one = region
     for axis, at in enumerate(tally.at):
-        from isomorph.verify.regions import part
-
         one = part(one, axis, at, at + 1)
     left, right = bench.sides(one.left, one.right, one.shape)
     kind = region.left.dtype
     found, expected = element_text(left.reshape(-1)[0], right.reshape(-1)[0], kind)
-    return Element(place_of(tally.first, tally.spec.shape), found, expected, source_text(one.right, run.source.manifest))
+    return Element(
+        place_of(tally.first, tally.spec.shape), found, expected, source_text(one.right, run.source.manifest)
+    )
 
 
 def _difference(run: Run, tally: Tally) -> Difference:
@@ -361,5 +365,3 @@ def _failed_check(run: Run, tally: Tally) -> Gap:
         place = f"{leaf.name}[{', '.join(map(str, place_of(tally.first, run.source.manifest[leaf.name].shape)))}]"
     problem = f"{check.what}: {tally.differing:,} elements differ; {place} is {element.found}, not {element.expected} = {element.source}"
     return gap(check.kind, check.rule, problem, [tally.name])
-
-

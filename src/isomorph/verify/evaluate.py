@@ -34,18 +34,17 @@ class Bench:
         self._used = 0
         return self._bits(left, shape), self._bits(right, shape)
 
-    def differing(self, left: Bits, right: Bits) -> Bits | None:
-        """The flat row-major indices (of their shape) at which two arrays of bits differ; None when they are equal."""
+    def differing(self, left: Bits, right: Bits) -> tuple[int, int] | None:
+        """(how many elements differ, flat row-major index of the first in their shape); None when all are equal."""
         if left.dtype.itemsize == 16:
             left, right = (np.ascontiguousarray(side).view(np.uint64).reshape(*side.shape, 2) for side in (left, right))
-            found = np.flatnonzero((left != right).any(axis=-1))
-            return found if found.size else None
+            return _count((left != right).any(axis=-1))
         if left.flags.c_contiguous and right.flags.c_contiguous:
             if np.array_equal(_wide(left), _wide(right)):
                 return None
         elif self._equal_in_blocks(left, right):
             return None
-        return np.flatnonzero(left != right)
+        return _count(left != right)
 
     def _equal_in_blocks(self, left: Bits, right: Bits) -> bool:
         right = self._spread_out(right)
@@ -87,6 +86,11 @@ class Bench:
         for op in node.operators:
             bits, kind = carry_out(op, bits, kind)
         return bits
+
+
+def _count(wrong: Bits) -> tuple[int, int] | None:
+    count = int(np.count_nonzero(wrong))
+    return (count, int(np.argmax(wrong))) if count else None
 
 
 def _wide(bits: Bits) -> Bits:

@@ -86,7 +86,9 @@ def make_reader(rule: Rule, given: Mapping[str, int], config: Mapping[str, objec
         sizes = bound(rule, given, config)
     except SizeProblem as problem:
         raise MorphError([gap("size", rule, str(problem))]) from None
-    patterns = {place: Pattern(term.head, config) for place, term in enumerate(rule.left) if isinstance(term.head, FullName)}
+    patterns = {
+        place: Pattern(term.head, config) for place, term in enumerate(rule.left) if isinstance(term.head, FullName)
+    }
     return Reader(rule, sizes, patterns)
 
 
@@ -175,7 +177,10 @@ def complete(
     for place, readings in instance.readings.items():
         axes, ties = stacked(rule.left[place], rule), tied(rule.left[place])
         for reading, name in readings:
-            for axis, value in [*((axis, reading.axes[axis]) for axis in axes), *((axis, reading.ties[axis]) for axis in ties)]:
+            for axis, value in [
+                *((axis, reading.axes[axis]) for axis in axes),
+                *((axis, reading.ties[axis]) for axis in ties),
+            ]:
                 if isinstance(value, int):
                     seen[axis] = max(seen.get(axis, 0), value + 1)
                 else:
@@ -196,7 +201,9 @@ def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap
     axes, ties = stacked(term, rule), tied(term)
     unknown = [axis for axis in (*axes, *ties) if axis not in sizes]
     if unknown:
-        return [gap("incomplete", rule, f"nothing fits `{pattern.name.text}` for this instance {_shown(instance.values)}")]
+        return [
+            gap("incomplete", rule, f"nothing fits `{pattern.name.text}` for this instance {_shown(instance.values)}")
+        ]
     labels = {piece.axis for piece in pattern.name.pieces if isinstance(piece, LabelHole) and piece.tied}
     if prod(sizes[axis] for axis in (*axes, *ties)) > MOST_COPIES:
         return [gap("incomplete", rule, f"`{pattern.name.text}` would need more than {MOST_COPIES} tensors")]
@@ -216,20 +223,31 @@ def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap
             copies.setdefault(at, []).extend(present)
             if not present:
                 named = pattern.write(
-                    {**instance.values, **dict(zip(axes, at, strict=True))}, dict(zip(ties, members[0], strict=True)), sizes
+                    {**instance.values, **dict(zip(axes, at, strict=True))},
+                    dict(zip(ties, members[0], strict=True)),
+                    sizes,
                 )
                 lacking.append(named or pattern.name.text)
     instance.keys[place] = copies
     if not lacking:
         return []
-    return [gap("incomplete", rule, f"missing: {', '.join(lacking[:20])}" + (f" and {len(lacking) - 20} more" if len(lacking) > 20 else ""), lacking)]
+    return [
+        gap(
+            "incomplete",
+            rule,
+            f"missing: {', '.join(lacking[:20])}" + (f" and {len(lacking) - 20} more" if len(lacking) > 20 else ""),
+            lacking,
+        )
+    ]
 
 
 def _shown(values: Mapping[str, Value]) -> str:
     return "{" + ", ".join(f"{shown(axis)}={value}" for axis, value in values.items()) + "}"
 
 
-def shapes_of(instance: Instance, specs: Mapping[str, TensorSpec | None]) -> list[tuple[tuple[object, ...], tuple[int, ...], str]]:
+def shapes_of(
+    instance: Instance, specs: Mapping[str, TensorSpec | None]
+) -> list[tuple[tuple[object, ...], tuple[int, ...], str]]:
     """(dims, shape, name) of every tensor of the instance whose shape is known."""
     found: list[tuple[tuple[object, ...], tuple[int, ...], str]] = []
     for place, copies in instance.keys.items():

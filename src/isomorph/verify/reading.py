@@ -127,7 +127,9 @@ class Pattern:
         texts: list[str] = []
         end = len(name)
         for piece, starts in zip(reversed(self.pieces), reversed(ways[:-1]), strict=True):
-            start = next(at for at in sorted(starts, reverse=True) if at <= end and end in _step(piece, name, {at: 1}, end))
+            start = next(
+                at for at in sorted(starts, reverse=True) if at <= end and end in _step(piece, name, {at: 1}, end)
+            )
             texts.append(name[start:end])
             end = start
         return texts[::-1]
@@ -226,7 +228,9 @@ def _understand(piece: NamePiece | Number, text: str, sizes: Mapping[str, int]) 
     return values
 
 
-def _written(piece: NamePiece | Number, axes: Mapping[str, Value], ties: Mapping[str, Value], sizes: Mapping[str, int]) -> str | None:
+def _written(
+    piece: NamePiece | Number, axes: Mapping[str, Value], ties: Mapping[str, Value], sizes: Mapping[str, int]
+) -> str | None:
     if isinstance(piece, PathHole):
         value = axes[piece.axis]
         assert isinstance(value, tuple)

@@ -172,7 +172,9 @@ def trace(region: Region, pieces: Callable[[int, str], list[Region]]) -> Iterato
             waiting.append(part(region, step.axis, step.at, region.shape[step.axis]))
             waiting.append(part(region, step.axis, 0, step.at))
         elif replaced:
-            waiting.append(Region(region.shape, _substituted(region.left, replaced), _substituted(region.right, replaced)))
+            waiting.append(
+                Region(region.shape, _substituted(region.left, replaced), _substituted(region.right, replaced))
+            )
         else:
             yield region
 
@@ -186,7 +188,11 @@ def follow(leaf: Leaf, shape: tuple[int, ...], pieces: list[Region]) -> Node | S
     for piece in pieces:
         origin = piece.left
         assert isinstance(origin, Leaf)
-        digits = [(step, size, axis) for axis, (size, step) in enumerate(zip(piece.shape, origin.strides, strict=True)) if size > 1]
+        digits = [
+            (step, size, axis)
+            for axis, (size, step) in enumerate(zip(piece.shape, origin.strides, strict=True))
+            if size > 1
+        ]
         digits.sort(reverse=True)
         start = _digits_of(leaf.offset - origin.offset, digits)
         if start is not None:

@@ -71,6 +71,7 @@ class Report:
     unmade: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     rounding: int = 0
     one_way: int = 0
@@ -94,14 +95,20 @@ class Report:
 
     def __str__(self) -> str:
         if self.equal:
-            line = (
-                f"verified  {self.elements:,} of {self.expected_elements:,} elements, bit for bit, by the second path · {self.seconds:.1f} s"
+            line = f"verified  {self.elements:,} of {self.expected_elements:,} elements, bit for bit, by the second path · {self.seconds:.1f} s"
+            extra = [
+                f"{count:,} {what}" for count, what in ((self.rounding, "rounded"), (self.one_way, "one-way")) if count
+            ]
+            return (
+                line
+                if not extra
+                else f"{line}\n          {' and '.join(extra)} tensors compared with what the operators give"
             )
-            extra = [f"{count:,} {what}" for count, what in ((self.rounding, "rounded"), (self.one_way, "one-way")) if count]
-            return line if not extra else f"{line}\n          {' and '.join(extra)} tensors compared with what the operators give"
         lines: list[str] = []
         if self.problems:
-            lines.append(f"NOT VERIFIED  {len(self.problems)} problem{'s' * (len(self.problems) != 1)} before or beside the comparison:")
+            lines.append(
+                f"NOT VERIFIED  {len(self.problems)} problem{'s' * (len(self.problems) != 1)} before or beside the comparison:"
+            )
             lines += _indented([str(problem) for problem in self.problems], "problems")
         if self.wrong:
             lines += self._differences()
@@ -116,7 +123,7 @@ class Report:
 
     def _differences(self) -> list[str]:
         texts = [str(difference) for difference in self.differences]
-        texts += [f"{name}: missing from the target" for name in self.missing]
+        texts += [f"{name}: missing from the target" + self._hint(name) for name in self.missing]
         texts += [f"{name}: in the target, and nothing makes it" for name in self.unexpected]
         head = f"DIFFERENT {self.wrong:,} of {max(self.expected_tensors, self.wrong):,}: "
         if len(texts) == 1:
@@ -124,12 +131,19 @@ class Report:
             return [head + first, *(line if line.startswith("cause") else f"          {line}" for line in rest)]
         return [head.rstrip(), *_indented(texts, "tensors")]
 
+    def _hint(self, name: str) -> str:
+        return f"\n{self.hints[name]}" if name in self.hints else ""
+
     def to_json(self) -> dict[str, Any]:
         """The facts, as plain data."""
         return {
             "equal": self.equal,
             "compared": {"tensors": self.tensors, "elements": self.elements, "bytes": self.nbytes},
-            "expected": {"tensors": self.expected_tensors, "elements": self.expected_elements, "bytes": self.expected_nbytes},
+            "expected": {
+                "tensors": self.expected_tensors,
+                "elements": self.expected_elements,
+                "bytes": self.expected_nbytes,
+            },
             "checks": self.checks,
             "differences": [
                 {
@@ -151,7 +165,10 @@ class Report:
             ],
             "missing": list(self.missing),
             "unexpected": list(self.unexpected),
-            "problems": [{"kind": problem.kind, "message": str(problem), "tensors": list(problem.tensors)} for problem in self.problems],
+            "problems": [
+                {"kind": problem.kind, "message": str(problem), "tensors": list(problem.tensors)}
+                for problem in self.problems
+            ],
             "dropped": list(self.dropped),
             "unmade": list(self.unmade),
             "notes": list(self.notes),

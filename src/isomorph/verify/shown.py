@@ -20,6 +20,7 @@ def place_of(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(place))
 
 
+@np.errstate(all="ignore")
 def value_text(bits: Any, kind: DType) -> str:
     """The shortest text that reads back as this value."""
     if kind.kind == "opaque":
@@ -51,5 +52,8 @@ def source_text(node: Node, source: Mapping[str, TensorSpec]) -> str:
     if isinstance(node, Constant):
         return f"arange {node.offset}" if node.counts else f"the constant {node.value}"
     text = " + ".join(source_text(part, source) for part in node.parts)
-    steps = [op.name if op.name != "cast" else f"{op.source} {'~>' if op.rounding else '->'} {op.target}" for op in node.operators]
+    steps = [
+        op.name if op.name != "cast" else f"{op.source} {'~>' if op.rounding else '->'} {op.target}"
+        for op in node.operators
+    ]
     return f"{text} | {', '.join(steps)}" if steps else text

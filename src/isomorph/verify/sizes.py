@@ -74,7 +74,9 @@ def bound(
                     if captures is not None and name in captures:
                         value = captures[name]
                         if not isinstance(value, int):
-                            raise SizeProblem(f"`{shown(axis)}` is bound through `{shown(name)}`, which is the word {value!r} here")
+                            raise SizeProblem(
+                                f"`{shown(axis)}` is bound through `{shown(name)}`, which is the word {value!r} here"
+                            )
                         known[name] = value
                 elif name in sizes:
                     known[name] = sizes[name]
@@ -123,7 +125,9 @@ def solve(sizes: dict[str, int], shapes: Sequence[tuple[Sequence[Dim], tuple[int
         elif rank != len(shape) - fixed:
             raise SizeProblem(f"`...` is {rank} axes elsewhere in the instance and {len(shape) - fixed} in `{name}`")
     equations = [
-        (dim, size, name) for dims, shape, name in shapes for dim, size in zip(spread(dims, rank or 0), shape, strict=True)
+        (dim, size, name)
+        for dims, shape, name in shapes
+        for dim, size in zip(spread(dims, rank or 0), shape, strict=True)
     ]
     progress = True
     while progress and equations:
@@ -151,7 +155,9 @@ def _solved(dim: Dim, size: int, name: str, axis: str, sizes: dict[str, int]) ->
     value, rest = divmod(size - constant, slope)
     if rest or value < 0:
         what = axis if axis.startswith("...") else shown(axis)
-        raise SizeProblem(f"an axis of `{name}` is {size}: `{what}` would be {size - constant}/{slope}, which is no size")
+        raise SizeProblem(
+            f"an axis of `{name}` is {size}: `{what}` would be {size - constant}/{slope}, which is no size"
+        )
     sizes[axis] = value
     return True
 
@@ -172,4 +178,6 @@ def size_gap(rule: Rule, problem: str, tensors: Iterable[str] = ()) -> MorphErro
 def gap(kind: str, rule: Rule | None, problem: str, tensors: Iterable[str] = ()) -> Gap:
     if rule is None:
         return Gap(kind, problem, tensors=tuple(tensors))
-    return Gap(kind, problem, file=rule.origin.file, line=rule.origin.line, text=rule.origin.text, tensors=tuple(tensors))
+    return Gap(
+        kind, problem, file=rule.origin.file, line=rule.origin.line, text=rule.origin.text, tensors=tuple(tensors)
+    )

@@ -1,9 +1,9 @@
 """One Program read on one manifest: which tensors it makes, and of what. Nothing is planned; every question is answered when asked.
 
-    stage = Stage(program, specs, …)     stage.specs      name → TensorSpec of everything made
-                                         stage.pieces(n)  what tensor n is made of, as Regions
-                                         stage.checks()   what must hold besides (ties, written constants)
-                                         stage.gaps       why the morph does not apply, when it does not
+stage = Stage(program, specs, …)     stage.specs      name → TensorSpec of everything made
+                                     stage.pieces(n)  what tensor n is made of, as Regions
+                                     stage.checks()   what must hold besides (ties, written constants)
+                                     stage.gaps       why the morph does not apply, when it does not
 """
 
 from __future__ import annotations
@@ -86,7 +86,9 @@ def pair(rule: Rule) -> Partners:
         elif len(sources) == len(targets):
             partners.of.update({target: [source] for source, target in zip(sources, targets, strict=True)})
         else:
-            partners.problem = f"{len(sources)} blocks with the axes {sorted(axes)} on the left, {len(targets)} on the right"
+            partners.problem = (
+                f"{len(sources)} blocks with the axes {sorted(axes)} on the left, {len(targets)} on the right"
+            )
     return partners
 
 
@@ -155,7 +157,9 @@ class Stage:
         for first, other in self._copies(instance):
             one, two = self.source[first], self.source[other]
             if one is not None and two is not None and one != two:
-                self.gaps.append(gap("tie", rule, f"`{first}` {one} and `{other}` {two} must be equal copies", [first, other]))
+                self.gaps.append(
+                    gap("tie", rule, f"`{first}` {one} and `{other}` {two} must be equal copies", [first, other])
+                )
                 return
         try:
             instance.rank = solve(instance.sizes, shapes_of(instance, self.source))
@@ -172,7 +176,9 @@ class Stage:
 
     def _make_term(self, instance: Instance, place: int, term: FlatTerm) -> None:
         rule, sizes = instance.rule, instance.sizes
-        blocks = [source for target, sources in self._partners_of(rule).of.items() if target[0] == place for source in sources]
+        blocks = [
+            source for target, sources in self._partners_of(rule).of.items() if target[0] == place for source in sources
+        ]
         makeable = not any(self._is_lost(instance, source) for source, _ in blocks)
         lacking = [axis for axis in (*stacked(term, rule), *tied(term)) if axis not in sizes]
         if lacking and not makeable:
@@ -241,7 +247,12 @@ class Stage:
             if target[0] == place:
                 for source, _ in sources:
                     try:
-                        found.update({self._after(instance.rule, kind, last=True): None for kind in self._kinds(instance, source)})
+                        found.update(
+                            {
+                                self._after(instance.rule, kind, last=True): None
+                                for kind in self._kinds(instance, source)
+                            }
+                        )
                     except Refused as refused:
                         self.gaps.append(gap("cast", instance.rule, str(refused), instance.names()))
                         return None
@@ -269,7 +280,14 @@ class Stage:
             kind = self._constant_kind(instance, head)
             constant_bits(head.value if not head.is_arange else 0, kind) if not head.is_arange else None
             return [kind]
-        return list({spec.dtype: None for names in instance.keys[place].values() for name in names if (spec := self.source[name])})
+        return list(
+            {
+                spec.dtype: None
+                for names in instance.keys[place].values()
+                for name in names
+                if (spec := self.source[name])
+            }
+        )
 
     def _constant_kind(self, instance: Instance, head: ConstantHead) -> DType:
         if head.dtype is not None:
@@ -289,14 +307,18 @@ class Stage:
             self._pieces[name] = list(self._pieces_of(tensor.instance, tensor.term, tensor.at, name, tensor.spec.dtype))
         return self._pieces[name]
 
-    def _pieces_of(self, instance: Instance, place: int, at: dict[str, int], name: str, kind: DType) -> Iterator[Region]:
+    def _pieces_of(
+        self, instance: Instance, place: int, at: dict[str, int], name: str, kind: DType
+    ) -> Iterator[Region]:
         rule = instance.rule
         term = rule.right[place]
         for target, sources in self._partners_of(rule).of.items():
             if target[0] != place:
                 continue
             axes = self._axes(instance, term, target[1])
-            fixed_axes = {axis: None for source, _ in sources for axis in stacked(rule.left[source], rule) if axis not in at}
+            fixed_axes = {
+                axis: None for source, _ in sources for axis in stacked(rule.left[source], rule) if axis not in at
+            }
             box = [axis for axis in axes if axis not in at and axis not in fixed_axes and instance.sizes[axis] != 1]
             for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
                 fixed = {**at, **dict(zip(fixed_axes, values, strict=True))}
@@ -327,7 +349,9 @@ class Stage:
         assert locate(dims, sizes, choices, {**fixed, **corner}) == expected, term
         return offset, strides
 
-    def _made(self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool) -> Node:
+    def _made(
+        self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
+    ) -> Node:
         rule = instance.rule
         parts = tuple(self._end(instance, source, box, fixed) for source in sources)
         operators = self._operators(rule, last=last)
@@ -352,7 +376,9 @@ class Stage:
         place, choices = source
         term = instance.rule.left[place]
         if isinstance(term.head, ConstantHead):
-            return self._constant(instance, term, term.head, choices, box, fixed, self._constant_kind(instance, term.head))
+            return self._constant(
+                instance, term, term.head, choices, box, fixed, self._constant_kind(instance, term.head)
+            )
         copies = instance.keys[place][tuple(fixed[axis] for axis in stacked(term, instance.rule))]
         spec = self.source[copies[0]]
         assert spec is not None
@@ -413,7 +439,9 @@ class Stage:
                 made = self._made(instance, sources, box, fixed, last=False)
                 wanted = dtype(term.head.dtype) if term.head.dtype is not None else made.dtype
                 name = next(iter(instance.names()), rule.origin.text)
-                what = f"`{name}`: a block must be {term.head.text}" + (f":{term.head.dtype}" if term.head.dtype else "")
+                what = f"`{name}`: a block must be {term.head.text}" + (
+                    f":{term.head.dtype}" if term.head.dtype else ""
+                )
                 if wanted != made.dtype:
                     self.gaps.append(gap("constant", rule, f"{what}, and is {made.dtype}", instance.names()))
                     continue
@@ -425,5 +453,3 @@ class Stage:
                     self.gaps.append(gap("constant", rule, f"{what}: {bad}", instance.names()))
                     continue
                 yield Check("constant", what, Region(tuple(instance.sizes[axis] for axis in box), made, constant), rule)
-
-

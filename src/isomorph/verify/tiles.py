@@ -38,7 +38,11 @@ def _tile_shape(region: Region, most: int) -> list[int]:
     for side in (region.left, region.right):
         mapped(side, note)
     shape = region.shape
-    orders = {tuple(sorted(range(len(shape)), key=lambda axis: abs(end.strides[axis]))) for end in ends if isinstance(end, Leaf)}
+    orders = {
+        tuple(sorted(range(len(shape)), key=lambda axis: abs(end.strides[axis])))
+        for end in ends
+        if isinstance(end, Leaf)
+    }
     size = [1] * len(shape)
     grown = True
     while grown:
