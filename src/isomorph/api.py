@@ -138,7 +138,7 @@ class BoundPlan:
     def __str__(self) -> str:
         from isomorph.plan.explain import explain
 
-        return explain(self.plan)
+        return explain(self.plan, title=self.port.title)
 
     def __repr__(self) -> str:
         return f"<plan: {len(self.plan.source):,} tensors in, {len(self.plan.targets):,} out>"

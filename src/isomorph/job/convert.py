@@ -205,6 +205,7 @@ def compare(
     """The verifier's report on a target, whatever it says."""
     from isomorph.verify.compare import verify
 
+    report = stage("verifying") if stage is not None else None
     return verify(
         port.programs,
         source,
@@ -213,5 +214,20 @@ def compare(
         sizes=port.sizes or None,
         cast=port.cast,
         max_memory=max_memory,
-        progress=stage("verifying") if stage is not None else None,
+        progress=None if report is None else _counted(report, target.manifest.nbytes),
     )
+
+
+def _counted(report: Progress, total: int) -> Callable[[int], None]:
+    """From bytes just done to (bytes done, bytes in all); called from several threads."""
+    from threading import Lock
+
+    done, lock = 0, Lock()
+
+    def add(nbytes: int) -> None:
+        nonlocal done
+        with lock:
+            done += nbytes
+            report(done, total)
+
+    return add

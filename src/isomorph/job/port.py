@@ -48,6 +48,12 @@ class Port:
         """What morphs are told of the model: the file's config with the `--set config.KEY=V` put in; None without any."""
         return with_settings(self.file_config, self.overrides)
 
+    @property
+    def title(self) -> str:
+        """What the plan's first line calls it: the morph's files, `unchanged` without any; and the cast."""
+        name = "unchanged" if self.morph is None else " @ ".join(self.morph.files)
+        return name if self.cast is None else f"{name} | {self.cast.source} {'~>' if self.cast.rounding else '->'} {self.cast.target}"
+
     @cached_property
     def programs(self) -> tuple[Program, ...]:
         """One Program a stage, in reading order and direction. Raises MorphError."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,12 +32,13 @@ class Planned:
     source: Checkpoint
     sources: tuple[Place, ...]
     targets: tuple[Place, ...]
+    seconds: float
 
     def lines(self, *, show_all: bool = False) -> Iterator[str]:
         """The proof, as it is printed."""
         from isomorph.plan.explain import explain
 
-        yield from explain(self.plan, show_all=show_all).splitlines()
+        yield from explain(self.plan, title=self.port.title, every=show_all, seconds=self.seconds).splitlines()
         if self.port.config_from not in (None, "given"):
             yield f"config    {self.port.config_from}"
 
@@ -67,9 +69,10 @@ def plan_places(
     opened_to = [_place(one) for one in targets]
     if with_targets:
         opened_from, opened_to = sources_and_targets(opened_from, port)
+    began = time.perf_counter()
     with open_sources(opened_from) as source:
         plan = port.plan(source.manifest, None if like is None else like_manifest(like))
-        planned = Planned(plan, port, source, tuple(opened_from), tuple(opened_to))
+        planned = Planned(plan, port, source, tuple(opened_from), tuple(opened_to), time.perf_counter() - began)
         if writing is not None and opened_to:
             planned.lay_out(format=writing.format, max_shard_size=writing.max_shard_size)
         yield planned
