@@ -116,7 +116,7 @@ class FormatError(IsomorphError, ValueError):
         super().__init__(path, problem, advice)
 
     def __str__(self) -> str:
-        text = f"{self.path}: {self.problem}"
+        text = f"{printable(self.path, 4096)}: {self.problem}"
         return text if self.advice is None else f"{text.rstrip('.')}. {self.advice}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import FormatError, SourceChanged, UnsafeError, printable
 from isomorph.formats.base import Checkpoint, Contents, Location
 from isomorph.formats.source import Source
-from isomorph.tensors import Manifest, TensorSpec
+from isomorph.tensors import Manifest, TensorSpec, dtype
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,8 +24,11 @@ MOST_EXPANSION = 64
 
 ALLOWED_EXPANSION = 256 << 20
 
+SPARSE, SPARSE_RATIO = 1 << 20, 8
+"""A file larger than that of which less than an eighth is stored is said to be sparse: a download that stopped, or a trap."""
+
 DECODED = {"deflate", "utf8-latin1"}
-ENCODINGS = {None, "big", *DECODED, *(f"{name}+big" for name in DECODED)}
+ENCODINGS = {None, "big", "pieces", *DECODED, *(f"{name}+big" for name in DECODED)}
 
 
 class FileCheckpoint(Checkpoint):
@@ -37,6 +41,14 @@ class FileCheckpoint(Checkpoint):
         self._decoder: Decoder | None = None
         self._lock = threading.Lock()
         check_locations(contents, [source.size for source in self._sources])
+        sparse = tuple(
+            f"{printable(source.path.name)} is sparse: {source.size:,} bytes long, {source.stored:,} of them stored; "
+            "the rest reads as zeros"
+            for source in self._sources
+            if source.size > SPARSE and source.stored * SPARSE_RATIO < source.size
+        )
+        if sparse:
+            self.contents = replace(contents, notes=(*contents.notes, *sparse))
 
     @cached_property
     def manifest(self) -> Manifest:
@@ -66,7 +78,9 @@ class FileCheckpoint(Checkpoint):
 
         spec, where = self.contents.tensors[name], self.contents.locations[name]
         bits, base, fill = spec.dtype.bits, where.byte_offset, self._sources[where.file].fill
-        if where.encoding is not None and where.encoding != "big":
+        if where.pieces:
+            base, fill = 0, self._joined(where)
+        elif where.encoding is not None and where.encoding != "big":
             base, fill = self._decoded(where)
             base += where.decoded_offset
         if _is_row_major(spec, where):
@@ -87,6 +101,31 @@ class FileCheckpoint(Checkpoint):
 
                 self._decoder = Decoder()
             return self._decoder.offset_of(where, self._sources[where.file]), self._decoder.fill
+
+    def _joined(self, where: Location) -> Callable[[int, memoryview], None]:
+        """fill of the pieces of a tensor, as if they lay one after the other from byte 0."""
+        parts: list[tuple[int, int, Callable[[int, memoryview], None]]] = []
+        end = 0
+        for piece in where.pieces:
+            base, fill = piece.byte_offset, self._sources[where.file].fill
+            if piece.encoding is not None:
+                base, fill = self._decoded(replace(piece, file=where.file))
+                base += piece.decoded_offset
+            parts.append((end, base, fill))
+            end += piece.decoded_nbytes
+        starts = [start for start, _, _ in parts]
+
+        def joined(offset: int, buffer: memoryview) -> None:
+            done = 0
+            while done < len(buffer):
+                index = bisect_right(starts, offset + done) - 1
+                start, base, fill = parts[index]
+                upto = starts[index + 1] if index + 1 < len(starts) else end
+                count = min(len(buffer) - done, upto - offset - done)
+                fill(base + offset + done - start, buffer[done : done + count])
+                done += count
+
+        return joined
 
     def check_unchanged(self) -> None:
         for source in self._sources:
@@ -158,6 +197,11 @@ def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
     if where.strides is not None and (len(where.strides) != len(spec.shape) or any(step < 0 for step in where.strides)):
         return f"strides {where.strides} do not fit"
     reach = _reach(spec, where)
+    if where.encoding == "pieces":
+        if where.strides is not None or sum(piece.decoded_nbytes for piece in where.pieces) != spec.nbytes:
+            return "its pieces do not make it up"
+        parts = ((TensorSpec(dtype("u8"), (piece.decoded_nbytes,)), piece) for piece in where.pieces)
+        return next((problem for part, piece in parts if (problem := _misplaced(part, piece, size))), None)
     if where.encoding not in _PACKED:
         begin, end = where.byte_offset, where.byte_offset + reach
         if begin < 0 or end > size:

@@ -19,6 +19,7 @@ from isomorph.errors import FormatError, SourceChanged, near_misses, printable
 if TYPE_CHECKING:
     from isomorph.formats.zip import Member
 
+SMALL_READ = 1 << 20
 LARGEST_READ = 1 << 30
 """One system call reads less than 2 GiB; larger reads are made of several."""
 
@@ -56,6 +57,11 @@ class Source:
             raise FormatError(
                 self.path, f"truncated: bytes {offset} to {offset + nbytes} are needed, the file has {self.size}"
             )
+        if nbytes <= SMALL_READ:
+            with contextlib.suppress(OSError):  # the error is raised again, and explained, below
+                found = os.pread(self._fd, nbytes, offset)
+                if len(found) == nbytes:
+                    return found
         buffer = bytearray(nbytes)
         self.fill(offset, memoryview(buffer))
         return bytes(buffer)
