@@ -43,6 +43,8 @@ def _bare(cursor: Cursor) -> list[Piece]:
             _text(cursor, text_start, pieces)
             pieces.append(_wildcard(cursor) if char == "*" else _hole(cursor, quoted=False))
             text_start = cursor.pos
+            if len(pieces) > MOST_PIECES:
+                break
         elif char == "]":
             cursor.fail("`]` closes no `[`", cursor.pos, cursor.pos + 1)
         elif char == "}":

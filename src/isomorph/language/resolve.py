@@ -53,6 +53,8 @@ from isomorph.language.unparse import piece_text
 LONGEST_NAME = 16384
 MOST_PIECES = 1024
 MOST_OPERATORS = 256
+MOST_BINDINGS = 16
+"""Different bindings of one axis in one block that are kept: two are a contradiction already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ class Level:
 
     def bind(self, axis: str, number: int, value: Expression) -> None:
         entries = self.bindings.setdefault(axis, [])
-        if len(entries) < MOST_OPERATORS and all(value != other for _, other in entries):
+        if len(entries) < MOST_BINDINGS and all(value != other for _, other in entries):
             entries.append((number, value))
 
 

@@ -16,6 +16,7 @@ from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.language.checks import check_rule
 from isomorph.language.expressions import evaluate, holds
 from isomorph.language.resolve import (
+    MOST_OPERATORS,
     Draft,
     DraftTerm,
     Frame,
@@ -56,7 +57,7 @@ from isomorph.language.unparse import expression_text, statement_text, term_text
 
 Loader = Callable[[str], Module]
 
-MOST_RULES = 50_000
+MOST_RULES = 20_000
 MOST_USES = 1_000
 DEEPEST_USE = 32
 DEEPEST = 120
@@ -160,7 +161,9 @@ class _Walk:
                     for binding in bindings:
                         place.levels[0].bind(binding.axis, self.number, binding.value)
                 case OperatorLine(operators):
-                    place.levels[0].operators.extend((self.number, op) for op in operators)
+                    held = place.levels[0].operators
+                    if len(held) <= MOST_OPERATORS:  # one too many is enough for the rules below to be refused
+                        held.extend((self.number, op) for op in operators)
                 case Paths(left_separator, right_separator):
                     place = replace(place, paths=(left_separator, right_separator))
                 case Assert(test):

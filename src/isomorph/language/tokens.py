@@ -71,6 +71,8 @@ def gap_at(
 ) -> Gap:
     """A Gap with its line drawn: columns are 1-based, 0 for none; a long line is cut to a window around the caret."""
     named = None if file == DEFAULT_FILE else file
+    if number <= 0 and raw is not None:  # a statement that was built, not read
+        return Gap(kind, message, named, text=snippet(raw, WIDEST), hint=hint, details=details)
     if raw is None or number <= 0:
         return Gap(kind, message, named, number if number > 0 else None, hint=hint, details=details)
     if not column:

@@ -1,0 +1,198 @@
+"""Morph: one mapping, or a chain of them, in one direction. What users hold and what planning asks for its Programs.
+
+    Morph.read("port.morph")   Morph.parse(text)   morph.inverse   first @ second   morph.text   morph.programs(config)
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from isomorph.errors import FormatError, Gap, MorphError
+from isomorph.language.inversion import inverse_module
+from isomorph.language.parse import LARGEST_TEXT, parse
+from isomorph.language.rules import Program
+from isomorph.language.scopes import Loader, check, flatten
+from isomorph.language.tokens import DEFAULT_FILE
+from isomorph.language.tree import Module
+from isomorph.language.unparse import unparse
+
+SUFFIX = ".morph"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One morph file in one direction, with what reads the files it uses."""
+
+    module: Module
+    load: Loader | None = None
+    inverted: bool = False
+
+    @property
+    def inverse(self) -> Stage:
+        return Stage(self.module, self.load, not self.inverted)
+
+    @property
+    def text(self) -> str:
+        """The text as it was read; of an inverse, a text that says it (see inversion.py)."""
+        if self.inverted:
+            return unparse(inverse_module(self.module))
+        return self.module.source or unparse(self.module)
+
+    def program(self, config: Mapping[str, object] | None) -> Program:
+        program = flatten(self.module, load=self.load, config=config)
+        return program.inverse if self.inverted else program
+
+
+@dataclass(frozen=True)
+class Morph:
+    """A chain of stages, each read in its direction, the first on the source."""
+
+    stages: tuple[Stage, ...]
+
+    @classmethod
+    def parse(cls, text: str, file: str = DEFAULT_FILE, load: Loader | None = None) -> Morph:
+        """A morph from its text; `load` reads what it uses. Raises MorphError with every gap of the text."""
+        return cls((Stage(parse(text, file), load),))
+
+    @classmethod
+    def of(cls, module: Module, load: Loader | None = None) -> Morph:
+        """A morph from a tree, for example one that was built."""
+        return cls((Stage(module, load),))
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Morph:
+        """A morph from a file; from several files in order, their chain. `use` reads files beside each.
+
+        Raises FormatError for a file that cannot be read, MorphError with every gap of a text.
+        """
+        if not isinstance(path, str | os.PathLike):
+            stages = tuple(stage for each in path for stage in cls.read(each).stages)
+            if not stages:
+                raise ValueError("a chain needs one morph at least")
+            return cls(stages)
+        file = Path(path)
+        return cls((Stage(read_module(file), Beside(file.parent)),))
+
+    @property
+    def inverse(self) -> Morph:
+        """The morph read right to left: the stages in reverse, each inverted. Inverting twice gives the morph as it was."""
+        return Morph(tuple(stage.inverse for stage in reversed(self.stages)))
+
+    def __matmul__(self, second: Morph) -> Morph:
+        """`first @ second`: what the first makes is what the second reads."""
+        if not isinstance(second, Morph):
+            return NotImplemented
+        return Morph(self.stages + second.stages)
+
+    @property
+    def text(self) -> str:
+        """The text; of a chain, the texts one below the other, each under a comment."""
+        if len(self.stages) == 1:
+            return self.stages[0].text
+        return "\n".join(f"# stage {number} of {len(self.stages)}\n{stage.text}" for number, stage in enumerate(self.stages, 1))
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the stages, as messages name them."""
+        return tuple(stage.module.file for stage in self.stages)
+
+    def programs(self, config: Mapping[str, object] | None = None) -> tuple[Program, ...]:
+        """One Program a stage, in reading order and direction. Raises MorphError with the gaps of all stages."""
+        programs: list[Program] = []
+        gaps: dict[Gap, None] = {}
+        for stage in self.stages:
+            try:
+                programs.append(stage.program(config))
+            except MorphError as refused:
+                gaps.update(dict.fromkeys(refused.gaps))
+        if gaps:
+            raise MorphError(gaps)
+        return tuple(programs)
+
+    def check(self) -> None:
+        """What can be found without config and tensors, in every branch and used file. Raises MorphError."""
+        gaps: dict[Gap, None] = {}
+        for stage in self.stages:
+            try:
+                check(stage.module, load=stage.load)
+            except MorphError as refused:
+                gaps.update(dict.fromkeys(refused.gaps))
+        if gaps:
+            raise MorphError(gaps)
+
+
+def read_module(path: Path, named: str | None = None) -> Module:
+    """Parse a file; `named` is what messages call it. Raises FormatError when it is no text of a sane size."""
+    try:
+        if not path.is_file():
+            raise FormatError(path, "is a folder, not a morph" if path.is_dir() else "there is no such morph")
+        with path.open("rb") as file:
+            data = file.read(LARGEST_TEXT + 1)
+    except OSError as refused:
+        raise FormatError(path, f"cannot be read ({refused.strerror or refused})") from refused
+    except ValueError as refused:  # a name with a zero byte
+        raise FormatError(repr(str(path)), "is no file name") from refused
+    if len(data) > LARGEST_TEXT:
+        raise FormatError(path, f"more than {LARGEST_TEXT >> 20} MiB are no morph")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as refused:
+        raise FormatError(path, f"is no UTF-8 text (byte {refused.start})", "A morph is a text file") from refused
+    return parse(text, named if named is not None else str(path))
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Reads what `use x` names: `x.morph` in the reader's folder, or `package:path.morph` inside an installed package."""
+
+    folder: Path
+
+    def __call__(self, name: str) -> Module:
+        package, colon, inside = name.partition(":")
+        if colon and all(part.isidentifier() for part in package.split(".")):
+            return _read_packaged(package, inside)
+        path = self._path(name)
+        if not path.is_file():
+            raise FileNotFoundError(name)
+        try:
+            return read_module(path)
+        except FormatError as refused:
+            raise MorphError([Gap("use", str(refused))]) from refused
+
+    def _path(self, name: str) -> Path:
+        if "\0" in name:
+            raise FileNotFoundError(name)
+        return Path(os.path.normpath(self.folder / (name if name.endswith(SUFFIX) else name + SUFFIX)))
+
+    def beside(self, module: Module) -> Beside:
+        """The loader for what a module that was read here uses."""
+        return Beside(Path(module.file).parent)
+
+    def names(self) -> list[str]:
+        """The morphs of the folder."""
+        try:
+            return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
+        except OSError:
+            return []
+
+
+def _read_packaged(package: str, inside: str) -> Module:
+    """A morph that an installed package carries. The package is located, not imported."""
+    from importlib.util import find_spec
+
+    top, *below = package.split(".")
+    try:
+        spec = find_spec(top)
+    except (ImportError, ValueError):
+        spec = None
+    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+        path = Path(root, *below, inside if inside.endswith(SUFFIX) else inside + SUFFIX)
+        if path.is_file():
+            try:
+                return read_module(path)
+            except FormatError as refused:
+                raise MorphError([Gap("use", str(refused))]) from refused
+    raise FileNotFoundError(f"{package}:{inside}")
