@@ -33,7 +33,7 @@ def test_storages_are_runs_of_the_file(tmp_path: Path) -> None:
     weight = torch.randn(3, 4)
     torch.save({"a": weight, "b": weight, "c": weight[1:]}, path, _use_new_zipfile_serialization=False)
     with open_checkpoint(path) as checkpoint:
-        assert (("a", "b"),) == checkpoint.manifest.shared
+        assert checkpoint.manifest.shared == (("a", "b"),)
         first, second = checkpoint.run("a"), checkpoint.run("c")
         assert first is not None and second is not None
         assert second == (0, first[1] + 16)
@@ -46,7 +46,7 @@ def test_another_protocol_is_known_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "legacy.bin"
     torch.save({"a": torch.ones(2)}, path, _use_new_zipfile_serialization=False, pickle_protocol=4)
     with open_checkpoint(path) as checkpoint:
-        assert "torch_legacy" == checkpoint.format
+        assert checkpoint.format == "torch_legacy"
         assert torch.ones(2).numpy().tobytes() == whole(checkpoint, "a").tobytes()
 
 

@@ -1,6 +1,6 @@
 """Opens files in a process of its own, with little memory and an ear on everything Python does. Not a test.
 
-    python opened_apart.py GOOD... -- HOSTILE...      prints {file name: [error class, message]} and the events that were heard
+python opened_apart.py GOOD... -- HOSTILE...      prints {file name: [error class, message]} and the events that were heard
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 LIMIT = 1 << 30
-HEARD = ("import", "exec", "compile", "open", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "subprocess", "socket", "ctypes",
-         "pickle", "shutil", "os.remove", "os.rename", "os.mkdir", "webbrowser", "marshal", "code.__new__")  # fmt: skip
+HEARD = ("import", "exec", "compile", "open", "os.system", "os.exec", "os.spawn", "os.posix_spawn", "subprocess", "socket",
+         "ctypes", "pickle", "shutil", "os.remove", "os.rename", "os.mkdir", "webbrowser", "marshal", "code.__new__")  # fmt: skip
 
 
 def open_it(path: str) -> list[str]:

@@ -175,12 +175,15 @@ RAW = {
     ),
     "rebuild_from_type": (
         wrap(
-            name("torch._tensor", "_rebuild_from_type_v2") + b"(" + name("collections", "OrderedDict")
-            + name("torch", "Tensor") + b")}tR"
+            name("torch._tensor", "_rebuild_from_type_v2")
+            + b"("
+            + name("collections", "OrderedDict")
+            + name("torch", "Tensor")
+            + b")}tR"
         ),
         UnsafeError,
         ["_rebuild_from_type_v2", "rebuilds no tensor"],
-    ),  # fmt: skip
+    ),
     # row 10: the registry of extensions
     "ext1": (wrap(b"\x82\x01"), UnsafeError, ["EXT", "byte 9"]),
     "ext2": (wrap(b"\x83\x01\x00"), UnsafeError, ["EXT"]),
@@ -213,7 +216,11 @@ RAW = {
     "bad_utf8": (wrap(b"X\2\0\0\0\xff\xfe"), FormatError, ["not UTF-8"]),
     "bad_global": (b"\x80\x02cos", FormatError, ["name without an end"]),
     # row 16: integers as long as one likes
-    "long4": (wrap(b"\x8b" + struct.pack("<i", 1 << 20) + b"\1" * (1 << 20)), FormatError, ["integer of 1048576 bytes"]),
+    "long4": (
+        wrap(b"\x8b" + struct.pack("<i", 1 << 20) + b"\1" * (1 << 20)),
+        FormatError,
+        ["integer of 1048576 bytes"],
+    ),
     "negative_long": (wrap(b"\x8b\xff\xff\xff\xff"), FormatError, ["integer of -1 bytes"]),
     "decimal": (wrap(b"I" + b"1" * 60_000 + b"\n"), FormatError, ["cannot be"]),
     "decimal_line": (wrap(b"L" + b"1" * 1_000_000 + b"L\n"), FormatError, ["too long"]),
@@ -248,7 +255,8 @@ BOMBS = {
     "many_dicts": (b"\x80\x02(" + b"}0" * 12_000_000 + b"t.", ["containers"]),
     "huge_memo_index": (b"\x80\x02}r\xff\xff\xff\xff" + text("a") + b"j\xff\xff\xff\xffs.", ["nested deeper than 100"]),
     "long_keys": (
-        b"\x80\x02" + (b"}" + text("k" * 60_000)) * 90 + b"}" + b"".join(text(str(k)) + b"Ns" for k in range(100_000)) + b"s" * 90 + b".",
+        b"\x80\x02" + (b"}" + text("k" * 60_000)) * 90 + b"}" + b"".join(text(str(k)) + b"Ns" for k in range(100_000))
+        + b"s" * 90 + b".",
         ["unfold"],
     ),
 }  # fmt: skip
@@ -263,7 +271,7 @@ def test_a_broken_pickle_is_one_clear_error(tmp_path: Path, case: str) -> None:
     with pytest.raises(kind) as caught:
         open_checkpoint(path)
     assert type(caught.value) is kind
-    assert [] == [part for part in parts if part not in str(caught.value)], str(caught.value)
+    assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
     zipped = tmp_path / f"{case}.pt"
     zipped.write_bytes(torch_file(data))
     if case == "persistent_id":
@@ -276,10 +284,12 @@ def test_nested_pickles_stay_bytes(tmp_path: Path) -> None:
     """Row 11: a pickle in a byte string or a text is shown as what it is, and nobody reads it."""
     inner = calling("os", "system", "REDUCE")[0]
     path = tmp_path / "nested.pdparams"
-    path.write_bytes(b"\x80\x04" + pickle_of({"stage2": b"C" + bytes([len(inner)]) + inner, "t": array(F4, b"C\x08abcdefgh")})[2:])
+    path.write_bytes(
+        b"\x80\x04" + pickle_of({"stage2": b"C" + bytes([len(inner)]) + inner, "t": array(F4, b"C\x08abcdefgh")})[2:]
+    )
     with open_checkpoint(path) as checkpoint:
         assert {"stage2": f"{len(inner)} bytes"} == dict(checkpoint.manifest.leaves)
-        assert ["t"] == list(checkpoint.manifest)
+        assert list(checkpoint.manifest) == ["t"]
 
 
 def test_state_of_an_ordered_dict_is_dropped(tmp_path: Path) -> None:
@@ -288,8 +298,8 @@ def test_state_of_an_ordered_dict_is_dropped(tmp_path: Path) -> None:
     state = b"}" + text("__class__") + text("os") + b"s" + text("_metadata") + HOOKS + b"s"
     path.write_bytes(torch_file(b"\x80\x02" + HOOKS + text("w") + tensor() + b"s" + state + b"b."))
     with open_checkpoint(path) as checkpoint:
-        assert ["w"] == list(checkpoint.manifest)
-        assert FLOATS == checkpoint.fetch("w", 0, (6,), (1,)).tobytes()
+        assert list(checkpoint.manifest) == ["w"]
+        assert checkpoint.fetch("w", 0, (6,), (1,)).tobytes() == FLOATS
 
 
 def test_hostile_files_are_heard_and_bounded(tmp_path: Path) -> None:
@@ -316,26 +326,36 @@ def test_hostile_files_are_heard_and_bounded(tmp_path: Path) -> None:
         files.append(str(tmp_path / f"{case}.pdparams"))
     command = [sys.executable, str(HERE / "opened_apart.py"), str(good), str(plain), str(bad), "--", *files]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert 0 == result.returncode, result.stderr[-2000:]
+    assert result.returncode == 0, result.stderr[-2000:]
     report = json.loads(result.stdout)
     assert len(files) == len(report["outcomes"])
-    assert [] == [file for file, (error, _) in report["outcomes"].items() if error not in ("UnsafeError", "FormatError")]
-    assert [] == [event for event in report["events"] if not any(f"'{file}'" in event for file in files)]
+    assert [
+        file for file, (error, _) in report["outcomes"].items() if error not in ("UnsafeError", "FormatError")
+    ] == []
+    assert [event for event in report["events"] if not any(f"'{file}'" in event for file in files)] == []
     for case, (_, parts) in BOMBS.items():
         error, message = report["outcomes"][f"{case}.pdparams"]
-        assert "FormatError" == error, case
-        assert [] == [part for part in parts if part not in message], message
+        assert error == "FormatError", case
+        assert [part for part in parts if part not in message] == [], message
 
 
 def test_nothing_in_the_package_unpickles() -> None:
     """Row 4: no fallback exists, because nothing that runs a pickle is called anywhere in the package."""
     import isomorph
 
-    forbidden = ("pickle.load", "pickle.loads", "Unpickler(", "weights_only=False", "allow_pickle=True", "joblib", "dill")
+    forbidden = (
+        "pickle.load",
+        "pickle.loads",
+        "Unpickler(",
+        "weights_only=False",
+        "allow_pickle=True",
+        "joblib",
+        "dill",
+    )
     found = [
         f"{path.name}: {word}"
         for path in Path(isomorph.__file__).parent.rglob("*.py")
         for word in forbidden
         if word in path.read_text()
     ]
-    assert [] == found
+    assert found == []

@@ -9,7 +9,16 @@ from pathlib import Path
 
 import pytest
 from torch_files import (
-    FLOATS, HOOKS, Part, name, pickle_of, storage, tensor, text, torch_file, zip_of,
+    FLOATS,
+    HOOKS,
+    Part,
+    name,
+    pickle_of,
+    storage,
+    tensor,
+    text,
+    torch_file,
+    zip_of,
 )  # fmt: skip
 
 from isomorph.errors import FormatError, UnsafeError
@@ -82,7 +91,8 @@ CASES: dict[str, tuple[bytes, type[FormatError], list[str]]] = {
     **{f"flags_{flags:x}": (flagged(flags), FormatError, ["archive/data/0", f"{flags:#x}"]) for flags in (1, 0x20, 0x40, 0x2000)},
     "local_flags": (zip_of([PICKLE, Part("archive/data/0", FLOATS, local_flags=1)]), FormatError, ["archive/data/0"]),
     "local_name": (
-        zip_of([PICKLE, Part("archive/data/0", FLOATS, local_name="archive/data/1")]), FormatError, ["archive/data/0", "archive/data/1"],
+        zip_of([PICKLE, Part("archive/data/0", FLOATS, local_name="archive/data/1")]),
+        FormatError, ["archive/data/0", "archive/data/1"],
     ),
     "local_nul": (
         zip_of([PICKLE, Part("archive/data/0", FLOATS, local_name="archive/data/0\0")]), FormatError, ["archive/data/0"],
@@ -132,14 +142,16 @@ CASES: dict[str, tuple[bytes, type[FormatError], list[str]]] = {
     "no_byteorder": (torch_file(GOOD, None, Part("archive/byteorder", b"")), FormatError, ["byteorder"]),
     # tensors that are no plain tensors
     "conjugate": (
-        torch_file(pickle_of({"c": tensor(metadata=b"}" + text("conj") + b"\x88s")})), FormatError, ["`c`", "conjugate", "resolve_conj"],
+        torch_file(pickle_of({"c": tensor(metadata=b"}" + text("conj") + b"\x88s")})),
+        FormatError, ["`c`", "conjugate", "resolve_conj"],
     ),
     "sparse": (
         torch_file(pickle_of({"s": name("torch._utils", "_rebuild_sparse_tensor") + b")R", "w": tensor()})),
         FormatError, ["`s`", "sparse"],
     ),
     "quantised": (
-        torch_file(pickle_of({"w": tensor(stored=storage(kind="QInt8Storage"))}), {"0": FLOATS[:6]}), FormatError, ["`w`", "quantised"],
+        torch_file(pickle_of({"w": tensor(stored=storage(kind="QInt8Storage"))}), {"0": FLOATS[:6]}),
+        FormatError, ["`w`", "quantised"],
     ),
 }  # fmt: skip
 
@@ -154,7 +166,7 @@ def test_refused_by_name(tmp_path: Path, case: str) -> None:
         open_checkpoint(path)
     assert type(caught.value) is kind
     assert str(path) in str(caught.value)
-    assert [] == [part for part in parts if part not in str(caught.value)], str(caught.value)
+    assert [part for part in parts if part not in str(caught.value)] == [], str(caught.value)
 
 
 def test_the_helper_makes_honest_files(tmp_path: Path) -> None:
@@ -162,8 +174,8 @@ def test_the_helper_makes_honest_files(tmp_path: Path) -> None:
     path = tmp_path / "good.pt"
     path.write_bytes(torch_file(GOOD))
     with open_checkpoint(path) as checkpoint:
-        assert FLOATS == checkpoint.fetch("w", 0, (2, 3), (3, 1)).tobytes()
-        assert () == checkpoint.manifest.notes
+        assert checkpoint.fetch("w", 0, (2, 3), (3, 1)).tobytes() == FLOATS
+        assert checkpoint.manifest.notes == ()
 
 
 def test_random_views_stay_inside_or_are_refused(tmp_path: Path) -> None:
@@ -191,7 +203,7 @@ def test_tampered_storages_are_found_by_their_checksums(tmp_path: Path) -> None:
     path = tmp_path / "tampered.pt"
     path.write_bytes(torch_file(GOOD).replace(FLOATS, FLOATS[:-1] + b"\x41"))
     with open_checkpoint(path) as checkpoint:
-        assert ["w"] == list(checkpoint.manifest)
+        assert list(checkpoint.manifest) == ["w"]
     source = Source(path)
     (problem,) = check_crcs(source)
     source.close()
@@ -207,7 +219,7 @@ def test_a_file_without_checksums_says_so(tmp_path: Path) -> None:
         (note,) = checkpoint.manifest.notes
     assert "without checksums" in note
     source = Source(path)
-    assert () == check_crcs(source)
+    assert check_crcs(source) == ()
     source.close()
 
 
@@ -216,13 +228,15 @@ def test_deflated_members_are_inflated(tmp_path: Path) -> None:
     path = tmp_path / "packed.pt"
     data = struct.pack("<4096f", *range(4096))
     pickled = pickle_of({"w": tensor((64, 64), (1, 64), stored=storage(numel=4096))})
-    path.write_bytes(zip_of([Part("archive/data.pkl", pickled, deflated=True), Part("archive/data/0", data, deflated=True)]))
+    path.write_bytes(
+        zip_of([Part("archive/data.pkl", pickled, deflated=True), Part("archive/data/0", data, deflated=True)])
+    )
     with open_checkpoint(path) as checkpoint:
-        assert {"w": "deflate"} == dict(checkpoint.manifest.encodings)
+        assert dict(checkpoint.manifest.encodings) == {"w": "deflate"}
         column = checkpoint.fetch("w", 0, (64,), (1,)).tobytes()
         assert struct.pack("<64f", *range(0, 4096, 64)) == column
     source = Source(path)
-    assert () == check_crcs(source)
+    assert check_crcs(source) == ()
     source.close()
 
 
@@ -230,7 +244,9 @@ def test_big_endian_files_are_swapped(tmp_path: Path) -> None:
     """Row 28: `byteorder` big is honoured for every element, in views too."""
     path = tmp_path / "big.pt"
     big = struct.pack(">6f", *range(6))
-    path.write_bytes(torch_file(pickle_of({"w": tensor((3, 2), (1, 3))}), {"0": big}, Part("archive/byteorder", b"big")))
+    path.write_bytes(
+        torch_file(pickle_of({"w": tensor((3, 2), (1, 3))}), {"0": big}, Part("archive/byteorder", b"big"))
+    )
     with open_checkpoint(path) as checkpoint:
         assert struct.pack("<6f", 0, 3, 1, 4, 2, 5) == checkpoint.fetch("w", 0, (3, 2), (2, 1)).tobytes()
         assert checkpoint.run("w") is None
@@ -242,18 +258,33 @@ def test_repeating_views_of_honest_size_are_read(tmp_path: Path) -> None:
     path = tmp_path / "expanded.pt"
     path.write_bytes(view((4, 6), (0, 1)))
     with open_checkpoint(path) as checkpoint:
-        assert FLOATS * 4 == checkpoint.fetch("layer.w", 0, (24,), (1,)).tobytes()
+        assert checkpoint.fetch("layer.w", 0, (24,), (1,)).tobytes() == FLOATS * 4
 
 
 def test_script_archives_give_their_weights_and_nothing_else(tmp_path: Path) -> None:
     """Row 2: the classes of a TorchScript archive are records; their names are those of its state dict; code is not read."""
     script = b"\x80\x02" + name("__torch__.net", "Net") + b")\x81}" + text("conv")
-    script += name("__torch__.torch.nn", "Conv") + b")\x81}" + text("weight") + tensor() + b"s" + text("training") + b"\x89sbsb."
+    script += (
+        name("__torch__.torch.nn", "Conv")
+        + b")\x81}"
+        + text("weight")
+        + tensor()
+        + b"s"
+        + text("training")
+        + b"\x89sbsb."
+    )
     path = tmp_path / "script.pt"
-    path.write_bytes(torch_file(script, None, Part("archive/code/net.py", b"import os; os.system('x')"), Part("archive/constants.pkl", b"cos\n")))
+    path.write_bytes(
+        torch_file(
+            script,
+            None,
+            Part("archive/code/net.py", b"import os; os.system('x')"),
+            Part("archive/constants.pkl", b"cos\n"),
+        )
+    )
     with open_checkpoint(path) as checkpoint:
-        assert ["conv.weight"] == list(checkpoint.manifest)
-        assert {"conv.training": "False"} == dict(checkpoint.manifest.leaves)
+        assert list(checkpoint.manifest) == ["conv.weight"]
+        assert dict(checkpoint.manifest.leaves) == {"conv.training": "False"}
         assert any("TorchScript" in note for note in checkpoint.manifest.notes)
     path.write_bytes(torch_file(script))
     with pytest.raises(UnsafeError, match=r"would build a __torch__\.net\.Net"):
@@ -270,14 +301,20 @@ def test_legacy_storages_that_lie_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "legacy.pt"
     path.write_bytes(body + keys + struct.pack("<q", 6) + FLOATS)
     with open_checkpoint(path) as checkpoint:
-        assert ("torch_legacy", FLOATS) == (checkpoint.format, checkpoint.fetch("w", 0, (6,), (1,)).tobytes())
+        assert (checkpoint.format, checkpoint.fetch("w", 0, (6,), (1,)).tobytes()) == ("torch_legacy", FLOATS)
     lies = {
         "its pickle says 6": keys + struct.pack("<q", 7) + FLOATS,
         "has -6 elements": keys + struct.pack("<q", -6) + FLOATS,
         "truncated": keys + struct.pack("<q", 6) + FLOATS[:-1],
         "does not hold it": b"\x80\x02]." + struct.pack("<q", 6) + FLOATS,
         "names one twice": b"\x80\x02](" + text("0") * 2 + b"e." + struct.pack("<q", 6) + FLOATS,
-        "nothing says of what type": b"\x80\x02](" + text("0") + text("1") + b"e." + struct.pack("<q", 6) + FLOATS + bytes(8),
+        "nothing says of what type": b"\x80\x02]("
+        + text("0")
+        + text("1")
+        + b"e."
+        + struct.pack("<q", 6)
+        + FLOATS
+        + bytes(8),
         "not a list of names": b"\x80\x02](K\1e." + struct.pack("<q", 6) + FLOATS,
     }
     for message, tail in lies.items():
@@ -297,12 +334,12 @@ def test_legacy_views_of_a_storage_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "view.pt"
     for offset, fits in ((2, True), (4, False)):
         part = storage()[:-2] + b"(" + text("1") + b"K" + bytes([offset]) + b"K\3ttQ"
-        path.write_bytes(head + pickle_of({"w": tensor((3,), (1,), stored=part)}) + keys + struct.pack("<q", 6) + FLOATS)
+        path.write_bytes(
+            head + pickle_of({"w": tensor((3,), (1,), stored=part)}) + keys + struct.pack("<q", 6) + FLOATS
+        )
         if fits:
             with open_checkpoint(path) as checkpoint:
                 assert FLOATS[8:20] == checkpoint.fetch("w", 0, (3,), (1,)).tobytes()
         else:
             with pytest.raises(FormatError, match="`w`: its view of storage"):
                 open_checkpoint(path)
-
-

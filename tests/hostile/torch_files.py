@@ -45,7 +45,17 @@ def tensor(
 ) -> bytes:
     """`_rebuild_tensor_v2(storage, offset, shape, strides, False, OrderedDict()[, metadata])`."""
     head = name("torch._utils", "_rebuild_tensor_v2") + b"("
-    return head + (stored or storage()) + number(offset) + numbers(shape) + numbers(strides) + b"\x89" + HOOKS + metadata + b"tR"
+    return (
+        head
+        + (stored or storage())
+        + number(offset)
+        + numbers(shape)
+        + numbers(strides)
+        + b"\x89"
+        + HOOKS
+        + metadata
+        + b"tR"
+    )
 
 
 def pickle_of(entries: Mapping[str, bytes]) -> bytes:
@@ -88,7 +98,9 @@ def zip_of(parts: Sequence[Part], *, prefix: bytes = b"", suffix: bytes = b"", c
         at = len(out)
         local_flags = part.flags if part.local_flags is None else part.local_flags
         method = 8 if part.deflated else 0
-        out += struct.pack("<4s5H3I2H", b"PK\3\4", 20, local_flags, method, 0, 33, crc, stored, nbytes, len(local), len(part.extra))
+        out += struct.pack(
+            "<4s5H3I2H", b"PK\3\4", 20, local_flags, method, 0, 33, crc, stored, nbytes, len(local), len(part.extra)
+        )
         out += local + part.extra + raw
         central = part.name.encode()
         directory += struct.pack(

@@ -43,6 +43,7 @@ class Location:
     encoded_nbytes: int = 0
     decoded_offset: int = 0
     decoded_nbytes: int = 0
+    pieces: tuple[Location, ...] = ()
     decoded_crc: int = 0
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -77,7 +78,8 @@ class FileCheckpoint(Checkpoint):
         from isomorph.formats.gather import read_box, read_strided
 
         spec, where = self.contents.tensors[name], self.contents.locations[name]
-        bits, base, fill = spec.dtype.bits, where.byte_offset, self._sources[where.file].fill
+        bits, base = spec.dtype.bits, where.byte_offset
+        fill: Callable[[int, memoryview], None] = self._sources[where.file].fill
         if where.pieces:
             base, fill = 0, self._joined(where)
         elif where.encoding is not None and where.encoding != "big":

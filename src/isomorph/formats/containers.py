@@ -62,7 +62,13 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
                     "Nothing was executed and nothing written.",
                 )
             kind = type(value)
-            if named_tuples and kind is tuple and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is Array:
+            if (
+                named_tuples
+                and kind is tuple
+                and len(value) == 2
+                and isinstance(value[0], str)
+                and type(value[1]) is Array
+            ):
                 value, kind = value[1], Array
             if kind is Tensor or kind is Array:
                 if name in tensors or name in leaves:
@@ -72,12 +78,19 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
                     if holder is not None:
                         holders[holder] = None
                 continue
-            inner = None
+            inner: Any = None
             if isinstance(value, dict | list | tuple):
-                if len(value) and not (kind in (list, tuple) and all(type(item) in _ATOMS or isinstance(item, str) for item in value)):
+                if len(value) and not (
+                    kind in (list, tuple) and all(type(item) in _ATOMS or isinstance(item, str) for item in value)
+                ):
                     inner = value
                 visits += len(value) >> 6
-            elif kind is Object and value.kind in ("namespace", "script") and isinstance(value.state, dict) and value.state:
+            elif (
+                kind is Object
+                and value.kind in ("namespace", "script")
+                and isinstance(value.state, dict)
+                and value.state
+            ):
                 inner = value
             if inner is None:
                 if name in tensors or name in leaves:
@@ -86,7 +99,7 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
                 continue
             if len(frames) >= MAX_DEPTH:
                 raise FormatError(path, f"containers nested deeper than {MAX_DEPTH} (at `{printable(name, 80)}`)")
-            script = kind is Object and inner.kind == "script"
+            script = isinstance(inner, Object) and inner.kind == "script"
             frames.append((_children(inner), name + ("." if script else "/"), None if script else name))
             break
         else:

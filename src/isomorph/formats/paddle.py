@@ -5,14 +5,15 @@
     {"w": eval("data", {"data": ndarray})}                                     static graphs; matched, never evaluated
 
 In protocols 3 and 4 an array's bytes lie in the file as they are; in protocol 2 they are a text (`utf8-latin1`). Protocols 2 and 3
-cut arrays of more than 1 GiB into `name@@.0`, `name@@.1`, …, which are read as one. Paddle stores bfloat16 as uint16 and does not say
-so; such arrays stay u16. What is written here says so, in the dtype's metadata, where numpy and Paddle do not look.
+cut arrays of more than 1 GiB into `name@@.0`, `name@@.1`, …, which are read as one. Paddle stores bfloat16 as uint16 and does not
+say so; such arrays stay u16. What is written here says so, in the dtype's metadata, where numpy and Paddle do not look.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from isomorph.errors import FormatError, printable
@@ -21,7 +22,7 @@ from isomorph.formats.containers import flatten
 from isomorph.formats.pickle import MAX_TEXT, Interpreter
 from isomorph.formats.pickle_objects import Array, Payload
 from isomorph.formats.pickle_write import Memo, integers, text
-from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd
+from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd, sizes
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec
 
@@ -63,15 +64,52 @@ def read(source: Source) -> Contents:
             unsaid.append(name)
     notes = []
     if pieces is not None:
-        raise FormatError(path, "arrays cut into pieces (UnpackBigParamInfor@@)")
+        _join_pieces(path, pieces, tensors, locations)
     if unsaid:
         shown = ", ".join(f"`{printable(name, 80)}`" for name in unsaid[:3]) + (", …" if len(unsaid) > 3 else "")
-        notes.append(f"{len(unsaid):,} tensors are u16 ({shown}): Paddle stores bfloat16 as uint16 and does not say which it was")
+        notes.append(
+            f"{len(unsaid):,} tensors are u16 ({shown}): Paddle stores bfloat16 as uint16 and does not say which it was"
+        )
     if interpreter.end != source.size:
         notes.append(f"{source.size - interpreter.end:,} bytes follow the end of its pickle; they are not read")
     return Contents(
         (path,), tensors, locations, leaves=leaves, notes=tuple(notes), format="paddle", containers=flat.containers
     )
+
+
+def _join_pieces(path: object, said: Any, tensors: dict[str, TensorSpec], locations: dict[str, Location]) -> None:
+    """Replace `name@@.0`, `name@@.1`, … by the one array they were cut from: `said` is {name: {OriginShape, slices}}."""
+
+    def wrong(name: str, problem: str) -> FormatError:
+        return FormatError(path, f"array `{printable(name)}`: {problem}")
+
+    if not isinstance(said, dict) or not all(isinstance(name, str) for name in said):
+        raise FormatError(path, f"its {PIECES}, which says how arrays were cut, is not a dict of names")
+    for name, info in said.items():
+        shape = sizes(info.get("OriginShape")) if isinstance(info, dict) else None
+        slices = info.get("slices") if isinstance(info, dict) else None
+        if shape is None or not isinstance(slices, list | tuple) or not slices:
+            raise wrong(name, f"{PIECES} does not say its shape and its pieces")
+        parts: list[Location] = []
+        kinds = set()
+        for piece in slices:
+            if not isinstance(piece, str) or piece not in tensors or len(tensors[piece].shape) != 1:
+                raise wrong(name, f"its piece {printable(str(piece)[:200])} is missing, or no flat array")
+            where, part = locations.pop(piece), tensors.pop(piece)
+            if where.encoding is not None and where.encoding.endswith("big"):
+                raise wrong(name, "it was cut on a big-endian machine, which is not read")
+            kinds.add(part.dtype)
+            parts.append(replace(where, decoded_nbytes=part.nbytes))
+        if len(kinds) != 1:
+            raise wrong(name, "its pieces have more than one dtype")
+        spec = TensorSpec(kinds.pop(), shape)
+        if sum(part.decoded_nbytes for part in parts) != spec.nbytes:
+            held = sum(part.decoded_nbytes for part in parts) // spec.dtype.nbytes
+            raise wrong(name, f"{spec} has {spec.numel:,} elements, its pieces have {held:,} elements")
+        if name in tensors:
+            raise wrong(name, "it is there twice: whole and in pieces")
+        tensors[name] = spec
+        locations[name] = Location(0, parts[0].byte_offset, encoding="pieces", pieces=tuple(parts))
 
 
 def _place(payload: Payload) -> Region:
@@ -127,11 +165,17 @@ class Writer:
 
 
 def _array_head(spec: TensorSpec, memo: Memo) -> bytes:
-    """The opcodes of an array up to its bytes: `_reconstruct(ndarray, (0,), b"b")`, then its state `(1, shape, dtype, False, bytes`."""
+    """The opcodes of an array up to its bytes: `_reconstruct(ndarray, (0,), b"b")`, then its state `(1, shape, dtype, False, …`."""
 
     once = memo.once
     # numpy 1 has this module; numpy 2 keeps it for pickles.
-    head = once(b"cnumpy.core.multiarray\n_reconstruct\n") + once(b"cnumpy\nndarray\n") + b"K\0\x85" + once(b"C\x01b") + b"\x87R"
+    head = (
+        once(b"cnumpy.core.multiarray\n_reconstruct\n")
+        + once(b"cnumpy\nndarray\n")
+        + b"K\0\x85"
+        + once(b"C\x01b")
+        + b"\x87R"
+    )
     head += b"(K\x01" + integers(spec.shape) + once(_dtype(spec)) + b"\x89"
     if spec.nbytes < 1 << 8:
         return head + b"C" + bytes([spec.nbytes])
@@ -150,4 +194,3 @@ def _dtype(spec: TensorSpec) -> bytes:
         return made + b"(K\x03" + text(order.decode()) + b"NNN" + flags + b"tb"
     said = b"}" + text("paddle") + text(IS_BFLOAT16) + b"s"
     return made + b"(K\x04" + text("<") + b"NNN" + flags + said + b"tb"
-

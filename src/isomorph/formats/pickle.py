@@ -183,7 +183,7 @@ class Interpreter:
                     frame_end = -1
                 if position >= total:
                     self.broken("it ends in the middle (truncated)", position)
-                if base + size < total and size - i < 512 or i >= size:
+                if (base + size < total and size - i < 512) or i >= size:
                     data = source.read(position, min(window, total - position))
                     base, i, size = position, 0, len(data)
                 if position - self.start - skipped > MAX_PICKLE_BYTES:
@@ -605,5 +605,5 @@ def _line(op: int, line: bytes) -> Any:
         return line.decode("raw-unicode-escape")
     if len(line) < 2 or line[:1] != line[-1:] or line[:1] not in (b"'", b'"'):
         raise ValueError
-    decoded: bytes = codecs.escape_decode(line[1:-1])[0]  # type: ignore[attr-defined]  # STRING; typeshed leaves it out
+    decoded: bytes = codecs.escape_decode(line[1:-1])[0]  # STRING
     return decoded.decode("latin-1")

@@ -112,7 +112,7 @@ class Tensor:
 
 
 class NumpyDType:
-    """`numpy.dtype(code)`, and what numpy calls its metadata; `order` is `<`, `>` or `|` once BUILD has set it; `odd` when it is structured or holds objects."""
+    """`numpy.dtype(code)` and its metadata; `order` is `<`, `>` or `|`; `odd` when it is structured. BUILD sets the last three."""
 
     __slots__ = ("code", "metadata", "odd", "order")
 

@@ -1,7 +1,7 @@
 """Legacy torch files (`torch.save` before 1.6): five pickles back to back, then the storages one after another.
 
-    magic 0x1950a86a20f9469cfc6c · protocol 1001 · sys_info · the object · the list of storage keys
-    for each key in that order: number of elements (i64, little-endian), then the elements (little-endian on every machine)
+magic 0x1950a86a20f9469cfc6c · protocol 1001 · sys_info · the object · the list of storage keys
+for each key in that order: number of elements (i64, little-endian), then the elements (little-endian on every machine)
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def read(source: Source) -> Contents:
     if header[0] != MAGIC or type(header[0]) is not int:
         raise FormatError(path, "not a legacy torch file: its magic number is another")
     if header[1] != PROTOCOL:
-        raise FormatError(path, f"a legacy torch file of protocol {printable(str(header[1])[:40])}; only {PROTOCOL} is known")
+        raise FormatError(
+            path, f"a legacy torch file of protocol {printable(str(header[1])[:40])}; only {PROTOCOL} is known"
+        )
     objects = follow("object")
     root = objects.run()
     end = objects.end
@@ -51,7 +53,7 @@ def read(source: Source) -> Contents:
     locations: dict[str, Location] = {}
     leaves = dict(flat.leaves)
     for name, value in flat.tensors.items():
-        if type(value) is Array:
+        if isinstance(value, Array):
             found = array_location(path, name, value, _place)
             if isinstance(found, str):
                 leaves[name] = found
@@ -62,9 +64,17 @@ def read(source: Source) -> Contents:
             tensors[name], locations[name] = tensor_location(path, name, value, region)
     notes = ["legacy torch file (before 1.6)"]
     if isinstance(header[2], dict) and header[2].get("little_endian") is False:
-        notes.append("written on a big-endian machine; its elements are little-endian, as torch always writes them here")
+        notes.append(
+            "written on a big-endian machine; its elements are little-endian, as torch always writes them here"
+        )
     return Contents(
-        (path,), tensors, locations, leaves=leaves, notes=tuple(notes), format="torch_legacy", containers=flat.containers
+        (path,),
+        tensors,
+        locations,
+        leaves=leaves,
+        notes=tuple(notes),
+        format="torch_legacy",
+        containers=flat.containers,
     )
 
 
@@ -88,7 +98,9 @@ def _regions(source: Source, keys: Any, records: dict[str, Storage], start: int)
             raise FormatError(path, f"storage {printable(key, 60)!r} is held, but nothing says of what type it is")
         storage = records[key]
         if not storage.dtype:
-            raise FormatError(path, f"storage {printable(key, 60)!r} is a torch.{storage.kind}, which holds quantised numbers")
+            raise FormatError(
+                path, f"storage {printable(key, 60)!r} is a torch.{storage.kind}, which holds quantised numbers"
+            )
         if start + 8 > source.size:
             raise FormatError(path, f"truncated: storage {printable(key, 60)!r} should begin at byte {start:,}")
         numel = int.from_bytes(source.read(start, 8), "little", signed=True)
@@ -116,5 +128,7 @@ def _viewed(path: object, name: str, storage: Storage, region: Region) -> Region
     _, offset, numel = storage.view
     itemsize = dtype(storage.dtype).nbytes
     if (offset + numel) * itemsize > region.nbytes:
-        raise FormatError(path, f"tensor `{printable(name)}`: its view of storage {storage.key!r} goes beyond the end of it")
+        raise FormatError(
+            path, f"tensor `{printable(name)}`: its view of storage {storage.key!r} goes beyond the end of it"
+        )
     return region.part(offset * itemsize, numel * itemsize)

@@ -1,6 +1,6 @@
 """torch's zip files (`torch.save` since 1.6): read from `data.pkl` and the zip directory alone, and written byte by byte.
 
-    archive/data.pkl   a pickle (protocol 2) of the object; each storage in it is a persistent id ('storage', type, key, 'cpu', numel)
+    archive/data.pkl   a pickle (protocol 2) of the object; each storage in it is an id ('storage', type, key, 'cpu', numel)
     archive/byteorder  "little" or "big"; missing in older files, which are little-endian
     archive/data/0 …   the elements of each storage, stored (rarely deflated)
     archive/version    "3"
@@ -41,7 +41,9 @@ def read(source: Source) -> Contents:
     big = _is_big_endian(source, members.get(f"{top}/byteorder"))
     member = members[f"{top}/data.pkl"]
     if member.is_deflated and member.nbytes > max(1 << 20, MOST_RATIO * member.stored_nbytes):
-        raise FormatError(path, f"its data.pkl claims to inflate from {member.stored_nbytes:,} to {member.nbytes:,} bytes")
+        raise FormatError(
+            path, f"its data.pkl claims to inflate from {member.stored_nbytes:,} to {member.nbytes:,} bytes"
+        )
     pickled = read_member(source, member, MAX_PICKLE_BYTES)
     label = printable(member.name, 80)
     interpreter = Interpreter(Memory(pickled), path, label, storages=True, script=script)
@@ -63,7 +65,7 @@ def read(source: Source) -> Contents:
     locations: dict[str, Location] = {}
     leaves = dict(flat.leaves)
     for name, value in flat.tensors.items():
-        if type(value) is Array:
+        if isinstance(value, Array):
             found = array_location(path, name, value, place)
             if isinstance(found, str):
                 leaves[name] = found
@@ -194,13 +196,18 @@ class Writer:
             raise FormatError("target", f"cannot hold names longer than {MAX_TEXT:,} bytes: {printable(long[0], 60)}")
         unknown = [name for name, spec in specs.items() if spec.dtype.name not in {**DTYPES, **OPAQUE_DTYPES}]
         if unknown:
-            raise FormatError("target", f"cannot hold {', '.join(f'{printable(name)} {specs[name]}' for name in unknown)}")
+            raise FormatError(
+                "target", f"cannot hold {', '.join(f'{printable(name)} {specs[name]}' for name in unknown)}"
+            )
 
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
         """The file. `metadata` has no place in it. `.format_version` is left out on purpose: with it torch may compute
         offsets of its own."""
         top = "archive"
-        entries = [Entry(f"{top}/data.pkl", state_dict_pickle(specs), align=ALIGN), Entry(f"{top}/byteorder", b"little", align=ALIGN)]
+        entries = [
+            Entry(f"{top}/data.pkl", state_dict_pickle(specs), align=ALIGN),
+            Entry(f"{top}/byteorder", b"little", align=ALIGN),
+        ]
         for index, (tensor, spec) in enumerate(specs.items()):
             entries.append(Entry(f"{top}/data/{index}", b"", tensor, spec.nbytes, ALIGN))
         entries.append(Entry(f"{top}/version", b"3\n", align=ALIGN))
@@ -234,4 +241,3 @@ def state_dict_pickle(specs: Mapping[str, TensorSpec]) -> bytes:
         parts.append(b"tR")
     parts.append(b"u." if specs else b".")
     return b"".join(parts)
-
