@@ -261,7 +261,7 @@ def test_bytes_in_the_wrong_order_are_named() -> None:
 
 def test_a_missing_tensor_is_named() -> None:
     report = verified(lambda target: target.pop("scale"))
-    assert ["scale"] == report.missing
+    assert report.missing == ["scale"]
     assert report.elements == report.expected_elements - 1
     assert "DIFFERENT 1 of 14: scale: missing from the target" in str(report)
 
@@ -271,13 +271,13 @@ def test_a_misspelt_tensor_is_missing_and_one_too_many_and_the_two_are_put_toget
         target["emb.weigth"] = target.pop("emb.weight")
 
     report = verified(misspell)
-    assert (["emb.weight"], ["emb.weigth"]) == (report.missing, report.unexpected)
+    assert (report.missing, report.unexpected) == (["emb.weight"], ["emb.weigth"])
     assert "the target has `emb.weigth`, which nothing makes" in str(report)
 
 
 def test_one_tensor_too_many_is_named() -> None:
     report = verified(lambda target: target.update(extra=np.zeros(3, np.float32)))
-    assert ["extra"] == report.unexpected
+    assert report.unexpected == ["extra"]
     assert not report.equal
     assert "extra: in the target, and nothing makes it" in str(report)
 
@@ -285,15 +285,15 @@ def test_one_tensor_too_many_is_named() -> None:
 def test_a_wrong_dtype_is_named() -> None:
     report = verified(lambda target: target.update({QKV: target[QKV].astype(np.float64)}))
     (difference,) = report.differences
-    assert (QKV, "its dtype is f64, expected f32") == (difference.tensor, difference.problem)
+    assert (difference.tensor, difference.problem) == (QKV, "its dtype is f64, expected f32")
     assert report.elements < report.expected_elements
 
 
 def test_a_wrong_shape_is_named() -> None:
     report = verified(lambda target: target.update({"emb.weight": target["emb.weight"].T.copy()}))
     (difference,) = report.differences
-    assert "its shape is [8, 13], expected [13, 8]" == difference.problem
-    assert "its axes stand in another order" == difference.cause
+    assert difference.problem == "its shape is [8, 13], expected [13, 8]"
+    assert difference.cause == "its axes stand in another order"
 
 
 def test_nothing_to_compare_is_no_pass() -> None:
@@ -313,7 +313,7 @@ def test_a_tie_whose_copies_differ_is_a_problem_though_the_target_is_equal() -> 
     (problem,) = report.problems
     assert not report.equal
     assert problem.kind == "tie"
-    assert "1 elements differ; a[4] is 4.0, not 9.0 = b[4]" in problem.message
+    assert "one element differs; a[4] is 4.0, not 9.0 = b[4]" in problem.message
 
 
 def test_a_cast_asked_for_from_outside_comes_last() -> None:
@@ -333,4 +333,4 @@ def test_a_cast_asked_for_from_outside_comes_last() -> None:
     target.view(np.uint16)[4, 5] ^= 1
     (difference,) = verify([program], given, ArrayCheckpoint({"w": target}), cast=cast).differences
     assert difference.first is not None
-    assert ((4, 5), "w[5, 4] | float ~> bf16") == (difference.first.index, difference.first.source)
+    assert (difference.first.index, difference.first.source) == ((4, 5), "w[5, 4] | float ~> bf16")

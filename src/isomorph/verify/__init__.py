@@ -1,6 +1,6 @@
-"""The second opinion: every element of a target compared, bit for bit, with what the flat rules say it is. Plan and engine are strangers here.
+"""The second opinion: every element of a target compared, bit for bit, with what the flat rules say it is. No plan, no engine.
 
-Programs + source manifest ──stage──▶ what each tensor is made of ──regions──▶ source boxes ──compare──▶ Report ──explain──▶ causes
+Programs ──stage──▶ what each tensor is made of ──regions──▶ source boxes ──compare──▶ Report ──explain──▶ causes
 """
 
 from isomorph.verify.compare import verify

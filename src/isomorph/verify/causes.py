@@ -1,4 +1,4 @@
-"""What may have gone wrong with one tensor, tried in turn on the bits found and the bits expected. Pure; each says its cause or None.
+"""What may have gone wrong with one tensor, tried in turn on the bits found and expected. Pure; each says its cause or None.
 
 Both arrays hold `kind.bits` and have the tensor's shape. A cause is only said when it explains every element.
 """
@@ -171,7 +171,7 @@ def _order_of(order: Bits, lines: str) -> str:
         grid = np.arange(count).reshape(outer, middle, inner).transpose(0, 2, 1).reshape(-1)
         if np.array_equal(grid, order):
             if outer == 1:
-                return f"{lines} are interleaved: read as ({middle} {inner}), that is {middle} × {inner}, where ({inner} {middle}) is meant"
+                return f"{lines} are interleaved: read as ({middle} {inner}) where ({inner} {middle}) is meant"
             return (
                 f"{lines} are interleaved within each of {outer} groups (heads): "
                 f"({middle} {inner}) and ({inner} {middle}) are exchanged, as between the two rotary orders"

@@ -121,8 +121,8 @@ def verify(
 ) -> Report:
     """Compare `target`, element by element and bit for bit, with what the programs make of `source`.
 
-    A morph that does not apply is a failed Report (its `problems`), never a pass. Raises FormatError and SourceChanged for files that
-    cannot be read.
+    A morph that does not apply is a failed Report (its `problems`), never a pass. Raises FormatError and SourceChanged for
+    files that cannot be read.
     """
     started = time.perf_counter()
     report = Report()
@@ -302,7 +302,9 @@ def _note(tally: Tally, tile: Region, count: int, first: int) -> None:
     """
     tally.differing += count
     at = place_of(first, tile.shape)
-    flat = _offset(tile.left) + sum(place * stride for place, stride in zip(at, _strides(tile.left), strict=True))
+    flat = _offset(tile.left) + sum(
+        place * stride for place, stride in zip(at, _strides(tile.left, tile.shape), strict=True)
+    )
     if tally.first is None or flat < tally.first:
         tally.first, tally.region, tally.at = flat, tile, at
 
@@ -323,11 +325,9 @@ def _offset(node: Node) -> int:
     return leaf.offset if leaf is not None else 0
 
 
-def _strides(node: Node) -> tuple[int, ...]:
+def _strides(node: Node, shape: tuple[int, ...]) -> tuple[int, ...]:
     leaf = _first_leaf(node)
-    if leaf is not None:
-        return leaf.strides
-    return () if isinstance(node, Made) else node.strides  # type: ignore[union-attr] # a Constant
+    return leaf.strides if leaf is not None else (0,) * len(shape)
 
 
 def _element(run: Run, tally: Tally) -> Element:
@@ -363,5 +363,6 @@ def _failed_check(run: Run, tally: Tally) -> Gap:
     leaf = _first_leaf(tally.region.left)
     if leaf is not None and leaf.level == 0 and tally.first is not None:
         place = f"{leaf.name}[{', '.join(map(str, place_of(tally.first, run.source.manifest[leaf.name].shape)))}]"
-    problem = f"{check.what}: {tally.differing:,} elements differ; {place} is {element.found}, not {element.expected} = {element.source}"
+    count = "one element differs" if tally.differing == 1 else f"{tally.differing:,} elements differ"
+    problem = f"{check.what}: {count}; {place} is {element.found}, not {element.expected} = {element.source}"
     return gap(check.kind, check.rule, problem, [tally.name])

@@ -1,7 +1,7 @@
 """Boxes of a checkpoint's elements into memory: few reads, bounded, into buffers that are used again.
 
-A box with gaps is read either whole (its hull, gaps included) or run by run, whichever is less work; a row of runs is laid down with
-a little padding, so that walking it the other way does not fall on one set of cache lines.
+A box with gaps is read either whole (its hull, gaps included) or run by run, whichever is less work; a row of runs is laid
+down with a little padding, so that walking it the other way does not fall on one set of cache lines.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def gather(checkpoint: Checkpoint, leaf: Leaf, kind: DType, shape: tuple[int, ..
     for axis in axes[single:]:
         steps[axis] = leaf.strides[axis] * width
     space = buffer.take(step)
-    view = memoryview(space)
+    view = space.data
     start = base + leaf.offset * width
     for place, offset in enumerate(_offsets(leaf, shape, axes[:single])):
         checkpoint.pread(file, start + offset * width, view[place * slot : place * slot + hull])

@@ -9,6 +9,7 @@ from math import prod
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FlatTerm, FullName, LabelHole, Rule, shown
+from isomorph.language.tree import Constant, Dim, Drop
 from isomorph.tensors import TensorSpec
 from isomorph.verify.reading import Pattern, Reading, TwoCuts, UnknownFactor, Value
 from isomorph.verify.sizes import SizeProblem, bound, gap
@@ -53,7 +54,7 @@ class Reader:
 
 @dataclass
 class Instance:
-    """One use of a rule. `keys[term][values of its stacked axes]` are the equal copies of one tensor; `sizes` grows as it is solved."""
+    """One use of a rule. `keys[term][values of its stacked axes]` are the equal copies of one tensor."""
 
     rule: Rule
     values: dict[str, Value]
@@ -152,14 +153,10 @@ def group(taken: Mapping[str, tuple[Reader, int, Reading]], readers: Iterable[Re
 
 def drops_all(rule: Rule) -> bool:
     """True when the writing side is only `drop`."""
-    from isomorph.language.tree import Drop
-
     return all(isinstance(term.head, Drop) for term in rule.right)
 
 
 def _supplies(rule: Rule) -> bool:
-    from isomorph.language.tree import Constant
-
     return any(isinstance(term.head, Constant) for term in rule.left)
 
 
@@ -247,9 +244,9 @@ def _shown(values: Mapping[str, Value]) -> str:
 
 def shapes_of(
     instance: Instance, specs: Mapping[str, TensorSpec | None]
-) -> list[tuple[tuple[object, ...], tuple[int, ...], str]]:
+) -> list[tuple[tuple[Dim, ...], tuple[int, ...], str]]:
     """(dims, shape, name) of every tensor of the instance whose shape is known."""
-    found: list[tuple[tuple[object, ...], tuple[int, ...], str]] = []
+    found: list[tuple[tuple[Dim, ...], tuple[int, ...], str]] = []
     for place, copies in instance.keys.items():
         for names in copies.values():
             for name in names:

@@ -1,4 +1,4 @@
-"""Operators as the verifier reads them: the dtype each makes, by the words of LANGUAGE.md 3 (16), (17); the bits, by their plain reference."""
+"""Operators as the verifier reads them: the dtype by the words of LANGUAGE.md 3 (16), (17); the bits by their plain reference."""
 
 from __future__ import annotations
 

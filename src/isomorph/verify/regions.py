@@ -1,8 +1,9 @@
-"""Region: a box of elements, and for each the element (or value) it must equal. Regions of one stage are followed into the one before.
+"""Region: a box of elements, and for each the element (or value) it must equal.
 
-A Leaf is a strided box of one tensor: its element (i0, i1, …) is the flat index `offset + Σ ik * strides[k]`. A Region has one shape and
-two sides over it. `trace` replaces every Leaf of a made tensor by what that tensor is made of, and cuts the region where the two do
-not share their grain: an axis is split in two (n → n/m × m) or the box is cut in two along an axis, until every Leaf lies in one piece.
+A Leaf is a strided box of one tensor: its element (i0, i1, …) is the flat index `offset + Σ ik * strides[k]`. A Region has one
+shape and two sides over it. `trace` replaces every Leaf of a made tensor by what that tensor is made of, stage by stage, and
+cuts the region where the two do not share their grain: an axis is split in two (n → n/m × m) or the box is cut in two along an
+axis, until every Leaf lies in one piece.
 """
 
 from __future__ import annotations

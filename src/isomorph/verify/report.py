@@ -51,8 +51,8 @@ class Difference:
 class Report:
     """`equal` is True only when something was compared, all of it was, and nothing differed.
 
-    `elements`, `tensors` and `nbytes` were compared, of `expected_elements`, `expected_tensors` and `expected_nbytes` that the morph
-    makes. `problems` say why the morph does not apply to this source, or which check (tie, constant, exact cast) failed.
+    `elements`, `tensors` and `nbytes` were compared, of `expected_elements`, `expected_tensors` and `expected_nbytes` that the
+    morph makes. `problems` say why the morph does not apply to this source, or which check (tie, constant, exact cast) failed.
     `dropped` are the source names that go nowhere, `unmade` target names that cannot be made (they need a dropped block).
     """
 
@@ -95,7 +95,8 @@ class Report:
 
     def __str__(self) -> str:
         if self.equal:
-            line = f"verified  {self.elements:,} of {self.expected_elements:,} elements, bit for bit, by the second path · {self.seconds:.1f} s"
+            how_much = f"{self.elements:,} of {self.expected_elements:,} elements"
+            line = f"verified  {how_much}, bit for bit, by the second path · {self.seconds:.1f} s"
             extra = [
                 f"{count:,} {what}" for count, what in ((self.rounding, "rounded"), (self.one_way, "one-way")) if count
             ]

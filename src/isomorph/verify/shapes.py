@@ -1,8 +1,8 @@
 """The dims of a term: sizes, blocks, and the index of one element, by plain integer arithmetic (LANGUAGE.md 3 (8)–(12)).
 
-A dim is read like a numeral: a product is mixed radix, its first factor the slowest; a sum is a range for each summand, one after the
-other. `choices` says which summand of each sum an element lies in; `Sizes` maps an axis to its size, the further axes of `...`
-being `...0`, `...1`, …; an integer n is the axis `#n`.
+A dim is read like a numeral: a product is mixed radix, its first factor the slowest; a sum is a range for each summand, one
+after the other. `choices` says which summand of each sum an element lies in; `Sizes` maps an axis to its size. The further axes
+of `...` are `...0`, `...1`, …; an integer n is the axis `#n`.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def axes_of(dims: Sequence[Dim]) -> tuple[str, ...]:
 
 
 def blocks_of(dims: Sequence[Dim]) -> Iterator[tuple[Choices, tuple[str, ...]]]:
-    """The blocks in reading order, leftmost dim outermost: (choices, axes); `...` is the axis `...`, an integer n above 1 is `#n`."""
+    """The blocks in reading order, leftmost dim outermost: (choices, axes). An integer n above 1 is the axis `#n`."""
     if not dims:
         yield (), ()
         return

@@ -20,7 +20,6 @@ from isomorph.tensors import DType, TensorSpec, dtype
 from isomorph.verify.instances import (
     Instance,
     complete,
-    drops_all,
     group,
     make_reader,
     shapes_of,
@@ -73,13 +72,13 @@ def pair(rule: Rule) -> Partners:
     for terms in (rule.left, rule.right):
         blocks: dict[frozenset[str], list[Block]] = {}
         for place, term in enumerate(terms):
-            for choices, axes in blocks_of(term.dims):
-                blocks.setdefault(frozenset((*stacked(term, rule), *axes)), []).append((place, choices))
+            for choices, in_dims in blocks_of(term.dims):
+                blocks.setdefault(frozenset((*stacked(term, rule), *in_dims)), []).append((place, choices))
         sides.append(blocks)
     left, right = sides
     partners = Partners()
     sums = any(op.name == "sum" for op in rule.operators)
-    for axes in left.keys() | right.keys():
+    for axes in dict.fromkeys((*left, *right)):
         sources, targets = left.get(axes, []), right.get(axes, [])
         if sums and len(targets) == 1 and sources:
             partners.of[targets[0]] = sources
@@ -89,11 +88,12 @@ def pair(rule: Rule) -> Partners:
             partners.problem = (
                 f"{len(sources)} blocks with the axes {sorted(axes)} on the left, {len(targets)} on the right"
             )
+    partners.of = dict(sorted(partners.of.items()))
     return partners
 
 
 class Stage:
-    """`level` is 1 for the first program of a chain; `source` are the specs it reads, `ghosts` names an earlier stage could not make."""
+    """`level` is 1 for the first program of a chain; `ghosts` are names that an earlier stage could not make."""
 
     def __init__(
         self,
@@ -353,7 +353,7 @@ class Stage:
         self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
     ) -> Node:
         rule = instance.rule
-        parts = tuple(self._end(instance, source, box, fixed) for source in sources)
+        parts: tuple[Node, ...] = tuple(self._end(instance, source, box, fixed) for source in sources)
         operators = self._operators(rule, last=last)
         if not operators:
             return parts[0]

@@ -1,7 +1,8 @@
 """The plainest reading there is: one element of one target tensor, taken apart digit by digit. It stands witness to the regions.
 
-`origins(stages, name, flat)` says which source elements an element of a target is made of. Regions are read off from a handful of
-elements of each block; this walks the other way, from the target's index through the ranges of every sum and the digits of every product.
+`origins(stages, name, flat)` says which source elements an element of a target is made of. Regions are read off from a handful
+of elements of each block; this walks the other way, from the target's index through the ranges of every sum and the digits of
+every product.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ Origin = tuple[str, int]
 
 
 def origins(stages: Sequence[Stage], name: str, flat: int) -> list[Origin]:
-    """The source elements behind element `flat` of a tensor that the last of `stages` makes, in the order in which they are added."""
+    """The source elements behind element `flat` of a tensor of the last of `stages`, in the order in which they are added."""
     if not stages:
         return [(name, flat)]
     stage = stages[-1]
