@@ -14,7 +14,7 @@ from fractions import Fraction
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import Shape, overlaps, row_major, simplify
 from isomorph.plan.instances import Made
-from isomorph.plan.moves import Box, Check, Fill, Mix, Move, Source
+from isomorph.plan.moves import Box, Check, Fill, Mix, Move, Source, names_of
 from isomorph.plan.plan import CLASSES, Target
 
 
@@ -32,32 +32,24 @@ def substitute(first: Made, second: Made) -> Made:
     for name, moves in second.moves.items():
         made: list[Move] = []
         for move in moves:
-            classes.setdefault(name, set()).update(first.targets[tensor].klass for tensor in _tensors(move.source))
+            classes.setdefault(name, set()).update(first.targets[tensor].klass for tensor in names_of(move.source))
             made.extend(through.move(move))
         made.sort(key=lambda move: move.target.offset)
         result.moves[name] = made
         target = second.targets[name]
         worst = max([target.klass, *classes.get(name, ())], key=lambda klass: CLASSES.index(klass))
         result.targets[name] = Target(name, target.spec, worst, target.rule, target.instance)
-    result.used = {tensor for moves in result.moves.values() for move in moves for tensor in _tensors(move.source)}
+    result.used = {tensor for moves in result.moves.values() for move in moves for tensor in names_of(move.source)}
     result.checks = list(first.checks)
     for check in second.checks:
         for kept in through.check(check):
             result.checks.append(kept)
             if kept.kind == "constant":
-                result.used.update(_tensors(kept.source))
+                result.used.update(names_of(kept.source))
     for check in first.checks:
         if check.kind == "constant":
-            result.used.update(_tensors(check.source))
+            result.used.update(names_of(check.source))
     return result
-
-
-def _tensors(source: Source) -> Iterator[str]:
-    if isinstance(source, Box):
-        yield source.tensor
-    elif isinstance(source, Mix):
-        for inner in source.sources:
-            yield from _tensors(inner)
 
 
 class _Through:

@@ -11,10 +11,11 @@ from isomorph.language.names import Unsized, Value
 from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
 from isomorph.plan.gaps import listed, rule_gap
+from isomorph.plan.kinds import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot, values_shown
 from isomorph.plan.moves import Box, Check, Mix, Move, Source
 from isomorph.plan.plan import Instance, Target
-from isomorph.plan.settle import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled, settle
+from isomorph.plan.settle import settle
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, located
 from isomorph.tensors import Manifest, TensorSpec
 

@@ -8,6 +8,7 @@ sources, `operators(sum of each source after its own operators, left to right)`.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -97,3 +98,12 @@ class Check:
     operators: tuple[Op, ...] = ()
     rule: int = -1
     names: tuple[str, ...] = ()
+
+
+def names_of(source: Source) -> Iterator[str]:
+    """The tensors a source reads."""
+    if isinstance(source, Box):
+        yield source.tensor
+    elif isinstance(source, Mix):
+        for inner in source.sources:
+            yield from names_of(inner)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
 
-from isomorph.language.rules import Rule
+from isomorph.language.rules import Program, Rule
 from isomorph.plan.moves import Check, Move
 from isomorph.tensors import Manifest, TensorSpec
+
+if TYPE_CHECKING:
+    from isomorph.language.tree import Op
 
 Class = Literal["exact", "rounding", "one-way"]
 CLASSES: tuple[Class, ...] = ("exact", "rounding", "one-way")
@@ -16,7 +21,7 @@ CLASSES: tuple[Class, ...] = ("exact", "rounding", "one-way")
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A tensor that is made. `rule` is an index into `Plan.rules` (of the last stage); `instance` one into `Plan.instances`."""
+    """A tensor that is made. `rule` is an index into `Plan.rules`; `instance` one into `Plan.instances`."""
 
     name: str
     spec: TensorSpec
@@ -41,8 +46,10 @@ class Plan:
     """What a conversion does, whole.
 
     `moves` are grouped by target in the order of `targets`, and sorted by target offset within each; every element of every target
-    is the target of exactly one move. `dropped` are the source names nothing of which reaches a target or a constant.
-    `unmade` lists targets of `<->` rules that cannot be made in this direction (they need a dropped block), with the reason.
+    is the target of exactly one move. `dropped` are the source names nothing of which reaches a target or a constant; `unmade`
+    lists the targets that cannot be made in this direction because they need a dropped block. `rules` are those of all stages,
+    one after the other; the last `last_stage` of them are the last stage's. `taken_by_general` maps a rule of the last stage to the
+    keys it took. `programs`, `config`, `sizes` and `cast` are what the plan was made from.
     """
 
     source: Manifest
@@ -56,9 +63,54 @@ class Plan:
     warnings: tuple[str, ...] = ()
     lossy: tuple[str, ...] = ()
     idle_later: tuple[str, ...] = ()
+    last_stage: int = 0
     taken_by_general: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    programs: tuple[Program, ...] = ()
+    config: Mapping[str, object] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    cast: Op | None = None
 
     @property
     def manifest(self) -> Manifest:
         """The specs of the targets, as a Manifest."""
         return Manifest({name: target.spec for name, target in self.targets.items()}, origin="plan")
+
+    @property
+    def inverse(self) -> Plan:
+        """The plan that reads the targets back. Raises MorphError when the way back needs more than the targets tell."""
+        from isomorph.plan.prove import make_plan
+
+        turned = [program.inverse for program in reversed(self.programs)]
+        return make_plan(turned, self.manifest, config=self.config, sizes=self.sizes)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 (hex) of all that is done: source specs, targets, moves, checks. Equal plans have equal digests."""
+        found = hashlib.sha256()
+        for name, spec in self.source.items():
+            found.update(f"S{name}\0{spec}\n".encode("utf-8", "surrogatepass"))
+        for name, target in self.targets.items():
+            found.update(f"T{name}\0{target.spec}\0{target.klass}\n".encode("utf-8", "surrogatepass"))
+        for move in self.moves:
+            found.update(f"{move}\n".encode("utf-8", "surrogatepass"))
+        for check in self.checks:
+            found.update(f"{check}\n".encode("utf-8", "surrogatepass"))
+        return found.hexdigest()
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole plan as plain data (serial.py)."""
+        from isomorph.plan.serial import to_json
+
+        return to_json(self)
+
+    @staticmethod
+    def from_json(data: Mapping[str, Any]) -> Plan:
+        """The plan again, proved again. Raises UsageError when the data is not the plan it says it is."""
+        from isomorph.plan.serial import from_json
+
+        return from_json(data)
+
+    def __str__(self) -> str:
+        from isomorph.plan.explain import explain
+
+        return explain(self)

@@ -6,18 +6,21 @@ each further program is applied to the manifest of the one before, and its moves
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from isomorph.errors import Gap, MorphError, near_misses
-from isomorph.language.names import TwoCuts, Unsized, Values
 from isomorph.language.rules import Program, shown
 from isomorph.language.tree import Op
 from isomorph.plan.chain import substitute
-from isomorph.plan.gaps import MOST_SHOWN, listed, rule_gap
+from isomorph.plan.gaps import MOST_SHOWN, rule_gap
 from isomorph.plan.instances import Made, Maker, made_manifest
+from isomorph.plan.leftovers import idle_gap, unmatched_gaps
 from isomorph.plan.like import unlike
-from isomorph.plan.match import Group, Matcher, Matching, match_names
+from isomorph.plan.match import Group, Matching, match_names
 from isomorph.plan.plan import Plan, Target
+from isomorph.plan.readback import read_back
 from isomorph.plan.stage import Stage, make_stage
 from isomorph.tensors import Manifest
 
@@ -40,6 +43,32 @@ def make_plan(
     """
     if not programs:
         raise ValueError("a plan needs at least one program")
+    with _without_collector():
+        return _make_plan(programs, source, config, sizes, cast, like)
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Planning makes very many objects and no cycles: looking for some would take a third of its time."""
+    import gc
+
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _make_plan(
+    programs: Sequence[Program],
+    source: Manifest,
+    config: Mapping[str, object] | None,
+    sizes: Mapping[str, int] | None,
+    cast: Op | None,
+    like: Manifest | None,
+) -> Plan:
     config, sizes = config or {}, sizes or {}
     manifest: Manifest = source
     before: Made | None = None
@@ -84,7 +113,8 @@ def make_plan(
     if gaps:
         raise MorphError(gaps)
     assert before is not None
-    return _plan(source, before, stages, warnings, idle_later, unmade, taken)
+    plan = _plan(source, before, stages, warnings, idle_later, unmade, taken)
+    return replace(plan, programs=tuple(programs), config=config, sizes=sizes, cast=cast)
 
 
 def _did_you_mean(likely: Sequence[str], axes: Sequence[str]) -> str:
@@ -121,7 +151,7 @@ def _prove_stage(
         if rule.rule.open
     )
     front.extend(matching.gaps)
-    front.extend(_unmatched(stage, matching, manifest))
+    front.extend(unmatched_gaps(stage, matching, manifest))
     for rule in stage.rules:
         if (
             rule.left
@@ -131,16 +161,16 @@ def _prove_stage(
             and rule.number not in matching.groups
         ):
             if number == 0:
-                front.append(_idle(stage, rule.number, manifest))
+                front.append(idle_gap(stage, rule.number, manifest))
             else:
                 idle_later.append(f"{rule.rule.origin.text}  (line {rule.rule.origin.line})")
     made.gaps[:0] = front
     if not any(rule.rule.open for rule in stage.rules):
-        made.gaps.extend(_read_back(stage, made))
+        made.gaps.extend(read_back(stage, made))
     return made, matching
 
 
-def _first_place(places: Mapping[str, int]):  # type: ignore[no-untyped-def] # a sort key
+def _first_place(places: Mapping[str, int]) -> Callable[[Group], int]:
     def key(group: Group) -> int:
         return min(places[name] for part in group.parts for name in part.values())
 
@@ -149,180 +179,6 @@ def _first_place(places: Mapping[str, int]):  # type: ignore[no-untyped-def] # a
 
 def _keys(groups: Sequence[Group]) -> list[str]:
     return [name for group in groups for part in group.parts for name in part.values()]
-
-
-# ── what is left over ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _unmatched(stage: Stage, matching: Matching, manifest: Manifest) -> list[Gap]:
-    if not matching.unmatched:
-        return []
-    names = matching.unmatched
-    details = [f"`{name}` {manifest[name].shown}{_nearest(stage, name)}" for name in names[:MOST_SHOWN]]
-    if len(names) > MOST_SHOWN:
-        details.append(f"… and {len(names) - MOST_SHOWN} more: {listed(names[MOST_SHOWN:], 60)}")
-    hint = "To leave out what is not wanted, add:  drop " + ", ".join(_quoted(name) for name in names[:3])
-    turned = _fits_the_other_way(stage, manifest) if not matching.groups else 0
-    if turned:
-        whole = "all" if turned == len(manifest) else f"{turned} of"
-        hint = (
-            f"No tensor fits a left side, {whole} {len(manifest)} fit a right side: this is already the target layout. "
-            "Did you mean --inverse?"
-        )
-    count = "1 tensor has" if len(names) == 1 else f"{len(names)} tensors have"
-    file = stage.program.file
-    return [
-        Gap(
-            "unmatched",
-            f"{count} no rule",
-            file=None if file == "<morph>" else file,
-            details=tuple(details),
-            hint=hint,
-            tensors=tuple(names),
-        )
-    ]
-
-
-def _quoted(name: str) -> str:
-    plain = name and not any(character in ' ,[]{}*"#' or not character.isprintable() for character in name)
-    if plain and not name.endswith(":") and name not in ("drop", "arange"):
-        return name
-    return '"' + "".join("\\" + c if c in '"\\{*' else c for c in name) + '"'
-
-
-def _nearest(stage: Stage, name: str) -> str:
-    texts = {term.pattern.text: rule for rule in stage.rules for term in rule.left}
-    generalised = ".".join("{l}" if piece.isdigit() else piece for piece in name.split("."))
-    for shape in (name, generalised):
-        likely = near_misses(shape, (text for text in texts if text not in ("**", "*")), 1)
-        if likely:
-            line = texts[likely[0]].rule.origin.line
-            return f" (did you mean `{likely[0]}`, line {line}?)"
-    return ""
-
-
-def _fits_the_other_way(stage: Stage, manifest: Manifest) -> int:
-    matcher = Matcher(stage.inverse)
-    count = 0
-    for name in manifest:
-        try:
-            count += matcher.take(name) is not None
-        except (TwoCuts, Unsized, MorphError):
-            continue
-    return count
-
-
-def _idle(stage: Stage, number: int, manifest: Manifest) -> Gap:
-    rule = stage.rules[number]
-    above = [other for other in stage.rules[:number] if other.left]
-    details: list[str] = []
-    for term in rule.left:
-        for name in manifest:
-            try:
-                fits = term.pattern.read(name) is not None
-            except (TwoCuts, Unsized):
-                continue
-            if fits:
-                taker = _taker(above, name)
-                if taker is not None:
-                    details.append(f"`{name}` fits, but line {taker.origin.line} took it:  {taker.origin.text}")
-                break
-        else:
-            likely = near_misses(term.pattern.text, manifest, 1) if len(manifest) <= 20000 else ()
-            if likely:
-                details.append(f"no tensor is called {term.pattern.text} (did you mean `{likely[0]}`?)")
-    return rule_gap(
-        rule.rule,
-        "idle",
-        f"no tensor fits this rule:  {rule.rule.origin.text}",
-        details=details,
-        hint="Mend its name, move it above the general rule that hides it, or let it be absent: `?` after the arrow or after drop",
-    )
-
-
-def _taker(above, name: str):  # type: ignore[no-untyped-def] # returns a Rule
-    for rule in above:
-        for term in rule.left:
-            try:
-                if term.pattern.read(name) is not None:
-                    return rule.rule
-            except (TwoCuts, Unsized):
-                continue
-    return None
-
-
-# ── read-back ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _read_back(stage: Stage, made: Made) -> list[Gap]:
-    """Statement 20: every name that is made goes back to its own rule, its own term and its own values."""
-    gaps: list[Gap] = []
-    matcher = Matcher(stage.inverse)
-    twice = set(made.written_twice)
-    for name, (rule, term, values) in made.made_by.items():
-        if name in twice:
-            continue
-        try:
-            taken = matcher.take(name)
-        except TwoCuts as error:
-            gaps.append(
-                rule_gap(
-                    rule.rule, "two-cuts", f"`{name}`, which this rule makes, can be read back in two ways by {error.pattern}",
-                    tensors=(name,),
-                )
-            )  # fmt: skip
-            continue
-        except Unsized as error:
-            axis = shown(error.axes[0])
-            gaps.append(
-                rule_gap(
-                    rule.rule,
-                    "size",
-                    f"`{name}` cannot be read back while the size of {axis} is not known",
-                    find=axis,
-                    hint=f"Give it: --set {axis}=N, or  where {axis}=…",
-                    tensors=(name,),
-                )
-            )
-            continue
-        if rule.rule.arrow == "->":
-            if taken is None or taken.rule.rule.arrow != "<->":
-                continue
-        elif taken is not None and taken.rule.number == rule.number:
-            back = taken.rule.left[taken.part]
-            if back.index == term and _same(taken.values, values):
-                continue
-        gaps.append(_readback_gap(rule.rule, name, taken))
-        if len(gaps) >= MOST_SHOWN:
-            break
-    return gaps
-
-
-def _same(values: Values, expected: Mapping[str, object]) -> bool:
-    return all(expected.get(axis) == value for axis, value in values.items())
-
-
-def _readback_gap(rule, name: str, taken) -> Gap:  # type: ignore[no-untyped-def] # a Rule, a Taken or None
-    if taken is None:
-        back, hint = "by no rule", "Write its name so that this rule reads it back"
-    elif taken.rule.rule.number == rule.number:
-        back, hint = "by the same rule with other values", "Write the holes so that one name has one reading"
-    else:
-        other = taken.rule.rule.origin
-        back = f"by line {other.line}:  {other.text}"
-        hint = (
-            "Make the two right sides disjoint, move the special rule above the general one, or make the rule one-way"
-        )
-    return rule_gap(
-        rule,
-        "readback",
-        f"`{name}`, made by  {rule.origin.text}  would be read back {back}",
-        hint=hint,
-        tensors=(name,),
-    )
-
-
-# ── the plan ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def _warnings(stage: Stage, made: Made) -> list[str]:
@@ -368,5 +224,6 @@ def _plan(
         warnings=tuple(warnings),
         lossy=tuple(stages[-1].program.rules[number].origin.text for number in sorted(made.lossy_rules)),
         idle_later=tuple(idle_later),
+        last_stage=len(stages[-1].program.rules),
         taken_by_general=taken,
     )

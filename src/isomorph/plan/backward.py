@@ -1,0 +1,44 @@
+"""What reading a morph the other way gives back, proved by planning it."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from isomorph.errors import MorphError
+from isomorph.plan.moves import names_of
+from isomorph.plan.plan import Plan
+
+
+def backward(plan: Plan) -> str:
+    """What reading the morph the other way gives back, proved by planning it."""
+    try:
+        back = plan.inverse
+    except MorphError as error:
+        first = error.gaps[0]
+        more = f" (and {len(error.gaps) - 1} more)" if len(error.gaps) > 1 else ""
+        return f"not without more: {first.message}{more}"
+    classes = Counter(target.klass for target in back.targets.values() if target.name in plan.source)
+    rounded = [name for name, target in plan.targets.items() if target.klass != "exact"]
+    lossy_sources = {
+        source for move in plan.moves if move.target.tensor in set(rounded) for source in names_of(move.source)
+    }
+    exact = sum(
+        1
+        for name, target in back.targets.items()
+        if name in plan.source and target.klass == "exact" and name not in lossy_sources
+    )
+    parts = []
+    if exact:
+        parts.append(f"{exact:,} tensors return exactly")
+    rest = sum(classes.values()) - exact
+    if rest:
+        parts.append(f"{rest:,} return rounded")
+    gone = [name for name in plan.source if name not in back.targets]
+    if gone:
+        dropped = set(plan.dropped)
+        part = sum(1 for name in gone if name not in dropped)
+        if len(gone) - part:
+            parts.append(f"the {len(gone) - part:,} dropped do not")
+        if part:
+            parts.append(f"{part:,} that lost a part do not")
+    return "; ".join(parts) or "nothing returns"

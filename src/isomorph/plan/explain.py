@@ -1,0 +1,273 @@
+"""A plan in words: what is fused and from what, what is only renamed, what is dropped, what is general, what comes back.
+
+The text is the proof, readable: every fused tensor as a bar of named parts, every square matrix with its orientation (no notation
+can see those two, LANGUAGE.md 5), everything that a general rule took, and whether the way back is exact.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from isomorph.language.rules import FullName, PathHole, Rule
+from isomorph.plan.backward import backward
+from isomorph.plan.bars import bar, window
+from isomorph.plan.folding import fold_numbers, folded, last_pieces, template
+from isomorph.plan.moves import Box, Fill, Mix, Move, names_of
+from isomorph.plan.plan import Plan
+from isomorph.plan.sizes import dims_text
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line about targets of one kind."""
+
+    names: str
+    shape: str
+    how: str
+    klass: str
+    count: int
+
+
+def explain(plan: Plan, *, title: str = "", show_all: bool = False, seconds: float | None = None) -> str:
+    """The plan as text. `show_all` lists what general rules took, tensor by tensor; `seconds` is how long planning took."""
+    lines = [_head(plan, title)]
+    lines += _columns([f"  {line.names}", line.shape, line.how, line.klass] for line in made_lines(plan))
+    if plan.dropped:
+        lines.append(f"dropped   {' · '.join(folded(plan.dropped))}")
+    if plan.unmade:
+        lines.append(f"not made  {' · '.join(folded(plan.unmade))}: they need a part that is dropped")
+    lines += _square_lines(plan)
+    lines += _general_lines(plan, show_all)
+    lines += [f"idle      {text}" for text in plan.idle_later]
+    lines += _check_lines(plan)
+    lines += _shared_lines(plan)
+    lines += [f"warning   {warning}" for warning in plan.warnings]
+    lines.append(f"backward  {backward(plan)}")
+    lines.append(f"work      {_work(plan, seconds)}")
+    return "\n".join(lines)
+
+
+def _head(plan: Plan, title: str) -> str:
+    nbytes = sum(target.spec.nbytes for target in plan.targets.values())
+    numel = sum(target.spec.numel for target in plan.targets.values())
+    used = len(plan.source) - len(plan.dropped)
+    dropped = f" + {len(plan.dropped):,} dropped" if plan.dropped else ""
+    return (
+        f"{title}{'   ' if title else ''}{len(plan.source):,} in = {used:,} used{dropped} · {len(plan.targets):,} out · "
+        f"{numel:,} elements · {_bytes(nbytes)}"
+    )
+
+
+# ── what is made ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def made_lines(plan: Plan) -> list[Line]:
+    """One line for each kind of target that is more than a copy, then one for all copies of each class."""
+    special: dict[tuple[str, str, str, str], list[str]] = {}
+    plain: dict[str, list[str]] = defaultdict(list)
+    for name, moves in by_target(plan).items():
+        target = plan.targets[name]
+        if len(moves) == 1 and moves[0].is_range:
+            plain[target.klass].append(name)
+            continue
+        shape = f"[{' '.join(map(str, target.spec.shape))}]"
+        key = (template(name), shape, _how(plan, name, moves), target.klass)
+        special.setdefault(key, []).append(name)
+    lines = [
+        Line(fold_numbers(names), shape, how, klass, len(names)) for (_, shape, how, klass), names in special.items()
+    ]
+    for klass, names in plain.items():
+        renamed = sum(1 for name in names if name not in plan.source)
+        how = "renamed or unchanged" if 0 < renamed < len(names) else "renamed" if renamed else "unchanged"
+        lines.append(Line(" · ".join(folded(names, most=8)), "", how, klass, len(names)))
+    return lines
+
+
+def by_target(plan: Plan) -> dict[str, list[Move]]:
+    """The moves of each target, in the order of the targets."""
+    found: dict[str, list[Move]] = {name: [] for name in plan.targets}
+    for move in plan.moves:
+        found[move.target.tensor].append(move)
+    return found
+
+
+def _how(plan: Plan, name: str, moves: Sequence[Move]) -> str:
+    target = plan.targets[name]
+    words: list[str] = []
+    sources = list(dict.fromkeys(source for move in moves for source in names_of(move.source)))
+    if not moves:
+        words.append("empty")
+    elif len(sources) > 1 or any(isinstance(move.source, Fill) for move in moves):
+        words.append(bar(plan, name, moves))
+    elif sources:
+        whole = plan.source[sources[0]].numel
+        taken = sum(move.target.numel for move in moves)
+        if taken < whole:
+            words.append(f"from {last_pieces(sources[0])}{window(plan, moves)}")
+    if any(not _is_run(move) for move in moves):
+        words.append(_axes(plan.rules[target.rule]))
+    operators = list(dict.fromkeys(text for move in moves for text in _operators(move)))
+    if operators:
+        words.append("| " + ", ".join(operators))
+    return "  ".join(word for word in words if word) or "cut and joined"
+
+
+def _is_run(move: Move) -> bool:
+    return not isinstance(move.source, Box) or (move.source.is_run or move.source.strides == move.target.strides)
+
+
+def _axes(rule: Rule) -> str:
+    left = " ".join(dict.fromkeys(dims_text(term.dims) for term in rule.left if isinstance(term.head, FullName)))
+    right = " ".join(dict.fromkeys(dims_text(term.dims) for term in rule.right if isinstance(term.head, FullName)))
+    return f"{left} → {right}"
+
+
+def _operators(move: Move) -> Iterator[str]:
+    from isomorph.operators.registry import build
+
+    source = move.source
+    if isinstance(source, Mix):
+        for inner in source.sources:
+            if isinstance(inner, Mix):
+                yield from (build(op).describe() for op in inner.operators)
+        yield "sum"
+    for op in move.operators:
+        yield build(op).describe()
+
+
+# ── what to look at ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _square_lines(plan: Plan) -> list[str]:
+    """Every square matrix: kept or transposed. Shapes cannot show which."""
+    kept: Counter[str] = Counter()
+    turned: Counter[str] = Counter()
+    for move in plan.moves:
+        if not isinstance(move.source, Box):
+            continue
+        shape = plan.source[move.source.tensor].shape
+        if len(shape) == 2 and shape[0] == shape[1] > 1 and move.source.numel == shape[0] * shape[1]:
+            label = f"{_stem(move.source.tensor)} [{shape[0]} {shape[1]}]"
+            (kept if _is_run(move) else turned)[label] += 1
+    lines = []
+    for what, found in (("kept", kept), ("transposed", turned)):
+        if found:
+            listed = ", ".join(f"{count} {label}" for label, count in found.most_common(6))
+            more = f" and {len(found) - 6} more kinds" if len(found) > 6 else ""
+            lines.append(f"square    {listed}{more}: {what} (shapes cannot show a transpose)")
+    return lines
+
+
+def _stem(name: str) -> str:
+    pieces = re.split(r"[./]", name)
+    return next((piece for piece in reversed(pieces) if piece not in ("weight", "kernel", "w", "bias")), name)
+
+
+def _general_lines(plan: Plan, show_all: bool) -> list[str]:
+    """What the rules that end in a path took: legal, but nobody named it."""
+    taken: dict[int, list[str]] = {}
+    for number, names in plan.taken_by_general.items():
+        rule = plan.rules[len(plan.rules) - plan.last_stage + number] if plan.last_stage else plan.rules[number]
+        if any(
+            isinstance(term.head, FullName) and any(isinstance(piece, PathHole) for piece in term.head.pieces)
+            for term in rule.left
+        ):
+            taken[rule.origin.line] = [*taken.get(rule.origin.line, []), *names]
+    if not taken:
+        return []
+    total = sum(len(names) for names in taken.values())
+    where = ", ".join(map(str, sorted(taken)))
+    word = "lines" if len(taken) > 1 else "line"
+    more = "" if show_all else "; --all lists them"
+    lines = [f"general   {total:,} tensors placed by ** ({word} {where}{more})"]
+    if show_all:
+        lines += [f"          line {line}: {name}" for line, names in sorted(taken.items()) for name in names]
+    return lines
+
+
+def _check_lines(plan: Plan) -> list[str]:
+    ties = sum(check.kind == "tie" for check in plan.checks)
+    constants = sum(check.kind == "constant" for check in plan.checks)
+    casts = sum(1 for move in plan.moves if any(op.name == "cast" and not op.rounding for op in move.operators))
+    parts = [
+        text
+        for count, text in (
+            (ties, f"{ties:,} equal copies"),
+            (constants, f"{constants:,} constants"),
+            (casts, f"{casts:,} exact casts"),
+        )
+        if count
+    ]
+    return [f"checks    {' · '.join(parts)}: held against the values while converting"] if parts else []
+
+
+def _shared_lines(plan: Plan) -> list[str]:
+    """Names that share one storage are written each on its own; this says what that costs."""
+    cost = 0
+    groups = 0
+    for names in plan.source.shared:
+        alive = [name for name in names if name in plan.source and name not in plan.dropped]
+        if len(alive) > 1:
+            groups += 1
+            cost += sum(plan.source[name].nbytes for name in alive[1:])
+    if not groups:
+        return []
+    return [
+        f"shared    {groups:,} groups of names share their bytes in the source; each is written out: {_bytes(cost)} more"
+    ]
+
+
+def _work(plan: Plan, seconds: float | None) -> str:
+    ranges = sum(move.is_range for move in plan.moves)
+    cast = sum(bool(move.operators) or isinstance(move.source, Mix) for move in plan.moves)
+    fills = sum(isinstance(move.source, Fill) for move in plan.moves)
+    rest = sum(not move.is_range and not move.operators and isinstance(move.source, Box) for move in plan.moves)
+    parts = [f"{ranges:,} byte ranges", f"{rest:,} rearranged", f"{cast:,} computed"]
+    if fills:
+        parts.append(f"{fills:,} constants")
+    took = f", {seconds:.1f} s" if seconds is not None else ""
+    return f"{', '.join(parts)} · total: each element written once · headers only{took} · plan {plan.digest[:8]}…"
+
+
+def _bytes(nbytes: int) -> str:
+    size = float(nbytes)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000 or unit == "GB":
+            return f"{nbytes} B" if unit == "B" else f"{size:.3g} {unit}" if size < 100 else f"{size:.0f} {unit}"
+        size /= 1000
+    raise AssertionError
+
+
+def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    table = [list(row) for row in rows]
+    if not table:
+        return []
+    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
+    widths = [min(width, 64) for width in widths]
+    return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
+
+
+def facts(plan: Plan) -> Mapping[str, object]:
+    """The same as data, for `--json`."""
+    return {
+        "source_tensors": len(plan.source),
+        "used": len(plan.source) - len(plan.dropped),
+        "dropped": list(plan.dropped),
+        "unmade": list(plan.unmade),
+        "targets": {
+            name: {"dtype": target.spec.dtype.name, "shape": list(target.spec.shape), "class": target.klass}
+            for name, target in plan.targets.items()
+        },
+        "elements": sum(target.spec.numel for target in plan.targets.values()),
+        "nbytes": sum(target.spec.nbytes for target in plan.targets.values()),
+        "byte_ranges": sum(move.is_range for move in plan.moves),
+        "moves": len(plan.moves),
+        "checks": len(plan.checks),
+        "warnings": list(plan.warnings),
+        "backward": backward(plan),
+        "total": True,
+        "digest": plan.digest,
+    }

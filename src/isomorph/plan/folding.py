@@ -1,0 +1,100 @@
+"""Many names in few words, for a plan's text: numbers folded to ranges, families to their common beginning."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+_NUMBER = re.compile(r"(?<![^./_])(\d+)(?![^./_])")
+
+
+def template(name: str) -> str:
+    """The name with every number left open: names with one template differ in numbers alone."""
+    return _NUMBER.sub("{}", name)
+
+
+def fold_numbers(names: Sequence[str]) -> str:
+    """Names that differ only in numbers as one: `layers.{0..23}.weight`."""
+    split = [_NUMBER.split(name) for name in names]
+    parts: list[str] = []
+    for position, text in enumerate(split[0]):
+        if position % 2 == 0:
+            parts.append(text)
+            continue
+        numbers = sorted({int(pieces[position]) for pieces in split})
+        parts.append(split[0][position] if len(numbers) == 1 else "{" + _ranges(numbers) + "}")
+    return "".join(parts)
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and runs[-1][1] == number - 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(low) if low == high else f"{low}..{high}" for low, high in runs[:6]) + (
+        ",…" if len(runs) > 6 else ""
+    )
+
+
+def folded(names: Iterable[str], most: int = 12) -> list[str]:
+    """Many names in few words: by common beginnings, `text_model.** 197`, `logit_scale`."""
+    names = list(names)
+    if len(names) <= 4:
+        return names
+    heads: Counter[str] = Counter(_head_piece(name) for name in names)
+    found = []
+    for head, count in heads.items():
+        inside = [name for name in names if _head_piece(name) == head]
+        if count == 1:
+            found.append(inside[0])
+            continue
+        common = _common([template(name) for name in inside])
+        alike = len({template(name) for name in inside}) == 1
+        shown = fold_numbers(inside) if alike else common + "**"
+        found.append(f"{shown} {count:,}")
+    return found if len(found) <= most else [*found[:most], f"… {sum(heads.values()):,} in all"]
+
+
+def _head_piece(name: str) -> str:
+    cut = min((at for at in (name.find("."), name.find("/")) if at >= 0), default=len(name))
+    return name[:cut]
+
+
+def _common(names: Sequence[str]) -> str:
+    """The longest common beginning that ends at a border of pieces."""
+    first, last = min(names), max(names)
+    at = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
+    border = max(first.rfind(".", 0, at), first.rfind("/", 0, at))
+    return first[: border + 1].replace("{}", "*")
+
+
+def differing(names: Sequence[str]) -> list[str]:
+    """What tells names apart: `a.q_proj.weight`, `a.k_proj.weight` give `q`, `k`."""
+    if len(names) < 2:
+        return [last_pieces(name) for name in names]
+    split = [re.split(r"[./]", name) for name in names]
+    if len({len(pieces) for pieces in split}) == 1:
+        columns = [k for k in range(len(split[0])) if len({pieces[k] for pieces in split}) > 1]
+        if len(columns) == 1:
+            words = [pieces[columns[0]] for pieces in split]
+            start = _shared(words)
+            end = _shared([word[::-1][: len(word) - start] for word in words])
+            cut = [word[start : len(word) - end] for word in words]
+            return cut if all(cut) else words
+    return [last_pieces(name) for name in names]
+
+
+def _shared(words: Sequence[str]) -> int:
+    count = 0
+    for letters in zip(*words, strict=False):
+        if len(set(letters)) > 1:
+            break
+        count += 1
+    return count
+
+
+def last_pieces(name: str) -> str:
+    return ".".join(re.split(r"[./]", name)[-2:])
