@@ -14,6 +14,7 @@ back gives the same bits.
 
 from __future__ import annotations
 
+import threading
 from functools import cache
 from typing import Any
 
@@ -77,6 +78,8 @@ def _tile(
             return
         _exact(bits, source, target, out)
         return
+    if (source.name, target.name) == ("f32", "bf16") and _f32_to_bf16(bits, out, changes):
+        return
     wrong = convert(bits, source, target, out, saturate)
     if wrong is not None:
         index = int(np.argmax(wrong))
@@ -129,6 +132,39 @@ def convert(bits: Array, source: DType, target: DType, out: Array, saturate: boo
     if target.is_float:
         return _integer_to_float(bits, source, target, out, saturate)
     return _integer_to_integer(bits, source, target, out, saturate)
+
+
+class _Scratch(threading.local):
+    """Each thread's own space for a tile: fresh memory for every step costs as much as the step."""
+
+    def __init__(self) -> None:
+        self.words = np.empty((2, TILE), np.uint32)
+        self.flags = np.empty(TILE, np.bool_)
+
+
+_scratch = _Scratch()
+
+
+def _f32_to_bf16(bits: Array, out: Array, changes: Changes | None) -> bool:
+    """The commonest cast, in as few steps as there are; False, and nothing done, where a number is too large, infinite or NaN."""
+    words, other = _scratch.words[:, : bits.size]
+    np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=words)
+    if int(words.max(initial=0)) >= first_overflow(F32, BF16):
+        return False
+    np.right_shift(bits, np.uint32(16), out=words)
+    np.bitwise_and(words, np.uint32(1), out=words)
+    np.add(words, bits, out=words)
+    np.add(words, np.uint32(0x7FFF), out=words)
+    np.copyto(out, words.view(np.uint16)[1::2])
+    if changes is not None:
+        np.bitwise_and(words, np.uint32(0xFFFF0000), out=words)
+        np.subtract(bits.view(np.float32), words.view(np.float32), out=other.view(np.float32))
+        np.bitwise_and(other, np.uint32(0x7FFFFFFF), out=other)
+        flags = np.not_equal(other, np.uint32(0), out=_scratch.flags[: bits.size])
+        changes.elements += bits.size
+        changes.changed += int(np.count_nonzero(flags))
+        changes.largest = max(changes.largest, float(other.view(np.float32).max(initial=0)))
+    return True
 
 
 # ── float to float ───────────────────────────────────────────────────────────────────────────────────────────────────
