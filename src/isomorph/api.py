@@ -92,7 +92,7 @@ def morph(path: PathLike | None = None, *, text: str | None = None, file: str = 
 
 
 class BoundPlan:
-    """A plan together with the source it was proved on. `print(plan)` is the proof; `write`, `items` and `state_dict` carry it out."""
+    """A plan together with its source. `print(plan)` is the proof; `write`, `items` and `state_dict` carry it out."""
 
     def __init__(self, plan: Any, port: Port, source: Checkpoint) -> None:
         self.plan = plan

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -37,18 +38,39 @@ def command(
     Example:  isomorph check tower.morph
               isomorph check tower.morph --fmt
     """
-    from isomorph.job.check import check_morph, format_morph
+    from isomorph.job.likes import like as like_manifest
+    from isomorph.job.port import make_port, morph_path
+    from isomorph.testing.probe import probe
 
+    target = None if like is None else like_manifest(like)
     results: list[Any] = []
     for morph in morphs:
+        port = make_port([morph], settings=settings, config=config)
+        assert port.morph is not None
+        port.morph.check()
         if fmt:
-            changed = format_morph(morph)
+            changed = reformat(morph_path(morph))
             if not quiet and not as_json:
                 print_lines([f"{morph}: {'rewritten' if changed else 'already canonical'}"])
-        results.append(check_morph(morph, settings=settings, config=config, like=like))
+        results.append(probe(port.programs, file=morph, config=port.config, sizes=port.sizes, like=target))
     if as_json:
         print_json([result.to_json() for result in results])
     elif not quiet:
         print_lines(line for result in results for line in result.lines())
     if not all(result.is_right for result in results):
         raise AnswerIsNo
+
+
+def reformat(path: Path) -> bool:
+    """Rewrite a morph file in canonical form; True when that changed it."""
+    from isomorph.language.parse import parse
+    from isomorph.language.unparse import unparse
+
+    text = path.read_text(encoding="utf-8")
+    canonical = unparse(parse(text, str(path)))
+    if canonical == text:
+        return False
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.write_text(canonical, encoding="utf-8")
+    temporary.replace(path)
+    return True

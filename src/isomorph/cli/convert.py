@@ -35,7 +35,7 @@ def command(
     from isomorph.job.session import convert_places, plan_places
 
     port, writing = port_of(options), writing_of(options)
-    sources, targets = list(paths), []
+    arguments: list[Any] = list(paths)
     recorded = None
     if len(paths) == 1:
         if not is_plan_file(paths[0]):
@@ -43,17 +43,19 @@ def command(
         if port.morph is not None or port.cast is not None or port.sizes or port.overrides or options["config"]:
             raise click.UsageError("a plan.json holds its own mapping; plan again to change it")
         recorded = read_plan_file(paths[0])
-        port, sources, targets = recorded.port, recorded.sources, recorded.targets
+        port, arguments = recorded.port, [*recorded.sources, *recorded.targets]
         writing = recorded.writing(writing)
     if dry_run:
-        with plan_places(port, [*sources, *targets], like=like, with_targets=True, writing=writing) as planned:
+        from isomorph.plan.explain import facts
+
+        with plan_places(port, arguments, like=like, with_targets=True, writing=writing) as planned:
             if as_json:
-                print_json(planned.plan.to_json())
+                print_json(facts(planned.plan))
             elif not quiet:
                 print_lines(planned.lines())
                 print_lines(["dry run   nothing was written"])
         return
-    done = convert_places(port, [*sources, *targets], writing, like=like, stage=stages(quiet), expected=recorded)
+    done = convert_places(port, arguments, writing, like=like, stage=stages(quiet), expected=recorded)
     if as_json:
         print_json(done.to_json())
     elif not quiet:

@@ -69,7 +69,7 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
     say(["", f"$ isomorph inspect {source.name}"])
     with open_place(place(source)) as checkpoint:
         summary = Summary(source.name, checkpoint.format, checkpoint.manifest)
-        say(summary.lines(depth=3))
+        say(summary.lines(depth=2))
     say(["", f"$ cat {Path(MORPH).name}"])
     say(morph_path(MORPH).read_text(encoding="utf-8").splitlines())
     port = make_port([MORPH])

@@ -44,18 +44,18 @@ def command(
     """
     from isomorph.cli.options import port_of
     from isomorph.job.plan_file import write_plan_file
-    from isomorph.job.session import Planned, plan_places
+    from isomorph.job.session import plan_places
+    from isomorph.plan.explain import facts
 
     if bool(out) != bool(outputs):
         raise click.UsageError(
             "-o plan.json and --output DST go together: a plan that is written down says where its result goes"
         )
     with plan_places(port_of(mapping), paths, outputs, like=like) as planned:
-        assert isinstance(planned, Planned)
         if out is not None:
             write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)
         if as_json:
-            print_json(planned.plan.to_json())
+            print_json(facts(planned.plan))
         elif not quiet:
             print_lines(planned.lines(show_all=show_all))
             if out is not None:

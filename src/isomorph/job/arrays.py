@@ -76,13 +76,13 @@ def to_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
         if spec.dtype.name in ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0"):
             import torch
 
-            bits = plain.contiguous().view(torch.int16 if spec.dtype.nbytes == 2 else torch.uint8).numpy()
-            return bits.view(spec.dtype.numpy).reshape(spec.shape)  # type: ignore[no-any-return] # torch is not typed here
-        return plain.numpy()  # type: ignore[no-any-return] # torch is not typed here
+            bits: Any = plain.contiguous().view(torch.int16 if spec.dtype.nbytes == 2 else torch.uint8).numpy()
+            return np.asarray(bits.view(spec.dtype.numpy)).reshape(spec.shape)
+        return np.asarray(plain.numpy())
     found = value.numpy() if library == "paddle" else np.asarray(value)
     if found.dtype != spec.dtype.numpy and found.dtype.itemsize == spec.dtype.nbytes:
         found = found.view(spec.dtype.numpy)  # paddle hands out bf16 as uint16
-    return found  # type: ignore[no-any-return] # the libraries are not typed here
+    return np.asarray(found)
 
 
 def from_numpy(array: np.ndarray[Any, Any], library: str, device: Any = None) -> Any:

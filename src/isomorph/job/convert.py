@@ -17,13 +17,19 @@ from isomorph.job.story import work_line
 from isomorph.tensors import dtype
 
 if TYPE_CHECKING:
+    from isomorph.engine.run import Written
     from isomorph.formats.base import Checkpoint
+    from isomorph.operators.base import Changes
     from isomorph.plan.plan import Plan
     from isomorph.tensors import Manifest
 
 Progress = Callable[[int, int], None]
 Stage = Callable[[str], "Progress | None"]
 """Called with `writing` or `verifying`; gives what is then called with bytes done and bytes in all."""
+
+
+WORKERS = 2
+"""Threads that read and compute beside the one that writes, unless told otherwise."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ class Converted:
 
     plan: Plan
     outputs: tuple[Output, ...]
+    writes: tuple[Written, ...]
     report: Any
     companions: Companions
     write_seconds: float
@@ -53,6 +60,17 @@ class Converted:
     @property
     def paths(self) -> tuple[Path, ...]:
         return tuple(output.path for output in self.outputs)
+
+    @property
+    def changes(self) -> Changes:
+        """What casts that round did to the values."""
+        from isomorph.operators.base import Changes
+
+        found = Changes()
+        for written in self.writes:
+            for one in written.changes.values():
+                found.add(one)
+        return found
 
     @property
     def nbytes(self) -> int:
@@ -67,10 +85,16 @@ class Converted:
         return preformatted(str(self))
 
     def lines(self) -> list[str]:
-        from isomorph.describe.text import escaped, listed
+        from isomorph.describe.text import count, escaped, listed
 
         names = " ".join(escaped(str(path)) for path in self.paths)
         lines = [f"wrote     {names} · {work_line(self.plan, self.nbytes)} in {self.write_seconds:.1f} s"]
+        lines += [f"note      {escaped(note)}" for written in self.writes for note in written.notes]
+        if self.changes.elements:
+            lines.append(
+                f"rounded   {self.changes.changed:,} of {count(self.changes.elements, 'element')} have another value now,"
+                f" by at most {self.changes.largest:.3g}"
+            )
         if self.companions.copied:
             lines.append(f"copied    {listed(self.companions.copied, 8)}")
         if self.companions.left:
@@ -96,6 +120,12 @@ class Converted:
             "tensors": len(self.plan.targets),
             "dropped": list(self.plan.dropped),
             "nbytes": self.nbytes,
+            "rounded": {
+                "elements": self.changes.elements,
+                "changed": self.changes.changed,
+                "largest": self.changes.largest,
+            },
+            "notes": [note for written in self.writes for note in written.notes],
             "copied": list(self.companions.copied),
             "left": list(self.companions.left),
             "verified": self.report is not None,
@@ -139,6 +169,7 @@ def convert(
     report: Any = None
     seconds = {"verify": 0.0}
     done: dict[str, Path] = {}
+    writes: list[Written] = []
 
     def finish(at: int, temporary: Path) -> None:
         nonlocal report, companions
@@ -156,24 +187,26 @@ def convert(
 
     def write_output(at: int) -> None:
         output = outputs[at]
-        write(
+        written = write(
             output.plan,
             source,
             output.layout,
             output.path,
             max_memory=writing.max_memory,
+            workers=writing.workers if writing.workers is not None else WORKERS,
             overwrite=writing.overwrite,
             resume=writing.resume,
             verify=lambda temporary: finish(at, temporary),
             progress=stage("writing") if stage is not None else None,
-            **({} if writing.workers is None else {"workers": writing.workers}),
         )
+        writes.insert(0, written)
 
     began = time.perf_counter()
     write_output(0)
     return Converted(
         plan=plan,
         outputs=tuple(outputs),
+        writes=tuple(writes),
         report=report,
         companions=companions,
         write_seconds=time.perf_counter() - began - seconds["verify"],

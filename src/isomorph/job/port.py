@@ -42,6 +42,8 @@ class Port:
     cast: Op | None = None
     config_from: str | None = None
     is_backward: bool = False
+    recorded: tuple[Program, ...] = ()
+    """The programs of a plan that was written down; `morph` is None then."""
 
     @cached_property
     def config(self) -> Mapping[str, Any] | None:
@@ -51,14 +53,20 @@ class Port:
     @property
     def title(self) -> str:
         """What the plan's first line calls it: the morph's files, `unchanged` without any; and the cast."""
-        name = "unchanged" if self.morph is None else " @ ".join(self.morph.files)
-        return name if self.cast is None else f"{name} | {self.cast.source} {'~>' if self.cast.rounding else '->'} {self.cast.target}"
+        name = "unchanged" if self.morph is None else " @ ".join(Path(file).name for file in self.morph.files)
+        return (
+            name
+            if self.cast is None
+            else f"{name} | {self.cast.source} {'~>' if self.cast.rounding else '->'} {self.cast.target}"
+        )
 
     @cached_property
     def programs(self) -> tuple[Program, ...]:
         """One Program a stage, in reading order and direction. Raises MorphError."""
         from isomorph.language.morph import Morph
 
+        if self.recorded:
+            return self.recorded
         morph = self.morph if self.morph is not None else Morph.parse(UNCHANGED, file="unchanged")
         return morph.programs(self.config)
 

@@ -38,7 +38,7 @@ class Planned:
         """The proof, as it is printed."""
         from isomorph.plan.explain import explain
 
-        yield from explain(self.plan, title=self.port.title, every=show_all, seconds=self.seconds).splitlines()
+        yield from explain(self.plan, title=self.port.title, show_all=show_all, seconds=self.seconds).splitlines()
         if self.port.config_from not in (None, "given"):
             yield f"config    {self.port.config_from}"
 
@@ -89,13 +89,17 @@ def convert_places(
 ) -> Converted:
     """SRC… DST: prove, write, verify. `expected` is a plan written down before; what it was made from must not have changed."""
     port = _with_config(port, paths, (), True)
-    sources, targets = sources_and_targets([_place(one) for one in paths], port)
+    if expected is not None:
+        sources, targets = expected.sources, expected.targets
+    else:
+        sources, targets = sources_and_targets([_place(one) for one in paths], port)
     manifest = None if like is None else like_manifest(like)
     with open_sources(sources) as source:
         plan = None
         if expected is not None:
             expected.check_sources(source)
-            plan = expected.plan
+            plan = port.plan(source.manifest, manifest)
+            expected.check_plan(plan)
         folder = sources[0].path if len(sources) == 1 and sources[0].path.is_dir() else None
         return convert(port, source, targets, writing, like=manifest, stage=stage, plan=plan, source_folder=folder)
 

@@ -64,8 +64,8 @@ class Probe:
 
         if self.is_right:
             yield (
-                f"{self.file}: {self.rules:,} rules · {self.sources:,} tensors made up, {self.targets:,} out · {self.elements:,} elements"
-                f" equal by both paths · backward {self.returned:,} tensors return exactly"
+                f"{self.file}: {self.rules:,} rules · {self.sources:,} tensors made up, {self.targets:,} out"
+                f" · {self.elements:,} elements equal by both paths · backward {self.returned:,} tensors return exactly"
                 + (f", {len(self.lost):,} do not (dropped, rounded or one-way)" if self.lost else "")
             )
         else:
@@ -141,8 +141,13 @@ def _choices(rule: StageRule, axis: str, sizes: Mapping[str, int]) -> list[Value
     ]
     bound = rule.known.get(axis)
     asked = {name for expressions in rule.dynamic.values() for one in expressions for name in variables(one)}
-    if bound is not None or axis in asked or any(
-        isinstance(piece, IndexHole | LabelHole) or (isinstance(piece, PieceHole) and piece.numeric) for piece in pieces
+    if (
+        bound is not None
+        or axis in asked
+        or any(
+            isinstance(piece, IndexHole | LabelHole) or (isinstance(piece, PieceHole) and piece.numeric)
+            for piece in pieces
+        )
     ):
         return list(range(min(2 if bound is None else bound, 3)))
     if any(isinstance(piece, PathHole) for piece in pieces):
