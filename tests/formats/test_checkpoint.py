@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +53,35 @@ def test_a_dangling_link_says_where_it_points(tmp_path: Path) -> None:
 
 
 def test_an_unreadable_file_is_one_error(tmp_path: Path) -> None:
-    """Permission is named. (Root may read everything, so the error itself is asked for.)"""
-    from isomorph.formats.source import open_error
+    """Permission is named, and what to do about it."""
+    path = tmp_path / "m.bin"
+    path.write_bytes(b"secret")
+    path.chmod(0)
+    with as_nobody(tmp_path):
+        assert failure(path) == f"{path}: may not be read (permission denied). Ask its owner, or: chmod +r {path}"
+    (tmp_path / "closed").mkdir(mode=0)
+    with as_nobody(tmp_path):
+        assert "may not be read (permission denied)" in failure(tmp_path / "closed" / "m.bin#x")
+        assert "the folder cannot be listed: Permission denied" in failure(tmp_path / "closed")
 
-    text = str(open_error(tmp_path / "m.bin", PermissionError(13, "Permission denied")))
-    assert (
-        text == f"{tmp_path}/m.bin: may not be read (permission denied). Ask its owner, or: chmod +r {tmp_path}/m.bin"
-    )
+
+@contextlib.contextmanager
+def as_nobody(folder: Path) -> Iterator[None]:
+    """Root may read everything, so that it must become another; everybody else already is. `folder` stays within reach."""
+    if os.geteuid() != 0:
+        yield
+        return
+    modes = {parent: parent.stat().st_mode for parent in (folder, *folder.parents)}
+    modes = {parent: mode for parent, mode in modes.items() if mode & 0o011 != 0o011}
+    for parent in modes:
+        parent.chmod(modes[parent] | 0o011)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        for parent, mode in modes.items():
+            parent.chmod(mode)
 
 
 def test_empty_files_pipes_and_devices_are_refused_at_once(tmp_path: Path) -> None:
@@ -169,11 +193,18 @@ def test_a_single_nested_state_dict_is_entered_and_said() -> None:
     assert found.notes == ("entered `sd`, which holds all tensors",)
 
 
-def test_a_wrapped_state_dict_is_entered_to_the_bottom() -> None:
-    """Containers that hold nothing but one container are entered too; a tree of modules is not."""
+def test_wrappers_of_a_state_dict_are_passed_through() -> None:
+    """Containers that hold nothing but one container are entered, up to the first that holds tensors itself."""
     assert list(enter(nested("a/b/w", "a/b/v", containers=("a", "a/b")), None).tensors) == ["w", "v"]
+    assert list(enter(nested("a/w", "a/b/v", containers=("a", "a/b")), None).tensors) == ["w", "b/v"]
+
+
+def test_a_tree_of_modules_keeps_its_whole_names() -> None:
+    """Where no container is a state dict that holds every tensor, nothing is entered unless asked for."""
     tree = nested("p/x/w", "p/y/w", containers=("p", "p/x", "p/y"))
-    assert list(enter(tree, None).tensors) == ["x/w", "y/w"]
+    assert list(enter(tree, None).tensors) == ["p/x/w", "p/y/w"]
+    assert list(enter(tree, "p").tensors) == ["x/w", "y/w"]
+    assert list(enter(tree, "p/x/").tensors) == ["w"]
 
 
 def test_several_containers_are_listed_and_not_entered() -> None:
@@ -413,6 +444,9 @@ def test_the_format_follows_the_suffix(tmp_path: Path) -> None:
     assert (folder.is_folder, folder.files[0].name) == (True, "model.safetensors")
     assert lay_out(specs, tmp_path, format="npz").files[0].name == "model.npz"
     assert lay_out(specs, f"{tmp_path}/x.npz/").is_folder
+    assert lay_out(specs, tmp_path / "model-v1.5").is_folder
+    with pytest.raises(UsageError, match=r"\.h5 files are not written; choose one of \.safetensors, \.pth"):
+        lay_out(specs, tmp_path / "x.h5")
     with pytest.raises(UsageError, match="no format is called safetensor; did you mean safetensors"):
         format_named("safetensor")
     with pytest.raises(UsageError, match="torch_legacy is read but not written"):

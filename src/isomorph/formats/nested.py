@@ -43,24 +43,23 @@ def enter(contents: Contents, inner: str | None, notes: tuple[str, ...] = ()) ->
 
 
 def _single(contents: Contents) -> str | None:
-    """The container that alone holds tensors, followed inwards while nothing else does; None when there is none.
+    """The one container that is a state dict (it holds tensors itself) and holds all of them; None when there is none.
 
-    Containers inside a state dict (a tree of modules) are left as they are: going in stops where a container has several
-    parts or tensors of its own, and at most one container deep unless what it holds is again one wrapped container.
+    Wrappers around it are passed through. A tree of modules, whose containers hold only containers where it branches,
+    has no such place, and keeps its whole names.
     """
-    found: str | None = None
+    found = ""
     while True:
-        prefix = "" if found is None else found + SEPARATOR
+        prefix = found + SEPARATOR if found else ""
+        if any(SEPARATOR not in name[len(prefix) :] for name in contents.tensors if name.startswith(prefix)):
+            return found or None
         parts = [
             name
             for name in contents.containers
             if name.startswith(prefix) and name != found and SEPARATOR not in name[len(prefix) :]
         ]
-        if len(parts) != 1:
-            return found
-        within = parts[0] + SEPARATOR
-        if not all(name.startswith(within) for name in contents.tensors):
-            return found
+        if len(parts) != 1 or not all(name.startswith(parts[0] + SEPARATOR) for name in contents.tensors):
+            return None
         found = parts[0]
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any
 from isomorph.errors import FormatError, UsageError, near_misses
 from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Writer
 from isomorph.formats.checkpoint import FileCheckpoint
-from isomorph.formats.source import Source
+from isomorph.formats.source import Source, is_folder
 from isomorph.tensors import TensorSpec
 
 
@@ -105,7 +106,7 @@ def open_checkpoint(path: str | Path, *, inner: str | None = None) -> Checkpoint
 
     where, inner = split_inner(path) if inner is None else (Path(path), inner)
     notes: tuple[str, ...] = ()
-    if where.is_dir():
+    if is_folder(where):
         from isomorph.formats.folder import find_in_folder
 
         where, notes = find_in_folder(where)
@@ -136,7 +137,7 @@ def split_inner(path: str | Path) -> tuple[Path, str | None]:
     """
     whole = Path(path)
     text = str(path)
-    if "#" not in text or whole.exists() or whole.is_symlink():
+    if "#" not in text or os.path.lexists(whole):
         return whole, None
     outside, _, inner = text.partition("#")
     return Path(outside), inner
@@ -159,9 +160,44 @@ def format_of_suffix(path: Path) -> Format | None:
     return next((row for row in FORMATS.values() if path.suffix.lower() in row.suffixes), None)
 
 
+NOT_FOLDERS = [
+    ".gguf",
+    ".h5",
+    ".hdf5",
+    ".index",
+    ".json",
+    ".keras",
+    ".mlmodel",
+    ".msgpack",
+    ".npy",
+    ".onnx",
+    ".pb",
+    ".pdopt",
+    ".pickle",
+    ".pkl",
+    ".tar",
+    ".tflite",
+    ".txt",
+    ".yaml",
+    ".zip",
+    ".gz",
+]
+"""Suffixes of files that are not written; a target with any other unknown suffix (`model-v1.5`) is a folder."""
+
+
 def is_folder_target(path: str | Path) -> bool:
-    """True when a target of that name is a folder: it is one already, it ends in a slash, or its suffix is no format's."""
-    return str(path).endswith("/") or Path(path).is_dir() or format_of_suffix(Path(path)) is None
+    """True when a target of that name is a folder: it is one already, it ends in a slash, or its suffix is no file's.
+
+    UsageError when the suffix is that of a kind of file which is not written.
+    """
+    target = Path(path)
+    if str(path).endswith("/") or is_folder(target):
+        return True
+    if target.suffix.lower() in NOT_FOLDERS:
+        raise UsageError(
+            f"{path}: {target.suffix} files are not written; choose one of {', '.join(_suffixes())}, or a folder"
+        )
+    return format_of_suffix(target) is None
 
 
 def lay_out(
@@ -179,19 +215,9 @@ def lay_out(
     it cannot hold.
     """
     target = Path(path)
-    by_suffix = format_of_suffix(target)
-    is_folder = (
-        is_folder_target(path) if format is None or by_suffix is None else str(path).endswith("/") or target.is_dir()
-    )
-    if format is None and not is_folder and by_suffix is None:
-        raise UsageError(f"{path}: which format? Give --format, or a suffix: {', '.join(_suffixes())}")
-    row = (
-        format_named(format)
-        if format is not None
-        else by_suffix
-        if by_suffix and not is_folder
-        else FORMATS["safetensors"]
-    )
+    in_folder = is_folder_target(path)
+    by_suffix = None if in_folder else format_of_suffix(target)
+    row = format_named(format) if format is not None else by_suffix or FORMATS["safetensors"]
     writer = row.make_writer()
     try:
         writer.check(specs)
@@ -202,10 +228,10 @@ def lay_out(
     if len(groups) == 1:
         return OutputLayout(
             row.name,
-            (writer.lay_out(specs, name=row.folder_name if is_folder else target.name, metadata=given),),
+            (writer.lay_out(specs, name=row.folder_name if in_folder else target.name, metadata=given),),
             is_folder,
         )
-    if not is_folder:
+    if not in_folder:
         raise UsageError(
             f"{path}: {len(groups)} shards need a folder, and this names one file. Give a folder, or a larger --max-shard-size"
         )
@@ -222,7 +248,7 @@ def lay_out(
     index = {"metadata": {"total_size": sum(spec.nbytes for spec in specs.values())}, "weight_map": weight_map}
     raw = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()
     files.append(FileLayout(f"{row.folder_name}.index.json", len(raw), {}, (Literal(0, raw),)))
-    return OutputLayout(row.name, tuple(files), is_folder)
+    return OutputLayout(row.name, tuple(files), in_folder)
 
 
 def _suffixes() -> Iterable[str]:

@@ -129,7 +129,7 @@ def open_error(path: Path, error: OSError) -> FormatError:
         if path.is_symlink():
             return FormatError(where, f"a link to {printable(str(path.readlink()))}, which does not exist")
         folder = path.parent
-        if not folder.is_dir():
+        if not is_folder(folder):
             return FormatError(where, f"no such file: there is no folder {printable(str(folder))}")
         names = near_misses(path.name, _names_in(folder))
         if names:
@@ -144,6 +144,14 @@ def open_error(path: Path, error: OSError) -> FormatError:
     if error.errno == errno.ENXIO:
         return FormatError(where, "a device or socket, not a file of weights")
     return FormatError(where, f"cannot be opened: {error.strerror}")
+
+
+def is_folder(path: Path) -> bool:
+    """True when `path` is a folder as far as one may see."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
 
 
 def _names_in(folder: Path) -> list[str]:
