@@ -160,28 +160,10 @@ def format_of_suffix(path: Path) -> Format | None:
     return next((row for row in FORMATS.values() if path.suffix.lower() in row.suffixes), None)
 
 
-NOT_FOLDERS = [
-    ".gguf",
-    ".h5",
-    ".hdf5",
-    ".index",
-    ".json",
-    ".keras",
-    ".mlmodel",
-    ".msgpack",
-    ".npy",
-    ".onnx",
-    ".pb",
-    ".pdopt",
-    ".pickle",
-    ".pkl",
-    ".tar",
-    ".tflite",
-    ".txt",
-    ".yaml",
-    ".zip",
-    ".gz",
-]
+NOT_FOLDERS = (
+    ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".mlmodel", ".msgpack", ".npy", ".onnx", ".pb", ".pdopt",
+    ".pickle", ".pkl", ".tar", ".tflite", ".txt", ".yaml", ".zip",
+)  # fmt: skip
 """Suffixes of files that are not written; a target with any other unknown suffix (`model-v1.5`) is a folder."""
 
 
@@ -229,7 +211,7 @@ def lay_out(
         return OutputLayout(
             row.name,
             (writer.lay_out(specs, name=row.folder_name if in_folder else target.name, metadata=given),),
-            is_folder,
+            in_folder,
         )
     if not in_folder:
         raise UsageError(
