@@ -5,10 +5,10 @@ A worked example, `qkv [(g (r + 1 + 1) d) i] <-> q [(g r d) i], k [(g d) i], v [
     blocks of qkv       {g r d i}   {g d i}   {g d i}          one for each choice of a summand, in reading order
     blocks of q, k, v   {g r d i}   {g d i}   {g d i}          equal sets pair in order: q, then k, then v
     qkv is [40 5]       size of (g (r + 1 + 1) d) = 2 * (3 + 1 + 1) * 4
-    block 2 of qkv      offset 80 = 4 * 4 * 5  (four units of d·i past the start: r, then the first 1)
+    the second of qkv   offset 60 = 3 * 4 * 5  (r units of d·i past the start)
                         strides g: 100, d: 5, i: 1
 
-so element (g, d, i) of k lies at 80 + 100 g + 5 d + i in the flat, row-major qkv, and at 20 g + 5 d + i in k. `place` computes just
+so element (g, d, i) of k lies at 60 + 100 g + 5 d + i in the flat, row-major qkv, and at 20 g + 5 d + i in k. `place` computes just
 this: every block of every term is an offset and one stride an axis. Axes of a name (a stack `x.{e}.w`) belong to the block but lie
 outside the tensor: they have no stride.
 """

@@ -66,7 +66,14 @@ def rule(
     'q [h d], k [h d] <-> qk [(h d + h d)] where h=config.heads'
     """
     return Equation(
-        _terms(left), arrow, _terms(right), maybe, open, _operators(operators) if operators else (), _bindings(where or {}), _comment(comment)
+        _terms(left),
+        arrow,
+        _terms(right),
+        maybe,
+        open,
+        _operators(operators) if operators else (),
+        _bindings(where or {}),
+        _comment(comment),
     )
 
 

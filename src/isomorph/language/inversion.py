@@ -94,7 +94,11 @@ def _block(statements: Sequence[Statement], outer: tuple[Op, ...]) -> tuple[tupl
                     )
             case DropStatement(terms, maybe, comments):
                 for number, term in enumerate(terms):
-                    keep(Equation((Term(Drop()),), "<->", (term,), maybe, comments=comments if number == 0 else Comments()))
+                    keep(
+                        Equation(
+                            (Term(Drop()),), "<->", (term,), maybe, comments=comments if number == 0 else Comments()
+                        )
+                    )
             case Scope(left, right, body):
                 inner, left_over = _block(body, operators)
                 if inner:

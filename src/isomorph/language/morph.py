@@ -1,6 +1,6 @@
 """Morph: one mapping, or a chain of them, in one direction. What users hold and what planning asks for its Programs.
 
-    Morph.read("port.morph")   Morph.parse(text)   morph.inverse   first @ second   morph.text   morph.programs(config)
+Morph.read("port.morph")   Morph.parse(text)   morph.inverse   first @ second   morph.text   morph.programs(config)
 """
 
 from __future__ import annotations
@@ -92,7 +92,9 @@ class Morph:
         """The text; of a chain, the texts one below the other, each under a comment."""
         if len(self.stages) == 1:
             return self.stages[0].text
-        return "\n".join(f"# stage {number} of {len(self.stages)}\n{stage.text}" for number, stage in enumerate(self.stages, 1))
+        return "\n".join(
+            f"# stage {number} of {len(self.stages)}\n{stage.text}" for number, stage in enumerate(self.stages, 1)
+        )
 
     @property
     def files(self) -> tuple[str, ...]:
