@@ -27,7 +27,11 @@ from isomorph.verify.witness import agrees
 RUN_NBYTES = 1 << 20
 """Both sides one run: so many bytes at a time, which the cache holds."""
 THREADS = 2
-MOST_WITNESSED = 20_000
+MOST_AT_ONCE = 256
+"""Tiles that a thread takes at a time."""
+ALONE_NBYTES = 32 << 20
+"""Less than this is compared in one thread: two would only wait for each other."""
+MOST_WITNESSED = 5_000
 """Regions confirmed by the plain reading of their corners; of more, every so many-th."""
 
 Progress = Callable[[int], object]
@@ -253,6 +257,19 @@ def _tiles(run: Run, region: Region) -> Iterator[Region]:
     return tiles(region, max(1, most))
 
 
+def _batch(tasks: Iterator[tuple[Tally, Region]]) -> list[tuple[Tally, Region]]:
+    """The next tile, or many when they are small."""
+    batch: list[tuple[Tally, Region]] = []
+    nbytes = 0
+    while nbytes < RUN_NBYTES // 4 and len(batch) < MOST_AT_ONCE:
+        task = next(tasks, None)
+        if task is None:
+            break
+        batch.append(task)
+        nbytes += task[1].numel * task[0].spec.dtype.nbytes
+    return batch
+
+
 def _carry_out(run: Run, tasks: Iterator[tuple[Tally, Region]]) -> None:
     """Compare all tiles, in a few threads that take them one after the other."""
 
@@ -261,15 +278,17 @@ def _carry_out(run: Run, tasks: Iterator[tuple[Tally, Region]]) -> None:
         try:
             while not run.stop:
                 with run.lock:
-                    task = next(tasks, None)
-                if task is None:
+                    batch = _batch(tasks)
+                if not batch:
                     return
-                _compare_tile(run, bench, *task)
+                for task in batch:
+                    _compare_tile(run, bench, *task)
         except BaseException as error:  # carried to the thread that waits, where it is raised
             run.stop = True
             run.error = run.error or error
 
-    others = [threading.Thread(target=work, daemon=True) for _ in range(THREADS - 1)]
+    threads = THREADS if run.target.manifest.nbytes >= ALONE_NBYTES else 1
+    others = [threading.Thread(target=work, daemon=True) for _ in range(threads - 1)]
     for thread in others:
         thread.start()
     work()

@@ -26,6 +26,18 @@ class Reader:
     sizes: Mapping[str, int]
     patterns: dict[int, Pattern]
     taken: int = 0
+    stacked: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    tied: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    counting: frozenset[str] = frozenset()
+    is_settled: bool = False
+
+    def __post_init__(self) -> None:
+        """`stacked` and `tied` are by id of a term; `is_settled` says that no size depends on what a name reads."""
+        self.counting = self.rule.counting
+        for term in (*self.rule.left, *self.rule.right):
+            self.stacked[id(term)] = stacked(term, self.rule)
+            self.tied[id(term)] = term.head.ties if isinstance(term.head, FullName) else ()
+        self.is_settled = all(axis in self.sizes for axis in self.rule.where)
 
     @property
     def against(self) -> bool:
@@ -41,7 +53,7 @@ class Reader:
 
     def _within(self, reading: Reading, given: Mapping[str, int], config: Mapping[str, object]) -> bool:
         """Sizes that are bound through a capture bound the values too."""
-        if all(axis in self.sizes for axis in self.rule.where):
+        if self.is_settled:
             return True
         try:
             sizes = bound(self.rule, given, config, reading.axes)
@@ -56,12 +68,23 @@ class Reader:
 class Instance:
     """One use of a rule. `keys[term][values of its stacked axes]` are the equal copies of one tensor."""
 
-    rule: Rule
+    reader: Reader
     values: dict[str, Value]
     sizes: dict[str, int] = field(default_factory=dict)
     rank: int | None = None
     readings: dict[int, list[tuple[Reading, str]]] = field(default_factory=dict)
     keys: dict[int, dict[tuple[Value, ...], list[str]]] = field(default_factory=dict)
+
+    @property
+    def rule(self) -> Rule:
+        return self.reader.rule
+
+    def stacked(self, term: FlatTerm) -> tuple[str, ...]:
+        """The name axes of a term that are axes of its tensor."""
+        return self.reader.stacked[id(term)]
+
+    def tied(self, term: FlatTerm) -> tuple[str, ...]:
+        return self.reader.tied[id(term)]
 
     def names(self) -> Iterator[str]:
         for copies in self.keys.values():
@@ -75,10 +98,6 @@ def stacked(term: FlatTerm, rule: Rule) -> tuple[str, ...]:
         return ()
     counting = rule.counting
     return tuple(axis for axis in term.head.axes if axis not in counting)
-
-
-def tied(term: FlatTerm) -> tuple[str, ...]:
-    return term.head.ties if isinstance(term.head, FullName) else ()
 
 
 def make_reader(rule: Rule, given: Mapping[str, int], config: Mapping[str, object]) -> Reader:
@@ -139,15 +158,14 @@ def group(taken: Mapping[str, tuple[Reader, int, Reading]], readers: Iterable[Re
         rule = reader.rule
         if reader.against or drops_all(rule):
             continue
-        counting = rule.counting
-        values = {axis: value for axis, value in reading.axes.items() if axis in counting}
+        values = {axis: value for axis, value in reading.axes.items() if axis in reader.counting}
         key = (order[id(reader)], tuple(sorted(values.items())))
-        instance = found.setdefault(key, Instance(rule, values))
+        instance = found.setdefault(key, Instance(reader, values))
         instance.readings.setdefault(place, []).append((reading, name))
     instances = list(found.values())
     for reader in readers:
         if not reader.patterns and not reader.against and not drops_all(reader.rule) and _supplies(reader.rule):
-            instances.append(Instance(reader.rule, {}))
+            instances.append(Instance(reader, {}))
     return instances
 
 
@@ -166,13 +184,14 @@ def complete(
     """Fill `keys` and `sizes` from the names; gaps for what is missing (every tensor by name) and for words in a stack."""
     rule = instance.rule
     try:
-        instance.sizes = bound(rule, given, config, instance.values)
+        settled = instance.reader.is_settled
+        instance.sizes = dict(instance.reader.sizes) if settled else bound(rule, given, config, instance.values)
     except SizeProblem as problem:
         return [gap("size", rule, str(problem))]
     seen: dict[str, int] = {}
     words: list[str] = []
     for place, readings in instance.readings.items():
-        axes, ties = stacked(rule.left[place], rule), tied(rule.left[place])
+        axes, ties = instance.stacked(rule.left[place]), instance.tied(rule.left[place])
         for reading, name in readings:
             for axis, value in [
                 *((axis, reading.axes[axis]) for axis in axes),
@@ -195,7 +214,7 @@ def complete(
 def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap]:
     rule, sizes = instance.rule, instance.sizes
     term = rule.left[place]
-    axes, ties = stacked(term, rule), tied(term)
+    axes, ties = instance.stacked(term), instance.tied(term)
     unknown = [axis for axis in (*axes, *ties) if axis not in sizes]
     if unknown:
         return [

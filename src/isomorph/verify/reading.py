@@ -8,6 +8,7 @@ and only then are its texts understood.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -19,6 +20,8 @@ Value = int | str | tuple[str, ...]
 
 DIGITS = frozenset("0123456789")
 LONGEST_NUMBER = 100
+SEPARATORS = re.compile(r"[./]")
+BEYOND_DIGITS = re.compile(r"[^0-9]")
 
 
 class TwoCuts(Exception):
@@ -87,6 +90,7 @@ class Pattern:
         self.pieces = tuple(pieces)
         self._head = pieces[0].value if pieces and isinstance(pieces[0], Literal) else ""
         self._tail = pieces[-1].value if pieces and isinstance(pieces[-1], Literal) else ""
+        self.is_plain = _has_one_way(self.pieces)
 
     def may_fit(self, name: str) -> bool:
         """False when the first or the last text of the pattern already rules the name out."""
@@ -115,6 +119,34 @@ class Pattern:
 
     def cut(self, name: str) -> list[str] | None:
         """The text that each piece covers; None when the pattern cannot cover the name. Raises TwoCuts."""
+        return self._cut_at_borders(name) if self.is_plain else self.cut_by_counting(name)
+
+    def _cut_at_borders(self, name: str) -> list[str] | None:
+        """The cut, where every piece ends at a border of its own and there is at most one."""
+        texts: list[str] = []
+        at = 0
+        for piece in self.pieces:
+            if isinstance(piece, Literal):
+                end = at + len(piece.value) if name.startswith(piece.value, at) else -1
+            elif isinstance(piece, LabelHole):
+                end = next((at + len(label) for label in piece.labels if name.startswith(label, at)), -1)
+            elif isinstance(piece, PathHole):
+                end = len(name) - (len(self._tail) if piece is not self.pieces[-1] else 0)
+            else:
+                stop = BEYOND_DIGITS if isinstance(piece, Number) else SEPARATORS
+                border = stop.search(name, at)
+                end = border.start() if border is not None else len(name)
+            if end < at or (end == at and not isinstance(piece, Literal | LabelHole)):
+                return None
+            text = name[at:end]
+            if "::" in text and not isinstance(piece, Literal | LabelHole):
+                return None
+            texts.append(text)
+            at = end
+        return texts if at == len(name) else None
+
+    def cut_by_counting(self, name: str) -> list[str] | None:
+        """The same for any pattern: the ways to reach every position are counted."""
         ways: list[dict[int, int]] = [{0: 1}]
         for piece in self.pieces:
             ways.append(_step(piece, name, ways[-1]))
@@ -143,6 +175,26 @@ class Pattern:
                 return None
             parts.append(text)
         return "".join(parts)
+
+
+def _has_one_way(pieces: tuple[NamePiece | Number, ...]) -> bool:
+    """True when every piece has at most one place to end, wherever it begins: then there are no two cuts."""
+    for place, piece in enumerate(pieces):
+        after = pieces[place + 1] if place + 1 < len(pieces) else None
+        next_text = after.value[:1] if isinstance(after, Literal) else ""
+        if isinstance(piece, PathHole):
+            if place < len(pieces) - (1 if after is None else 2) or not (after is None or next_text):
+                return False
+        elif isinstance(piece, LabelHole):
+            labels = set(piece.labels)
+            if any(one != two and two.startswith(one) for one in labels for two in labels):
+                return False
+        elif isinstance(piece, Number):
+            if piece.pad == "_" or not (after is None or (next_text and next_text not in DIGITS)):
+                return False
+        elif isinstance(piece, PieceHole) and not (after is None or (next_text and next_text in "./")):
+            return False
+    return True
 
 
 def _step(piece: NamePiece | Number, name: str, starts: Mapping[int, int], most: int | None = None) -> dict[int, int]:

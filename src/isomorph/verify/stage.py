@@ -25,7 +25,6 @@ from isomorph.verify.instances import (
     shapes_of,
     stacked,
     take,
-    tied,
 )
 from isomorph.verify.operators import Refused, result
 from isomorph.verify.reading import Pattern, UnknownFactor
@@ -118,6 +117,7 @@ class Stage:
         self.dropped_elements = 0
         self._partners: dict[int, Partners] = {}
         self._patterns: dict[int, dict[int, Pattern]] = {}
+        self._blocks: dict[int, dict[Choices, tuple[str, ...]]] = {}
         self._pieces: dict[str, list[Region]] = {}
         self._read(program, given)
 
@@ -180,7 +180,7 @@ class Stage:
             source for target, sources in self._partners_of(rule).of.items() if target[0] == place for source in sources
         ]
         makeable = not any(self._is_lost(instance, source) for source, _ in blocks)
-        lacking = [axis for axis in (*stacked(term, rule), *tied(term)) if axis not in sizes]
+        lacking = [axis for axis in (*instance.stacked(term), *instance.tied(term)) if axis not in sizes]
         if lacking and not makeable:
             self.unmade.append(term.head.text if isinstance(term.head, FullName) else "")
             return
@@ -190,7 +190,7 @@ class Stage:
             names = ", ".join(f"`{axis.partition(chr(39))[0]}`" for axis in dict.fromkeys(lacking))
             self.gaps.append(gap("size", rule, f"{names} has no size: give it with where or --set", instance.names()))
             return
-        if any(sizes[axis] == 0 for axis in (*stacked(term, rule), *tied(term))):
+        if any(sizes[axis] == 0 for axis in (*instance.stacked(term), *instance.tied(term))):
             self.gaps.append(gap("size", rule, "an axis written into names has size 0", instance.names()))
             return
         spec: TensorSpec | None = None
@@ -213,7 +213,7 @@ class Stage:
         assert isinstance(term.head, FullName)
         if place not in patterns:
             patterns[place] = Pattern(term.head, self.config)
-        axes, ties = stacked(term, rule), tied(term)
+        axes, ties = instance.stacked(term), instance.tied(term)
         for values in product(*(range(sizes[axis]) for axis in axes)):
             at = dict(zip(axes, values, strict=True))
             for copies in product(*(range(sizes[axis]) for axis in ties)):
@@ -317,7 +317,7 @@ class Stage:
                 continue
             axes = self._axes(instance, term, target[1])
             fixed_axes = {
-                axis: None for source, _ in sources for axis in stacked(rule.left[source], rule) if axis not in at
+                axis: None for source, _ in sources for axis in instance.stacked(rule.left[source]) if axis not in at
             }
             box = [axis for axis in axes if axis not in at and axis not in fixed_axes and instance.sizes[axis] != 1]
             for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
@@ -328,8 +328,11 @@ class Stage:
 
     def _axes(self, instance: Instance, term: FlatTerm, choices: Choices) -> tuple[str, ...]:
         """The axes of a block, further axes spread out."""
-        found = next(axes for each, axes in blocks_of(term.dims) if each == choices)
-        named = (*stacked(term, instance.rule), *found)
+        blocks = self._blocks.get(id(term))
+        if blocks is None:
+            blocks = self._blocks[id(term)] = dict(blocks_of(term.dims))
+        found = blocks[choices]
+        named = (*instance.stacked(term), *found)
         at = next((place for place, axis in enumerate(named) if axis == "..."), None)
         for axis in named:
             if axis.startswith("#"):
@@ -379,7 +382,7 @@ class Stage:
             return self._constant(
                 instance, term, term.head, choices, box, fixed, self._constant_kind(instance, term.head)
             )
-        copies = instance.keys[place][tuple(fixed[axis] for axis in stacked(term, instance.rule))]
+        copies = instance.keys[place][tuple(fixed[axis] for axis in instance.stacked(term))]
         spec = self.source[copies[0]]
         assert spec is not None
         return Leaf(self.level - 1, copies[0], *self._walk(instance, term, choices, box, fixed), spec.dtype)
@@ -431,7 +434,7 @@ class Stage:
             if lacking:
                 self.gaps.append(gap("size", rule, f"{', '.join(lacking)} has no size", instance.names()))
                 continue
-            fixed_axes = {axis: None for source, _ in sources for axis in stacked(rule.left[source], rule)}
+            fixed_axes = {axis: None for source, _ in sources for axis in instance.stacked(rule.left[source])}
             axes = self._axes(instance, term, target[1])
             box = [axis for axis in axes if axis not in fixed_axes and instance.sizes[axis] != 1]
             for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):

@@ -11,7 +11,6 @@ import random
 from collections.abc import Sequence
 
 from isomorph.language.rules import FullName
-from isomorph.verify.instances import stacked
 from isomorph.verify.regions import Constant, Leaf, Node, Region
 from isomorph.verify.shapes import locate, spread, take_apart
 from isomorph.verify.stage import Stage
@@ -36,7 +35,7 @@ def origins(stages: Sequence[Stage], name: str, flat: int) -> list[Origin]:
         if not isinstance(term.head, FullName):
             found.append(("", 0))
             continue
-        copies = instance.keys[place][tuple(at[axis] for axis in stacked(term, rule))]
+        copies = instance.keys[place][tuple(at[axis] for axis in instance.stacked(term))]
         found += origins(stages[:-1], copies[0], locate(spread(term.dims, rank), instance.sizes, source_choices, at))
     return found
 
