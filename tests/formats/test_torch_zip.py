@@ -257,7 +257,8 @@ def test_names_that_no_reader_should_take_are_refused() -> None:
 def test_the_pickle_that_is_written_says_the_specs(entries: dict[str, tuple[str, list[int]]]) -> None:
     """Names, dtypes and shapes survive our pickle and our interpreter, in order."""
     from isomorph.formats.containers import flatten
-    from isomorph.formats.pickle import Interpreter, Memory
+    from isomorph.formats.pickle import Interpreter
+    from isomorph.formats.pickle_machine import Memory
     from isomorph.formats.pickle_objects import Tensor
 
     specs = {name: TensorSpec(dtype(kind), tuple(shape)) for name, (kind, shape) in entries.items()}

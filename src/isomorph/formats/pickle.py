@@ -16,25 +16,11 @@ from __future__ import annotations
 import codecs
 import gc
 import struct
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
-from isomorph.errors import FormatError, UnsafeError, printable
-from isomorph.formats.pickle_objects import (
-    GLOBALS,
-    SCRIPT_GLOBALS,
-    Array,
-    Global,
-    Mapping_,
-    Mismatch,
-    NumpyDType,
-    Object,
-    Payload,
-    Storage,
-    Text,
-    check_key,
-    script_class,
-    storage_of,
-)
+from isomorph.errors import FormatError
+from isomorph.formats.pickle_machine import Machine, Memory
+from isomorph.formats.pickle_objects import Global, Payload, Text
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_NODES = 4_000_000
@@ -53,58 +39,9 @@ WINDOW = 1 << 14
 STRETCH = 1 << 16
 """The budgets are looked at each time so many bytes of opcodes have been followed."""
 
-NOTHING_DONE = "Nothing was executed and nothing written."
 
-
-class Bytes(Protocol):
-    """Where a pickle is read from: `size` bytes, read by range."""
-
-    @property
-    def size(self) -> int: ...
-    def read(self, offset: int, nbytes: int, /) -> bytes: ...
-
-
-class Memory:
-    """A pickle that is held whole."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.size = len(data)
-
-    def read(self, offset: int, nbytes: int, /) -> bytes:
-        return self.data if offset == 0 and nbytes >= self.size else self.data[offset : offset + nbytes]
-
-
-class Interpreter:
-    """Follows one pickle. `path` and `member` are where it lies, for messages; `start` its first byte.
-
-    `storages`: persistent ids name storages (torch); otherwise they are refused. `script`: a TorchScript archive, whose own
-    classes are records. After `run`, `end` is the first byte behind the pickle, `nodes` how many containers it made, and
-    `storage_records` every storage it named, by key.
-    """
-
-    def __init__(
-        self,
-        source: Bytes,
-        path: object,
-        member: str = "",
-        *,
-        start: int = 0,
-        storages: bool = False,
-        script: bool = False,
-    ) -> None:
-        self.source = source
-        self.path = path
-        self.member = member
-        self.start = start
-        self.storages = storages
-        self.script = script
-        self.end = start
-        self.nodes = 0
-        self.base = start
-        self.storage_records: dict[str, Storage] = {}
-        self._globals: dict[tuple[str, str], Global] = {}
-        self._unknown: tuple[Global, int] | None = None
+class Interpreter(Machine):
+    """Follows one pickle (see Machine). After `run`, `end` is the first byte behind it and `nodes` how many containers it made."""
 
     def run(self) -> Any:
         """The object that the pickle describes, as inert records.
@@ -131,31 +68,9 @@ class Interpreter:
         finally:
             if collecting:
                 gc.enable()
-        if self._unknown is not None:
-            self.unsafe("name", *self._unknown)
+        if self.unknown is not None:
+            self.unsafe("name", *self.unknown)
         return value
-
-    # --- messages
-
-    def place(self, byte: int) -> str:
-        return f"({self.member}, byte {byte})" if self.member else f"(byte {byte})"
-
-    def broken(self, problem: str, byte: int) -> NoReturn:
-        raise FormatError(self.path, f"a broken pickle: {problem} {self.place(byte)}")
-
-    def too_much(self, what: str, byte: int) -> NoReturn:
-        raise FormatError(self.path, f"its pickle has more than {what} {self.place(byte)}", NOTHING_DONE)
-
-    def unsafe(self, verb: str, what: Global, byte: int) -> NoReturn:
-        name = printable(what.full_name, 120)
-        advice = NOTHING_DONE
-        if verb == "build":
-            verb = "build a"
-            advice += " If the file is yours, save its state_dict() alone."
-        raise UnsafeError(self.path, f"its pickle would {verb} {name} {self.place(byte)}", advice)
-
-    def refused(self, what: str, byte: int) -> NoReturn:
-        raise UnsafeError(self.path, f"its pickle {what} {self.place(byte)}", NOTHING_DONE)
 
     # --- the opcodes
 
@@ -171,7 +86,7 @@ class Interpreter:
         marks: list[list[Any]] = []
         memo: dict[int, Any] = {}
         nodes = 0
-        find_global, call, build = self._find, self._call, self._build
+        find_global, call, build = self.find, self.call, self.build
 
         while True:
             if i >= limit:
@@ -236,7 +151,7 @@ class Interpreter:
                     raw = data[i : i + nbytes] if i + nbytes <= size else source.read(position, nbytes)
                     value = raw.decode("utf-8", "surrogatepass")
                     if encode or len(value) == 1:
-                        value = self._placed(value, position, nbytes)
+                        value = self.placed(value, position, nbytes)
                 stack.append(value)
                 i += nbytes
                 if i >= size:
@@ -276,7 +191,7 @@ class Interpreter:
                 stack.append(False)
             elif op == 0x51:  # BINPERSID
                 at[0] = base + i - 1
-                stack[-1] = self._storage(stack[-1], at[0])
+                stack[-1] = self.storage(stack[-1], at[0])
                 nodes += 1
             elif op == 0x6A:  # LONG_BINGET
                 stack.append(memo[unpack("<I", data, i)[0]])
@@ -372,11 +287,11 @@ class Interpreter:
                 at[0] = base + i - 1
                 items = stack
                 stack = marks.pop()
-                self._set(stack[-1], items, at[0])
+                self.set(stack[-1], items, at[0])
             elif op == 0x73:  # SETITEM
                 at[0] = base + i - 1
                 value, key = stack.pop(), stack.pop()
-                self._set(stack[-1], [key, value], at[0])
+                self.set(stack[-1], [key, value], at[0])
             elif op == 0x65:  # APPENDS
                 at[0] = base + i - 1
                 items = stack
@@ -412,7 +327,7 @@ class Interpreter:
                 items = stack
                 stack = marks.pop()
                 made: dict[Any, Any] = {}
-                self._set(made, items, at[0])
+                self.set(made, items, at[0])
                 stack.append(made)
             elif op == 0x8A or op == 0x8B:  # LONG1 LONG4
                 at[0] = base + i - 1
@@ -499,87 +414,6 @@ class Interpreter:
         if op in (0x97, 0x98):
             self.broken("its buffers were saved outside of it", byte)
         self.broken(f"{op:#04x} is no opcode", byte)
-
-    # --- what the opcodes act on
-
-    def _find(self, module: str, name: str, byte: int) -> Global:
-        known = GLOBALS.get((module, name)) or self._globals.get((module, name))
-        if known is not None:
-            return known
-        if self.script and (module, name) in SCRIPT_GLOBALS:
-            return SCRIPT_GLOBALS[module, name]
-        if self.script and (module == "__torch__" or module.startswith("__torch__.")):
-            known = script_class(module, name)
-        else:
-            known = Global(module, name, "unknown")
-            if self._unknown is None:
-                self._unknown = (known, byte)
-        self._globals[module, name] = known
-        return known
-
-    def _call(self, function: Global, args: tuple[Any, ...], byte: int, verb: str) -> Any:
-        if function.call is None:
-            if function.kind != "unknown" and verb == "call":
-                self.refused(f"calls {function.full_name}, which is never called in a checkpoint", byte)
-            self.unsafe(verb, function, byte)
-        try:
-            return function.call(args)
-        except Mismatch as error:
-            if function.kind == "eval":
-                self.unsafe("call", function, byte)
-            self.refused(f"calls {function.full_name} as no checkpoint does: {error}", byte)
-
-    def _build(self, target: Any, state: Any, byte: int) -> None:
-        kind = type(target)
-        if kind is Array or kind is NumpyDType:
-            try:
-                target.build(state)
-            except Mismatch as error:
-                self.broken(str(error), byte)
-        elif kind is Mapping_ and (isinstance(state, dict) or type(state) is tuple):
-            pass  # attributes of the dict, such as _metadata: dropped
-        elif kind is Object and target.kind in ("namespace", "script"):
-            if type(state) is tuple and len(state) == 2 and state[0] is None:
-                state = state[1]
-            target.state = state
-        elif kind is Object and target.kind == "value":
-            pass
-        elif kind is Global and target.kind == "unknown":
-            self.unsafe("change", target, byte)
-        else:
-            self.broken(f"a state is set on a {kind.__name__.strip('_').lower()}, which has none", byte)
-
-    def _set(self, target: Any, items: list[Any], byte: int) -> None:
-        if type(target) is not dict and type(target) is not Mapping_:
-            self.broken(f"items are set in a {type(target).__name__.strip('_').lower()}, which is no dict", byte)
-        if len(items) % 2:
-            self.broken("a key without its value", byte)
-        keys = items[::2]
-        for key in keys:
-            if type(key) is not str:
-                try:
-                    check_key(key)
-                except Mismatch as error:
-                    self.broken(str(error), byte)
-        target.update(zip(keys, items[1::2], strict=True))
-
-    def _storage(self, pid: Any, byte: int) -> Storage:
-        if not self.storages:
-            self.refused("refers to something outside of it (a persistent id)", byte)
-        try:
-            storage = storage_of(pid)
-        except Mismatch as error:
-            self.broken(str(error), byte)
-        first = self.storage_records.setdefault(storage.key, storage)
-        if (first.kind, first.numel) != (storage.kind, storage.numel):
-            self.broken(f"storage {printable(storage.key, 60)!r} has two types or two lengths", byte)
-        return first if storage.view is None and first.view is None else storage
-
-    def _placed(self, value: str, position: int, nbytes: int) -> str:
-        """The text with its place: an argument of `_codecs.encode`, or a letter, which Python shares among all its uses."""
-        text = Text(value)
-        text.offset, text.nbytes, text.encoding = position, nbytes, "utf8-latin1"
-        return text
 
 
 def _whole(line: bytes) -> int:

@@ -9,8 +9,11 @@ from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Location
-from isomorph.formats.pickle_objects import NUMPY_CODES, Array, NumpyDType, Payload, Storage, Tensor, payload_of
-from isomorph.tensors import TensorSpec, dtype
+from isomorph.formats.pickle_globals import NUMPY_CODES
+from isomorph.formats.pickle_objects import Array, NumpyDType, Payload, Storage, Tensor, payload_of
+from isomorph.tensors import DTYPES, OPAQUE_DTYPES, TensorSpec
+
+DTYPE_OF = {**DTYPES, **OPAQUE_DTYPES}
 
 MAX_DIMS = 64
 EXPAND = 64
@@ -85,7 +88,7 @@ def tensor_location(
     element = tensor.dtype or storage.dtype
     if not element:
         raise wrong(f"its storage is a torch.{printable(storage.kind, 40)}, which holds quantised numbers")
-    spec = TensorSpec(dtype(element), shape)
+    spec = TensorSpec(DTYPE_OF[element], shape)
     itemsize = spec.dtype.nbytes
     numel = spec.numel
     if numel == 0:
@@ -142,7 +145,7 @@ def array_location(
         element = "bf16"  # said by whoever wrote the file, never guessed
     if element is None:
         raise wrong(f"its dtype {printable(code, 40)!r} is not one isomorph has")
-    spec = TensorSpec(dtype(element), shape)
+    spec = TensorSpec(DTYPE_OF[element], shape)
     if spec.numel == 0:
         return spec, Location(0, 0)
     payload = payload_of(array.payload)

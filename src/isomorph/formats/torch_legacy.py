@@ -13,9 +13,9 @@ from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle import Interpreter
 from isomorph.formats.pickle_objects import Array, Payload, Storage
-from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.pickled_tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
 from isomorph.formats.source import Source
-from isomorph.tensors import TensorSpec, dtype
+from isomorph.tensors import TensorSpec
 
 MAGIC = 0x1950A86A20F9469CFC6C
 PROTOCOL = 1001
@@ -87,9 +87,10 @@ def _regions(source: Source, keys: Any, records: dict[str, Storage], start: int)
     path = source.path
     if not isinstance(keys, list | tuple) or not all(isinstance(key, str) for key in keys):
         raise FormatError(path, "its list of storages is not a list of names")
-    if len(set(keys)) != len(keys):
+    held = set(keys)
+    if len(held) != len(keys):
         raise FormatError(path, "its list of storages names one twice")
-    missing = [key for key in records if key not in set(keys)]
+    missing = [key for key in records if key not in held]
     if missing:
         raise FormatError(path, f"storage {printable(missing[0], 60)!r} is used, but the file does not hold it")
     regions: dict[str, Region] = {}
@@ -109,7 +110,7 @@ def _regions(source: Source, keys: Any, records: dict[str, Storage], start: int)
                 path,
                 f"storage {printable(key, 60)!r} has {numel:,} elements at byte {start:,}, its pickle says {storage.numel:,}",
             )
-        nbytes = numel * dtype(storage.dtype).nbytes
+        nbytes = numel * DTYPE_OF[storage.dtype].nbytes
         if start + 8 + nbytes > source.size:
             raise FormatError(
                 path,
@@ -126,7 +127,7 @@ def _viewed(path: object, name: str, storage: Storage, region: Region) -> Region
     if storage.view is None:
         return region
     _, offset, numel = storage.view
-    itemsize = dtype(storage.dtype).nbytes
+    itemsize = DTYPE_OF[storage.dtype].nbytes
     if (offset + numel) * itemsize > region.nbytes:
         raise FormatError(
             path, f"tensor `{printable(name)}`: its view of storage {storage.key!r} goes beyond the end of it"

@@ -16,14 +16,15 @@ from collections.abc import Iterator, Mapping
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Location
 from isomorph.formats.containers import flatten
-from isomorph.formats.pickle import MAX_PICKLE_BYTES, MAX_TEXT, Interpreter, Memory
+from isomorph.formats.pickle import MAX_PICKLE_BYTES, MAX_TEXT, Interpreter
+from isomorph.formats.pickle_machine import Memory
 from isomorph.formats.pickle_objects import Array, Payload, Storage
 from isomorph.formats.pickle_write import Memo, integer, integers, text
-from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.pickled_tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
 from isomorph.formats.source import Source
 from isomorph.formats.zip import Member, read_member, read_members
 from isomorph.formats.zip_layout import Entry, lay_out_zip
-from isomorph.tensors import DTYPES, OPAQUE_DTYPES, TensorSpec, dtype
+from isomorph.tensors import TensorSpec
 
 MOST_RATIO = 200
 """A pickle that deflates better than this is a bomb."""
@@ -113,7 +114,7 @@ def _region(path: object, top: str, members: Mapping[str, Member], name: str, st
     if member is None:
         key = printable(storage.key, 80)
         raise FormatError(path, f"tensor `{printable(name)}`: the archive has no storage {key!r} (data/{key})")
-    nbytes = storage.numel * dtype(storage.dtype).nbytes if storage.dtype else member.nbytes
+    nbytes = storage.numel * DTYPE_OF[storage.dtype].nbytes if storage.dtype else member.nbytes
     if nbytes != member.nbytes:
         raise FormatError(
             path,
@@ -194,7 +195,7 @@ class Writer:
         long = [name for name in specs if len(name.encode("utf-8", "surrogatepass")) > MAX_TEXT]
         if long:
             raise FormatError("target", f"cannot hold names longer than {MAX_TEXT:,} bytes: {printable(long[0], 60)}")
-        unknown = [name for name, spec in specs.items() if spec.dtype.name not in {**DTYPES, **OPAQUE_DTYPES}]
+        unknown = [name for name, spec in specs.items() if spec.dtype.name not in DTYPE_OF]
         if unknown:
             raise FormatError(
                 "target", f"cannot hold {', '.join(f'{printable(name)} {specs[name]}' for name in unknown)}"
