@@ -73,15 +73,25 @@ def paths_once(rule: Rule) -> Iterator[Gap]:
         for piece in name.pieces:
             if isinstance(piece, PathHole):
                 if piece.axis in seen:
-                    yield rule_gap(rule.origin, "syntax", f"the path {{{shown(piece.axis)}*}} stands twice in `{snippet(name.text)}`", piece.span,
-                                   "a path is cut in one way only: give the second a name of its own")  # fmt: skip
+                    yield rule_gap(
+                        rule.origin,
+                        "syntax",
+                        f"the path {{{shown(piece.axis)}*}} stands twice in `{snippet(name.text)}`",
+                        piece.span,
+                        "a path is cut in one way only: give the second a name of its own",
+                    )
                 seen.add(piece.axis)
             axes = piece.axes if isinstance(piece, IndexHole) else () if isinstance(piece, Literal) else (piece.axis,)
             kind = "a path" if isinstance(piece, PathHole) else "no path"
             for axis in axes:
                 if kinds.setdefault(axis, kind) != kind and not axis.startswith("*"):
-                    yield rule_gap(rule.origin, "syntax", f"`{shown(axis)}` is a path {{{shown(axis)}*}} and no path {{{shown(axis)}}} in one rule",
-                                   getattr(piece, "span", None), "write it the same way everywhere")  # fmt: skip
+                    yield rule_gap(
+                        rule.origin,
+                        "syntax",
+                        f"`{shown(axis)}` is a path {{{shown(axis)}*}} and no path {{{shown(axis)}}} in one rule",
+                        getattr(piece, "span", None),
+                        "write it the same way everywhere",
+                    )
                     kinds[axis] = kind
 
 
@@ -94,8 +104,13 @@ def labels_alike(rule: Rule) -> Iterator[Gap]:
                 continue
             length, first = lengths.setdefault((piece.axis, side if piece.tied else ""), (len(piece.labels), piece))
             if length != len(piece.labels):
-                yield rule_gap(rule.origin, "syntax", f"axis `{shown(piece.axis)}` has {length} labels and {len(piece.labels)} labels", piece.span,
-                               f"{snippet('|'.join(first.labels))}  and  {snippet('|'.join(piece.labels))}  pair one by one")  # fmt: skip
+                yield rule_gap(
+                    rule.origin,
+                    "syntax",
+                    f"axis `{shown(piece.axis)}` has {length} labels and {len(piece.labels)} labels",
+                    piece.span,
+                    f"{snippet('|'.join(first.labels))}  and  {snippet('|'.join(piece.labels))}  pair one by one",
+                )
 
 
 def wildcards_pair(rule: Rule) -> Iterator[Gap]:
@@ -114,9 +129,14 @@ def wildcards_pair(rule: Rule) -> Iterator[Gap]:
         patterns.setdefault(kinds, (side, term, name))
     if len(patterns) > 1:
         (first_kinds, first), (second_kinds, second) = list(patterns.items())[:2]
-        yield rule_gap(rule.origin, "syntax", f"`{snippet(first[2].text)}` has {_shown_wildcards(first_kinds)}, but `{snippet(second[2].text)}` has "
-                       f"{_shown_wildcards(second_kinds)}: wildcards pair one by one", second[1].span,
-                       "the first with the first, prefixes included; name what only one side has: {x} or {x*}")  # fmt: skip
+        yield rule_gap(
+            rule.origin,
+            "syntax",
+            f"`{snippet(first[2].text)}` has {_shown_wildcards(first_kinds)}, but `{snippet(second[2].text)}` has "
+            f"{_shown_wildcards(second_kinds)}: wildcards pair one by one",
+            second[1].span,
+            "the first with the first, prefixes included; name what only one side has: {x} or {x*}",
+        )
     elif len(sides) == 1 and any(patterns):
         _, term, name = next(iter(patterns.values()))
         yield rule_gap(
@@ -139,21 +159,36 @@ def counting_axes_everywhere(rule: Rule) -> Iterator[Gap]:
         missing = sorted(counting.difference(name.axes))
         if missing:
             axes = ", ".join(f"`{shown(axis)}`" for axis in missing)
-            yield rule_gap(rule.origin, "syntax", f"{axes} counts instances (it is in names of both sides), but `{snippet(name.text)}` does not carry it",
-                           term.span, "write a rule of its own for this tensor, or stack the axis on one side: [l ...]")  # fmt: skip
+            yield rule_gap(
+                rule.origin,
+                "syntax",
+                f"{axes} counts instances (it is in names of both sides), but `{snippet(name.text)}` does not carry it",
+                term.span,
+                "write a rule of its own for this tensor, or stack the axis on one side: [l ...]",
+            )
     for term in (*rule.left, *rule.right):
         inside = {axis for dim in term.dims for axis in dim_axes(dim)} & counting
         for axis in sorted(inside):
-            yield rule_gap(rule.origin, "syntax", f"`{shown(axis)}` counts instances (it is in names of both sides), so it is no axis in brackets",
-                           term.span, "give the axis in brackets another name")  # fmt: skip
+            yield rule_gap(
+                rule.origin,
+                "syntax",
+                f"`{shown(axis)}` counts instances (it is in names of both sides), so it is no axis in brackets",
+                term.span,
+                "give the axis in brackets another name",
+            )
 
 
 def tied_or_not(rule: Rule) -> Iterator[Gap]:
     """(13) An axis is not both tied and untied in one name."""
     for _, term, name in _named(rule):
         for axis in sorted(set(name.axes) & set(name.ties)):
-            yield rule_gap(rule.origin, "tie", f"`{shown(axis)}` is tied {{={shown(axis)}}} and untied {{{shown(axis)}}} in `{snippet(name.text)}`",
-                           term.span, "give one of them another name")  # fmt: skip
+            yield rule_gap(
+                rule.origin,
+                "tie",
+                f"`{shown(axis)}` is tied {{={shown(axis)}}} and untied {{{shown(axis)}}} in `{snippet(name.text)}`",
+                term.span,
+                "give one of them another name",
+            )
 
 
 def one_input(rule: Rule) -> Iterator[Gap]:
@@ -166,8 +201,13 @@ def one_input(rule: Rule) -> Iterator[Gap]:
             elif isinstance(piece, LabelHole):
                 count += max((label.count("::") for label in piece.labels), default=0)
         if count > 1:
-            yield rule_gap(rule.origin, "syntax", f"`::` stands twice in `{snippet(name.text)}`", term.span,
-                           "what stands before the one `::` names the input or output")  # fmt: skip
+            yield rule_gap(
+                rule.origin,
+                "syntax",
+                f"`::` stands twice in `{snippet(name.text)}`",
+                term.span,
+                "what stands before the one `::` names the input or output",
+            )
 
 
 # ── brackets and operators ───────────────────────────────────────────────────────────────────────────────────────────
@@ -210,8 +250,13 @@ def sum_goes_one_way(rule: Rule) -> Iterator[Gap]:
     if len(sums) > 1:
         yield rule_gap(rule.origin, "syntax", "`sum` reaches this rule twice", sums[1].span)
     elif rule.arrow != ("<-" if sums[0].inverted else "->"):
-        yield rule_gap(rule.origin, "syntax", f"`sum` cannot be undone: a rule with it goes one way, `->`, not `{rule.arrow}`", sums[0].span,
-                       "write  a [d], b [d] -> c [d] | sum")  # fmt: skip
+        yield rule_gap(
+            rule.origin,
+            "syntax",
+            f"`sum` cannot be undone: a rule with it goes one way, `->`, not `{rule.arrow}`",
+            sums[0].span,
+            "write  a [d], b [d] -> c [d] | sum",
+        )
 
 
 def drop_blocks_are_sound(rule: Rule) -> Iterator[Gap]:

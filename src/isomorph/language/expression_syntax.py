@@ -97,8 +97,10 @@ def read_bindings(cursor: Cursor) -> tuple[Binding, ...]:
         axis = cursor.identifier()
         word = snippet(cursor.text(start) + cursor.word())
         if not axis:
-            cursor.fail(f"`where` binds axes to sizes: `{word}` is no axis" if word else "`where` binds nothing",
-                        hint="for example  where h=config.num_attention_heads, d=64")  # fmt: skip
+            cursor.fail(
+                f"`where` binds axes to sizes: `{word}` is no axis" if word else "`where` binds nothing",
+                hint="for example  where h=config.num_attention_heads, d=64",
+            )
         if axis in WORDS:
             cursor.fail(f"`{axis}` is a word of the notation and cannot be bound", start)
         cursor.skip_blanks()
@@ -341,7 +343,7 @@ def _string(cursor: Cursor) -> String:
             char = cursor.char
             cursor.pos += 1
         chars.append(char)
-    cursor.fail('a quote `"` is not closed', start, start + 1)
+    return cursor.fail('a quote `"` is not closed', start, start + 1)
 
 
 def _config_path(cursor: Cursor, start: int) -> ConfigPath:
@@ -383,7 +385,7 @@ def _as_test(cursor: Cursor, found: Either, start: int) -> Test:
         return found
     if isinstance(found, ConfigPath) and found.parts:
         return Truth(found, found.span)
-    cursor.fail(
+    return cursor.fail(
         f"`{snippet(cursor.text(start).strip())}` is no test",
         start,
         hint="compare it with ==, !=, <, <=, > or >=; only a config key may stand alone",

@@ -51,8 +51,12 @@ def evaluate(expression: Expression, variables: Mapping[str, int], config: Mappi
             found = variables.get(name)
             if found is None:
                 near = near_misses(name, variables)
-                raise _refusal("size", f"`{name.partition(chr(39))[0]}` has no value here: neither bound by `where` nor read from a name",
-                               span, _did_you_mean(near))  # fmt: skip
+                raise _refusal(
+                    "size",
+                    f"`{name.partition(chr(39))[0]}` has no value here: neither bound by `where` nor read from a name",
+                    span,
+                    _did_you_mean(near),
+                )
             return found
         case ConfigPath(parts, span):
             return _config_value(parts, config, span)

@@ -129,14 +129,16 @@ class Morph:
 def read_module(path: Path, named: str | None = None) -> Module:
     """Parse a file; `named` is what messages call it. Raises FormatError when it is no text of a sane size."""
     try:
-        if not path.is_file():
-            raise FormatError(path, "is a folder, not a morph" if path.is_dir() else "there is no such morph")
+        is_file, is_folder = path.is_file(), path.is_dir()
+    except ValueError as refused:  # a name with a zero byte
+        raise FormatError(repr(str(path)), "is no file name") from refused
+    if not is_file:
+        raise FormatError(path, "is a folder, not a morph" if is_folder else "there is no such morph")
+    try:
         with path.open("rb") as file:
             data = file.read(LARGEST_TEXT + 1)
     except OSError as refused:
         raise FormatError(path, f"cannot be read ({refused.strerror or refused})") from refused
-    except ValueError as refused:  # a name with a zero byte
-        raise FormatError(repr(str(path)), "is no file name") from refused
     if len(data) > LARGEST_TEXT:
         raise FormatError(path, f"more than {LARGEST_TEXT >> 20} MiB are no morph")
     try:

@@ -111,7 +111,7 @@ def _quoted(cursor: Cursor) -> list[Piece]:
                 )
         chars.append(char)
         cursor.pos += 1
-    cursor.fail('a quote `"` is not closed', opened, opened + 1)
+    return cursor.fail('a quote `"` is not closed', opened, opened + 1)
 
 
 def _wildcard(cursor: Cursor) -> Wildcard:
@@ -169,8 +169,13 @@ def _labels(cursor: Cursor, body: Cursor, start: int, shown: str, tied: bool, qu
         axis, body.pos = None, before
     labels = tuple(cursor.line.raw[body.pos : body.end].split("|"))
     if axis is None and not tied:
-        cursor.fail(f"{shown}: labels belong to an axis", start, hint=f"write {{p={'|'.join(labels)}}}, or {{={'|'.join(labels)}}} for equal copies"
-                    if len(shown) < 40 else "write {p=…|…}, or {=…|…} for equal copies")  # fmt: skip
+        cursor.fail(
+            f"{shown}: labels belong to an axis",
+            start,
+            hint=f"write {{p={'|'.join(labels)}}}, or {{={'|'.join(labels)}}} for equal copies"
+            if len(shown) < 40
+            else "write {p=…|…}, or {=…|…} for equal copies",
+        )
     if labels[-1].endswith(":_") or (len(labels[-1]) > 2 and labels[-1][-3:-1] == ":0" and labels[-1][-1].isdigit()):
         cursor.fail(f"{shown}: labels take no padding", start)
     for label in labels:

@@ -22,8 +22,12 @@ def read_operators(cursor: Cursor) -> tuple[Op, ...]:
         words = _words(cursor)
         if not words:
             at = max(cursor.line.start, min(cursor.pos, cursor.end - 1))
-            cursor.fail("an operator is missing" + (" before `,`" if cursor.char == "," else ""), at, at + 1,
-                        "for example  | f32 ~> bf16  or  | neg")  # fmt: skip
+            cursor.fail(
+                "an operator is missing" + (" before `,`" if cursor.char == "," else ""),
+                at,
+                at + 1,
+                "for example  | f32 ~> bf16  or  | neg",
+            )
         operators.append(_operator(cursor, words))
         if len(operators) > MOST:
             cursor.fail(f"more than {MOST} operators in one line", words[0][1], words[0][2])
@@ -65,8 +69,12 @@ def _operator(cursor: Cursor, words: list[_Word]) -> Op:
             cursor.fail(f"`{name}` needs its number", start, end, f"for example  {name} 2")
         number, number_start, number_end = rest[0]
         if NUMBER.fullmatch(number) is None or number.endswith("inf"):
-            cursor.fail(f"`{name} {snippet(number)}`: `{snippet(number)}` is no number", number_start, number_end,
-                        "digits, with a point if need be: 0.5, not 5e-1")  # fmt: skip
+            cursor.fail(
+                f"`{name} {snippet(number)}`: `{snippet(number)}` is no number",
+                number_start,
+                number_end,
+                "digits, with a point if need be: 0.5, not 5e-1",
+            )
         if len(rest) > 1:
             cursor.fail(f"`{name}` takes one number", rest[1][1], rest[-1][2])
         return Op(name, number=number, span=span)
@@ -101,7 +109,17 @@ def _cast(cursor: Cursor, words: list[_Word]) -> Op:
     rest = words[3:]
     saturate = bool(rest) and rest[0][0] == "saturate"
     if rest[saturate:]:
-        cursor.fail(f"`{snippet(rest[int(saturate)][0])}` after a cast", rest[int(saturate)][1], rest[-1][2],
-                    "only `saturate` may follow; operators are set apart by commas")  # fmt: skip
-    return Op("cast", source=source, target=target, rounding=arrow == "~>", saturate=saturate,
-              span=cursor.span(source_start, words[-1][2]))  # fmt: skip
+        cursor.fail(
+            f"`{snippet(rest[int(saturate)][0])}` after a cast",
+            rest[int(saturate)][1],
+            rest[-1][2],
+            "only `saturate` may follow; operators are set apart by commas",
+        )
+    return Op(
+        "cast",
+        source=source,
+        target=target,
+        rounding=arrow == "~>",
+        saturate=saturate,
+        span=cursor.span(source_start, words[-1][2]),
+    )

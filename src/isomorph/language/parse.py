@@ -126,14 +126,20 @@ class _Reader:
             if opener is not None:
                 self._empty(opened_by)
         elif width > self.blocks[-1].indentation:
-            self._gap(line, f"`{snippet(line.body)}` is indented, but the line above opens no block",
-                      hint="a block follows a line that ends in `:`; lines of one block begin in the same column")  # fmt: skip
+            self._gap(
+                line,
+                f"`{snippet(line.body)}` is indented, but the line above opens no block",
+                hint="a block follows a line that ends in `:`; lines of one block begin in the same column",
+            )
             return False
         while width < self.blocks[-1].indentation:
             self._close()
         if width != self.blocks[-1].indentation:
-            self._gap(line, f"`{snippet(line.body)}` is indented like no open block",
-                      hint="lines of one block begin in the same column")  # fmt: skip
+            self._gap(
+                line,
+                f"`{snippet(line.body)}` is indented like no open block",
+                hint="lines of one block begin in the same column",
+            )
             return False
         return True
 
@@ -149,8 +155,11 @@ class _Reader:
             self._close()
 
     def _empty(self, line: Line) -> None:
-        self._gap(line, f"`{snippet(line.body)}` opens a block, but no indented line follows",
-                  hint='indent the lines it holds; a name that ends in `:` is quoted: "x:"')  # fmt: skip
+        self._gap(
+            line,
+            f"`{snippet(line.body)}` opens a block, but no indented line follows",
+            hint='indent the lines it holds; a name that ends in `:` is quoted: "x:"',
+        )
 
     # ── the version, gaps ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -161,8 +170,12 @@ class _Reader:
                 "`isomorph 1` is the first line of a morph, once", hint='a tensor of that name is quoted: "isomorph"'
             )
         if rest != "1":
-            cursor.fail(f"this is written in version `{snippet(rest)}` of the notation; only version 1 is known",
-                        line.start, line.end, "write  isomorph 1")  # fmt: skip
+            cursor.fail(
+                f"this is written in version `{snippet(rest)}` of the notation; only version 1 is known",
+                line.start,
+                line.end,
+                "write  isomorph 1",
+            )
         self.version = 1
         self.header = Comments(tuple(_tidy(self.comments, first=True)), line.comment)
         self.comments.clear()

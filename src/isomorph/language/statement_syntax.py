@@ -36,10 +36,13 @@ from isomorph.language.tree import (
 KEYWORDS = ("drop", "where", "use", "paths", "when", "assert", "isomorph")
 MOST_TERMS = 1024
 _ARROW_WORDS: dict[str, tuple[Arrow, bool]] = {
-    "<->": ("<->", False), "<->?": ("<->", True),
-    "->": ("->", False), "->?": ("->", True),
-    "<-": ("<-", False), "<-?": ("<-", True),
-}  # fmt: skip
+    "<->": ("<->", False),
+    "<->?": ("<->", True),
+    "->": ("->", False),
+    "->?": ("->", True),
+    "<-": ("<-", False),
+    "<-?": ("<-", True),
+}
 
 
 @dataclass(frozen=True)
@@ -163,8 +166,12 @@ def _no_arrow(cursor: Cursor, word: str) -> NoReturn:
             cursor.fail("a lone `:`", cursor.pos, cursor.pos + 1)
         text = line.raw[line.start : _arrow_position(cursor)].rstrip()
         hint = f'"{snippet(text.rpartition(", ")[2])}"' if '"' not in text and "[" not in text else '"…"'
-        cursor.fail(f"`{snippet(text)}`: two words where one name should be", cursor.pos, cursor.pos + len(word),
-                    f"a name with blanks is quoted: {hint}")  # fmt: skip
+        cursor.fail(
+            f"`{snippet(text)}`: two words where one name should be",
+            cursor.pos,
+            cursor.pos + len(word),
+            f"a name with blanks is quoted: {hint}",
+        )
     if any(arrow in line.body for arrow in ARROWS):
         at = min(found for arrow in ARROWS if (found := line.raw.find(arrow, line.start)) >= 0)
         cursor.fail(
@@ -180,8 +187,12 @@ def _no_arrow(cursor: Cursor, word: str) -> NoReturn:
     near = near_misses(first[:20].lower(), KEYWORDS)
     if near and " " in line.body:
         cursor.fail(f"`{body}` is no statement", line.start, line.start + len(first), f"did you mean `{near[0]}`?")
-    cursor.fail(f"`{body}` is no statement: a rule has an arrow", line.start, line.end,
-                f"write  {snippet(first)} <-> …,  or  drop {snippet(first)};  statements begin with {', '.join(KEYWORDS[:-1])} or |")  # fmt: skip
+    cursor.fail(
+        f"`{body}` is no statement: a rule has an arrow",
+        line.start,
+        line.end,
+        f"write  {snippet(first)} <-> …,  or  drop {snippet(first)};  statements begin with {', '.join(KEYWORDS[:-1])} or |",
+    )
 
 
 def _after_terms(cursor: Cursor, terms: tuple[Term, ...]) -> NoReturn:
@@ -196,8 +207,12 @@ def _after_terms(cursor: Cursor, terms: tuple[Term, ...]) -> NoReturn:
     if word == ":":
         cursor.fail("a scope ends in `:` and holds prefixes only", cursor.pos, cursor.pos + 1)
     last = cursor.text(terms[-1].span.column - 1, terms[-1].span.end - 1)
-    cursor.fail(f"`{snippet(word)}` after the last term", hint=f'a name with blanks is quoted: "{snippet(last)} {snippet(word)}"'
-                if '"' not in last and "[" not in last else "terms are set apart by commas")  # fmt: skip
+    cursor.fail(
+        f"`{snippet(word)}` after the last term",
+        hint=f'a name with blanks is quoted: "{snippet(last)} {snippet(word)}"'
+        if '"' not in last and "[" not in last
+        else "terms are set apart by commas",
+    )
 
 
 def _drop(cursor: Cursor, comments: Comments, start: int) -> DropStatement:
@@ -268,8 +283,12 @@ def _scope(cursor: Cursor, comments: Comments, start: int) -> Opener:
     if word != "<->":
         cursor.end = end
         if not word:
-            cursor.fail(f"`{snippet(cursor.line.body)}` ends in `:` but is no scope", start, end,
-                        "a scope is  left. <-> right.: ;  a name that ends in `:` is quoted")  # fmt: skip
+            cursor.fail(
+                f"`{snippet(cursor.line.body)}` ends in `:` but is no scope",
+                start,
+                end,
+                "a scope is  left. <-> right.: ;  a name that ends in `:` is quoted",
+            )
         _no_arrow(cursor, word)
     cursor.pos += len(word)
     right = _prefix(cursor)
@@ -293,8 +312,12 @@ def _prefix(cursor: Cursor) -> Name:
         return Name((), cursor.span(start))
     name = read_name(cursor)
     if cursor.char in ("[", ","):
-        cursor.fail("a prefix is a name, without axes or commas", cursor.pos, cursor.pos + 1,
-                    "a rule line that ends in `:` is a scope; a name that ends in `:` is quoted")  # fmt: skip
+        cursor.fail(
+            "a prefix is a name, without axes or commas",
+            cursor.pos,
+            cursor.pos + 1,
+            "a rule line that ends in `:` is a scope; a name that ends in `:` is quoted",
+        )
     return name
 
 
@@ -398,7 +421,7 @@ def _word_or_quoted(cursor: Cursor) -> str:
                 cursor.fail('only `\\"` and `\\\\` are escapes here', cursor.pos - 1, cursor.pos + 1)
             cursor.pos += 1
         chars.append(char)
-    cursor.fail('a quote `"` is not closed', start, start + 1)
+    return cursor.fail('a quote `"` is not closed', start, start + 1)
 
 
 # ── looking ahead ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -42,7 +42,7 @@ def read_dtype(cursor: Cursor, name: str, start: int, end: int, *, also_float: b
     if hint is None:
         near = near_misses(name[:40], DTYPES)
         hint = f"did you mean {' or '.join(near)}?" if near else f"dtypes: {' '.join(DTYPES)}"
-    cursor.fail(f"there is no dtype `{snippet(name)}`", start, end, hint)
+    return cursor.fail(f"there is no dtype `{snippet(name)}`", start, end, hint)
 
 
 def _head(cursor: Cursor) -> Name | Constant | Drop:
@@ -138,8 +138,12 @@ def _dim(cursor: Cursor, opened: int, count: _Count, depth: int) -> Dim:
     if char in "0123456789":
         digits = cursor.digits()
         if cursor.char == "_" or cursor.char.isalnum() or len(digits) > MOST_DIGITS or digits.startswith("0"):
-            cursor.fail(f"`{snippet(digits + _rest_of_axis(cursor))}` is neither an axis nor a size", start, cursor.pos + 1,
-                        "axes begin with a letter; sizes are whole and at least 1")  # fmt: skip
+            cursor.fail(
+                f"`{snippet(digits + _rest_of_axis(cursor))}` is neither an axis nor a size",
+                start,
+                cursor.pos + 1,
+                "axes begin with a letter; sizes are whole and at least 1",
+            )
         return Integer(int(digits), cursor.span(start))
     name = cursor.identifier()
     if name:
@@ -165,8 +169,10 @@ def _sum(cursor: Cursor, opened: int, count: _Count, depth: int) -> Sum:
             if not factors:
                 cursor.fail(
                     "a summand of `+` is empty" if char == "+" or summands else "`( )` is empty",
-                    start, cursor.pos + 1, "a unit axis is written 1",
-                )  # fmt: skip
+                    start,
+                    cursor.pos + 1,
+                    "a unit axis is written 1",
+                )
             summands.append(Product(tuple(factors), cursor.span(product_start)))
             factors = []
             cursor.pos += 1
@@ -202,5 +208,9 @@ def _odd(cursor: Cursor, opened: int, start: int) -> None:
         cursor.fail("a comma `,` between axes", cursor.pos, cursor.pos + 1, "axes are set apart by blanks: [o i]")
     if char == "*":
         cursor.fail("`*` between axes", cursor.pos, cursor.pos + 1, "a product is written side by side: (h d)")
-    cursor.fail(f"`{snippet(cursor.text(start) + _rest_of_axis(cursor))}` is no axis", start, cursor.pos + 1,
-                "an axis is a name of letters, digits and _; or a size, `...`, or ( )")  # fmt: skip
+    cursor.fail(
+        f"`{snippet(cursor.text(start) + _rest_of_axis(cursor))}` is no axis",
+        start,
+        cursor.pos + 1,
+        "an axis is a name of letters, digits and _; or a size, `...`, or ( )",
+    )
