@@ -90,6 +90,15 @@ def test_torch_shards_have_their_own_names() -> None:
     ]
 
 
+def test_torch_shards_are_read_as_one_checkpoint(tmp_path: Path) -> None:
+    """A folder of .bin shards reads like one of safetensors, and both hold the same bits."""
+    write_checkpoint(tmp_path / "m", TENSORS, format="torch", max_shard_size=100)
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert (checkpoint.format, len(checkpoint.paths)) == ("torch_zip", 3)
+        for name, (_, bits) in TENSORS.items():
+            assert np.array_equal(whole(checkpoint, name), bits)
+
+
 def test_one_file_cannot_hold_shards() -> None:
     """A target that names a file, and a format without shards, say what to do."""
     specs = {"a": spec("f32[4]"), "b": spec("f32[4]")}
