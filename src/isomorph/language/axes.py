@@ -367,5 +367,6 @@ def _unpaired_hint(left_over: Sequence[TermBlock], right_over: Sequence[TermBloc
     stacked = [factor.key for each in (*left_over, *right_over) for factor in each.block.factors if factor.dim is None]
     if stacked:
         axis = shown_key(stacked[0])
-        return f"`{{{axis}}}` stands in a name: it must stand on the other side too, in a name or in brackets, or be `{{={axis}}}` (equal copies)"
+        either = f"it stands on the other side too, in a name or in brackets, or is `{{={axis}}}` (equal copies)"
+        return f"`{{{axis}}}` stands in a name: {either}"
     return "write the same axes on both sides; what is left out goes to `drop [..]`, what is made up comes from a constant `0 [..]`"

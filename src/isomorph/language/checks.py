@@ -1,7 +1,7 @@
 """What is wrong with a rule before any tensor is seen: names (2, 5, 6, 13, 22), blocks and their pairing (7, 8, 9), arange and sum.
 
-The numbers are the statements of the notation's norm. Each check is a function Rule -> gaps, listed in CHECKS in the order it runs; pairing
-comes last and only for a rule whose names are sound.
+The numbers are the statements of the notation's norm. Each check is a function Rule -> gaps, listed in CHECKS in the order it runs;
+pairing comes last and only for a rule whose names are sound.
 """
 
 from __future__ import annotations

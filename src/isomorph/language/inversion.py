@@ -1,7 +1,7 @@
 """The text of an inverse: sides and arrows swapped, operators undone, as a Module that can be written and read again.
 
-Planning never uses this: there an inverse is `Program.inverse`, which is exact. Here an inverse is for people. What no text can say (an
-inverted `float` cast, a division, operators that reach into a used file) stays as a comment that names the rule.
+Planning never uses this: there an inverse is `Program.inverse`, which is exact. Here an inverse is for people. What no text can say
+(an inverted `float` cast, a division, operators that reach into a used file) stays as a comment that names the rule.
 """
 
 from __future__ import annotations

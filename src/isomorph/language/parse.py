@@ -1,7 +1,7 @@
 """Text -> Module: lines become statements, indentation becomes blocks. Every fault of a text is in one MorphError.
 
-Recursive descent by hand: what a line holds is read by the `*_syntax` modules, each with bounded depth; blocks are kept on an explicit
-stack. A line that cannot be read costs one gap, and reading goes on with the next line.
+Recursive descent by hand: what a line holds is read by the `*_syntax` modules, each with bounded depth; blocks are kept on an
+explicit stack. A line that cannot be read costs one gap, and reading goes on with the next line.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""One rule with everything that reaches it -> a flat Rule: full names, labels, numeric pieces, wildcards by number, `where` by precedence.
+"""One rule with everything that reaches it -> a flat Rule: full names, labels, numbered wildcards, `where` by precedence.
 
-A Draft is a rule on its way through the files that use it: prefixes are prepended, it may be inverted, operators are appended. Only when
-it has come to the top is it resolved, for what a bare `{p}` or the second `*` means depends on the whole name.
+A Draft is a rule on its way through the files that use it: prefixes are prepended, it may be inverted, operators are appended. Only
+when it has come to the top is it resolved, for what a bare `{p}` or the second `*` means depends on the whole name.
 """
 
 from __future__ import annotations

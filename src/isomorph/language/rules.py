@@ -123,7 +123,7 @@ class FlatTerm:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a rule was written: for messages. `text` is its whole line without indentation and comment, `line_text` the line as it stands."""
+    """Where a rule was written: for messages. `text` is its line without indentation and comment, `line_text` the line as it stands."""
 
     file: str
     line: int

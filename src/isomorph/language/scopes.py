@@ -3,8 +3,8 @@
     flatten(module, load=…, config=…)     the rules that hold for this config; everything is checked, both branches of every `when`
     check(module, load=…)                 the same checks without a config
 
-`load` turns the name after `use` into a Module. It may have two attributes: `beside(module)`, the loader for what that module uses, and
-`names()`, the names it knows, for near misses.
+`load` turns the name after `use` into a Module. It may have two attributes: `beside(module)`, the loader for what that module uses,
+and `names()`, the names it knows, for near misses.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ MOST_GAPS = 200
 def flatten(module: Module, *, load: Loader | None = None, config: Mapping[str, object] | None = None) -> Program:
     """The rules of a morph, in order, for one config.
 
-    Raises MorphError with every gap: `syntax`, `unpaired`, `tie` of any rule, `use` (missing, circular), `config` (a key that a `when` or an
-    `assert` needs), `assert`. Sizes and indices keep their expressions: a key missing there is found when it is needed.
+    Raises MorphError with every gap: `syntax`, `unpaired`, `tie` of any rule, `use` (missing, circular), `config` (a key that a `when`
+    or an `assert` needs), `assert`. Sizes and indices keep their expressions: a key missing there is found when it is needed.
     """
     walk = _Walk(config if config is not None else {})
     rules = walk.rules(module, load)
@@ -298,8 +298,8 @@ class _Walk:
             self._gap("use", f"files use each other in a circle: {circle}", use.span, place)
             return []
         inner = _Place(
-            module, _lines(module), load, mark, (Level(),), (self._frame(place), *place.readers), (), (), (None, None), place.active,
-            (*place.files, name), place.depth,
+            module, _lines(module), load, mark, (Level(),), (self._frame(place), *place.readers), (), (), (None, None),
+            place.active, (*place.files, name), place.depth,
         )  # fmt: skip
         drafts = self._block(module.statements, inner)
         operators = self._frame(place).operators()

@@ -186,7 +186,7 @@ Piece = Text | Wildcard | Hole
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """A name pattern as written, without the prefixes of its blocks. `quoted` is remembered only for canonical text: it is derived."""
+    """A name pattern as written, without the prefixes of its blocks. Whether it is quoted is derived when it is written."""
 
     pieces: tuple[Piece, ...]
     span: Span = _span()
@@ -305,7 +305,7 @@ class Binding:
 
 @dataclass(frozen=True, slots=True)
 class Comments:
-    """Comment lines above a statement (`""` is a blank line kept between them) and the comment at its end, without `#` and blank."""
+    """Comment lines above a statement (`""` is a blank line kept between them) and the one at its end, without `#` and blank."""
 
     above: tuple[str, ...] = ()
     end: str | None = None

@@ -304,8 +304,7 @@ def test_text(test: Test, rank: int = 0) -> str:
         case Not(value):
             return f"not {test_text(value, 3)}"
         case Compare(operator, left, right):
-            text = f"{expression_text(left)} {operator} {expression_text(right)}"
-            return text
+            return f"{expression_text(left)} {operator} {expression_text(right)}"
         case Both(operator, left, right):
             own = 1 if operator == "or" else 2
             text = f"{test_text(left, own)} {operator} {test_text(right, own + 1)}"
