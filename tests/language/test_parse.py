@@ -62,6 +62,8 @@ def test_line_ends_and_byte_order_marks_are_let_pass() -> None:
         ("where h=2.5", "whole number"),
         ("where h=config.a/2", "write `//`"),
         ("when config.a = 1:\n  x <-> y", "`==`"),
+        ("assert not (config.a == 1)", "`not` stands before a config key"),
+        ("assert (config.a == 1) or config.b", "tests take no brackets"),
         ("where <-> x", "is quoted"),
         ("use x y", "after the file"),
         ("a\u00a0b <-> c", "U+00A0"),

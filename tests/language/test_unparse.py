@@ -38,16 +38,23 @@ value = st.one_of(
     st.builds(tree.String, st.text('ab\\" #', max_size=4)),
     st.builds(tree.Boolean, st.booleans()),
 )
-tests = st.recursive(
-    st.one_of(
-        st.builds(tree.Truth, st.builds(tree.ConfigPath, st.just(("bias",)))),
-        st.builds(tree.Compare, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), value, value),
-    ),
-    lambda inner: st.one_of(
-        st.builds(tree.Not, inner), st.builds(tree.Both, st.sampled_from(["and", "or"]), inner, inner)
-    ),
-    max_leaves=4,
+truth = st.just(tree.Truth(tree.ConfigPath(("bias",))))
+atom = st.one_of(
+    truth,
+    st.builds(tree.Not, truth),
+    st.builds(tree.Compare, st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), value, value),
 )
+
+
+def _chained(operator: str, parts: list[tree.Test]) -> tree.Test:
+    found = parts[0]
+    for part in parts[1:]:
+        found = tree.Both(operator, found, part)
+    return found
+
+
+all_of = st.lists(atom, min_size=1, max_size=3).map(lambda parts: _chained("and", list(parts)))
+tests = st.lists(all_of, min_size=1, max_size=3).map(lambda parts: _chained("or", parts))
 
 constant_offset = st.one_of(st.builds(tree.Number, st.integers(0, 99)), st.just(tree.ConfigPath(("n",))))
 index = st.one_of(

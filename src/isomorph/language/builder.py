@@ -8,8 +8,8 @@
         rule("**", "**"),
     )
 
-Terms are given as the notation writes them, with several of a side in a list; the rest are Python values. Raises MorphError for a term
-that cannot be read. `unparse(morph(…))` is the text.
+Terms are given as the notation writes them, with several of a side in a list; the rest are Python values. Raises MorphError for
+a term that cannot be read. `unparse(morph(…))` is the text.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Expressions and tests: what stands in `where`, `when`, `assert` and in index holes.
 
 One ladder of precedences reads both: or, and, not, comparison, + -, * // %, minus, x[i], and what is in brackets. What must be a
-number and what must be true or false is settled when a step is built, so that brackets may hold either.
+number and what must be true or false is settled when a step is built. Tests take no brackets.
 """
 
 from __future__ import annotations
@@ -148,12 +148,18 @@ def _not(cursor: Cursor, steps: _Steps) -> Either:
     if not _take_word(cursor, "not"):
         return _comparison(cursor, steps)
     steps.take(cursor)
-    steps.enter(cursor)
     cursor.skip_blanks()
-    inner_start = cursor.pos
-    inner = _as_test(cursor, _not(cursor, steps), inner_start)
-    steps.leave()
-    return Not(inner, cursor.span(start))
+    before = cursor.pos
+    path = _postfix(cursor, steps) if cursor.starts("config") else None
+    cursor.skip_blanks()
+    if not isinstance(path, ConfigPath) or not path.parts or any(cursor.starts(each) for each in COMPARISONS):
+        cursor.fail(
+            "`not` stands before a config key",
+            before,
+            None,
+            "for example  not config.bias;  a comparison is turned:  !=, >=",
+        )
+    return Not(Truth(path, path.span), cursor.span(start))
 
 
 def _comparison(cursor: Cursor, steps: _Steps) -> Either:
@@ -298,6 +304,13 @@ def _in_brackets(cursor: Cursor, steps: _Steps) -> Either:
     if cursor.char != ")":
         cursor.fail("`(` is not closed", start, start + 1)
     cursor.pos += 1
+    if isinstance(inner, Compare | Truth | Not | Both):
+        cursor.fail(
+            "`( )` around a test",
+            start,
+            cursor.pos,
+            "tests take no brackets: `not` binds tightest, then `and`, then `or`",
+        )
     steps.leave()
     return inner
 

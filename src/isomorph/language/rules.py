@@ -123,7 +123,7 @@ class FlatTerm:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a rule was written: for messages. `text` is its line without indentation and comment, `line_text` the line as it stands."""
+    """Where a rule was written: for messages. `text` is its line without indentation and comment, `line_text` all of it."""
 
     file: str
     line: int
@@ -172,13 +172,15 @@ class Rule:
 class Program:
     """A whole morph, flat, in one reading direction: sources are read on the left, targets are made on the right.
 
-    `asserts` that failed and `when` tests were settled by the config the program was flattened with.
+    `when` and `assert` were settled by the config the program was flattened with. `is_inverse`: it is read against the way it
+    was written (a chain whose every stage is, is a chain read backward: idle rules of any stage are then no errors, 3 (21)).
     """
 
     rules: tuple[Rule, ...]
     file: str = "<morph>"
     text: str = ""
+    is_inverse: bool = False
 
     @property
     def inverse(self) -> Program:
-        return replace(self, rules=tuple(rule.inverse for rule in self.rules))
+        return replace(self, is_inverse=not self.is_inverse, rules=tuple(rule.inverse for rule in self.rules))

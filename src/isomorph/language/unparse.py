@@ -297,19 +297,20 @@ def expression_text(expression: Expression, rank: int = 0) -> str:
 
 
 def test_text(test: Test, rank: int = 0) -> str:
-    """A test; `or` binds loosest (1), then `and` (2), then `not` (3)."""
+    """A test; `or` binds loosest (1), then `and` (2), then `not` (3). ValueError for one that needs brackets: tests take none."""
     match test:
         case Truth(value):
             return expression_text(value)
-        case Not(value):
-            return f"not {test_text(value, 3)}"
+        case Not(Truth(value)):
+            return f"not {expression_text(value)}"
         case Compare(operator, left, right):
             return f"{expression_text(left)} {operator} {expression_text(right)}"
         case Both(operator, left, right):
             own = 1 if operator == "or" else 2
-            text = f"{test_text(left, own)} {operator} {test_text(right, own + 1)}"
-            return f"({text})" if rank > own else text
-    raise TypeError(test)
+            if rank > own:
+                raise ValueError("`or` inside `and` cannot be written: tests take no brackets")
+            return f"{test_text(left, own)} {operator} {test_text(right, own)}"
+    raise ValueError("`not` stands before a config key only")
 
 
 test_text.__test__ = False  # type: ignore[attr-defined] # pytest must not take it for a test where it is imported
