@@ -192,3 +192,12 @@ def test_large_arrays_are_not_read_to_list_them(tmp_path: Path) -> None:
     assert len(paddle.read(source).tensors) == 4
     source.close()
     assert Counting.total < 200_000 < path.stat().st_size
+
+
+def test_protocol_1_is_known_by_its_shape(tmp_path: Path) -> None:
+    """Pickles of protocol 1 have no mark at their beginning; arrays in them are read like those of protocol 2."""
+    path = tmp_path / "old.pdparams"
+    array = np.arange(200, dtype="f4").reshape(4, 50)
+    path.write_bytes(pickle.dumps({"w": array}, protocol=1))
+    with open_checkpoint(path) as checkpoint:
+        assert array.tobytes() == whole(checkpoint, "w").tobytes()

@@ -114,6 +114,19 @@ def test_the_message_is_the_one_the_manual_shows(tmp_path: Path) -> None:
     assert f"{path}: its pickle would call os.system (archive/data.pkl, byte 20). {NOTHING}." == str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"cos\nsystem\n(S'echo pwned'\ntR.", b"(S'echo pwned'\nios\nsystem\n.", b"(cos\nsystem\nS'echo pwned'\no."],
+)
+def test_pickles_without_a_protocol_mark_are_known_too(tmp_path: Path, data: bytes) -> None:
+    """Protocol 0, as exploits are usually written: named as what they are, whatever the file is called."""
+    for file in ("evil.bin", "evil.safetensors", "evil"):
+        path = tmp_path / file
+        path.write_bytes(data)
+        with pytest.raises(UnsafeError, match=r"would (call|build a) os\.system \(byte \d+\)"):
+            open_checkpoint(path)
+
+
 OUTSIDE_EVAL = [
     b"(" + text("data") + b"}t",
     b"(" + text("__import__('os')") + b"}" + text("data") + b"Nst",

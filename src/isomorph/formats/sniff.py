@@ -12,6 +12,9 @@ INDEX = "index"
 TORCH_MAGIC = b"\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 """What follows the protocol in the first pickle of a legacy torch file: LONG1 0x1950a86a20f9469cfc6c, STOP."""
 
+OLD_PICKLES = (b"(", b"}", b"]", b")", b"c", b"i")
+"""How pickles of protocols 0 and 1 begin, which have no mark of their own; all end with a full stop."""
+
 FOREIGN = [
     (
         b"\x93NUMPY",
@@ -56,6 +59,8 @@ def sniff(source: Source) -> str:
         return "safetensors"
     if text.startswith(b"{"):
         return INDEX
+    if head[:1] in OLD_PICKLES and source.read(source.size - 1, 1) == b".":
+        return "paddle"
     for magic, what, advice in FOREIGN:
         if head.startswith(magic):
             raise FormatError(source.path, what, advice)
