@@ -16,7 +16,7 @@ MORPH = """
 vision_model. <-> :
   encoder.layers.{l}.self_attn.{p=q|k|v}_proj.{t} [o ...] <-> layers.{l}.qkv.{t} [(p o) ...]
   encoder.layers.{l}.mlp.weight [o i] <-> layers.{l}.mlp.weight [i o]
-  encoder.** <-> **
+  encoder.layers.** <-> layers.**
   ** <-> **
 """
 WIDTH = 8
@@ -334,3 +334,16 @@ def test_a_cast_asked_for_from_outside_comes_last() -> None:
     (difference,) = verify([program], given, ArrayCheckpoint({"w": target}), cast=cast).differences
     assert difference.first is not None
     assert (difference.first.index, difference.first.source) == ((4, 5), "w[5, 4] | float ~> bf16")
+
+
+def test_an_exact_cast_that_would_round_is_named_at_its_element() -> None:
+    """The morph itself does not hold for this source: a problem, never a pass, whatever the target holds."""
+    weight = np.ones((7, 5), np.float32)
+    weight[3, 2] = 0.1
+    target = ArrayCheckpoint({"v": np.ones((5, 7), np.float16)})
+    report = verify([flatten(parse("w [o i] <-> v [i o] | f32 -> f16"))], ArrayCheckpoint({"w": weight}), target)
+    (problem,) = report.problems
+    assert not report.equal
+    assert problem.kind == "cast"
+    assert problem.message.startswith("`v`[2, 3] = w[3, 2] | f32 -> f16: ")
+    assert "NOT VERIFIED" in str(report)

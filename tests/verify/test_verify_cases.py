@@ -18,7 +18,19 @@ CHECKED = [
     (name, case)
     for name, case in all_cases()
     if case.get("error", {}).get("kind")
-    in ("tie", "constant", "cast", "size", "incomplete", "unmatched", "idle", "two-cuts", "written-twice", "open")
+    in (
+        "tie",
+        "constant",
+        "cast",
+        "size",
+        "incomplete",
+        "unmatched",
+        "idle",
+        "two-cuts",
+        "written-twice",
+        "open",
+        "readback",
+    )
 ]
 
 

@@ -81,7 +81,7 @@ class Report:
         return (
             self.elements == self.expected_elements
             and self.tensors == self.expected_tensors
-            and self.tensors > 0
+            and self.elements > 0
             and not (self.differences or self.missing or self.unexpected or self.problems)
         )
 

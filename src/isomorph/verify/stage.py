@@ -9,7 +9,7 @@ stage = Stage(program, specs, …)     stage.specs      name → TensorSpec of e
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import product
 
 from isomorph.errors import Gap, MorphError
@@ -23,18 +23,19 @@ from isomorph.verify.instances import (
     group,
     make_reader,
     shapes_of,
-    stacked,
     take,
 )
 from isomorph.verify.operators import Refused, result
+from isomorph.verify.pairing import Block, Partners, pair
+from isomorph.verify.readback import read_back
 from isomorph.verify.reading import Pattern, UnknownFactor
 from isomorph.verify.regions import Constant, Leaf, Made, Node, Region
 from isomorph.verify.shapes import Choices, blocks_of, further, locate, size_of, spread
 from isomorph.verify.sizes import SizeProblem, gap, missing, solve
 from isomorph.verify.values import BadConstant, constant_bits
 
-Block = tuple[int, Choices]
-"""(number of a term in its side, choices)."""
+MOST_KEPT = 1024
+"""Tensors whose pieces are kept at hand."""
 
 
 @dataclass
@@ -45,6 +46,7 @@ class Tensor:
     instance: Instance
     term: int
     at: dict[str, int]
+    ties: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -55,40 +57,6 @@ class Check:
     what: str
     region: Region
     rule: Rule
-
-
-@dataclass
-class Partners:
-    """For every right block, the left blocks that fill it (several only with `sum`); found once for a rule."""
-
-    of: dict[Block, list[Block]] = field(default_factory=dict)
-    problem: str | None = None
-
-
-def pair(rule: Rule) -> Partners:
-    """Blocks with the same axes pair in reading order (LANGUAGE.md 3 (8), (9))."""
-    sides: list[dict[frozenset[str], list[Block]]] = []
-    for terms in (rule.left, rule.right):
-        blocks: dict[frozenset[str], list[Block]] = {}
-        for place, term in enumerate(terms):
-            for choices, in_dims in blocks_of(term.dims):
-                blocks.setdefault(frozenset((*stacked(term, rule), *in_dims)), []).append((place, choices))
-        sides.append(blocks)
-    left, right = sides
-    partners = Partners()
-    sums = any(op.name == "sum" for op in rule.operators)
-    for axes in dict.fromkeys((*left, *right)):
-        sources, targets = left.get(axes, []), right.get(axes, [])
-        if sums and len(targets) == 1 and sources:
-            partners.of[targets[0]] = sources
-        elif len(sources) == len(targets):
-            partners.of.update({target: [source] for source, target in zip(sources, targets, strict=True)})
-        else:
-            partners.problem = (
-                f"{len(sources)} blocks with the axes {sorted(axes)} on the left, {len(targets)} on the right"
-            )
-    partners.of = dict(sorted(partners.of.items()))
-    return partners
 
 
 class Stage:
@@ -151,6 +119,11 @@ class Stage:
             if not gaps:
                 self._make(instance)
         self.dropped = [name for name in taken if name not in used]
+        made = {
+            name: (tensor.instance.rule, tensor.term, {**tensor.instance.values, **tensor.at}, tensor.ties)
+            for name, tensor in self.tensors.items()
+        }
+        self.gaps += read_back(program, made, given, self.config)
 
     def _make(self, instance: Instance) -> None:
         rule = instance.rule
@@ -199,15 +172,17 @@ class Stage:
             if made is None:
                 return
             spec = TensorSpec(made, tuple(size_of(dim, sizes) for dim in spread(term.dims, instance.rank or 0)))
-        for name, at in self._names(instance, place, term):
+        for name, at, copy in self._names(instance, place, term):
             if spec is None:
                 self.unmade.append(name)
             elif name in self.tensors:
                 self.gaps.append(gap("written-twice", rule, f"`{name}` is made twice", [name]))
             else:
-                self.tensors[name] = Tensor(spec, instance, place, at)
+                self.tensors[name] = Tensor(spec, instance, place, at, copy)
 
-    def _names(self, instance: Instance, place: int, term: FlatTerm) -> Iterator[tuple[str, dict[str, int]]]:
+    def _names(
+        self, instance: Instance, place: int, term: FlatTerm
+    ) -> Iterator[tuple[str, dict[str, int], dict[str, int]]]:
         rule, sizes = instance.rule, instance.sizes
         patterns = self._patterns.setdefault(id(rule), {})
         assert isinstance(term.head, FullName)
@@ -217,15 +192,16 @@ class Stage:
         for values in product(*(range(sizes[axis]) for axis in axes)):
             at = dict(zip(axes, values, strict=True))
             for copies in product(*(range(sizes[axis]) for axis in ties)):
+                copy = dict(zip(ties, copies, strict=True))
                 try:
-                    name = patterns[place].write({**instance.values, **at}, dict(zip(ties, copies, strict=True)), sizes)
+                    name = patterns[place].write({**instance.values, **at}, copy, sizes)
                 except UnknownFactor as unknown:
                     self.gaps.append(gap("size", rule, f"`{unknown.args[0]}` has no size"))
                     return
                 if name is None:
                     self.gaps.append(gap("size", rule, f"no name can be written for `{term.head.text}` at {at}"))
                 else:
-                    yield name, at
+                    yield name, at, copy
 
     def _partners_of(self, rule: Rule) -> Partners:
         if id(rule) not in self._partners:
@@ -303,6 +279,8 @@ class Stage:
     def pieces(self, name: str) -> list[Region]:
         """Regions whose left sides are all elements of the tensor, each once."""
         if name not in self._pieces:
+            if len(self._pieces) >= MOST_KEPT:
+                self._pieces.clear()
             tensor = self.tensors[name]
             self._pieces[name] = list(self._pieces_of(tensor.instance, tensor.term, tensor.at, name, tensor.spec.dtype))
         return self._pieces[name]
