@@ -68,7 +68,7 @@ def flatten(module: Module, *, load: Loader | None = None, config: Mapping[str, 
     """The rules of a morph, in order, for one config.
 
     Raises MorphError with every gap: `syntax`, `unpaired`, `tie` of any rule, `use` (missing, circular), `config` (a key that a
-    `when` or an `assert` needs), `assert`. Sizes and indices keep their expressions: a key missing there is found when it is needed.
+    `when` or an `assert` needs), `assert`. Sizes and indices keep their expressions: a key missing there is found later.
     """
     walk = _Walk(config if config is not None else {})
     rules = walk.rules(module, load)
