@@ -15,7 +15,7 @@ import numpy as np
 
 Array = np.ndarray[Any, Any]
 
-SCRATCH = 2 << 20
+SCRATCH = 4 << 20
 """Bytes of the scratch: it stays in the last-level cache, if not nearer."""
 PAD = 64
 """Bytes added to each row of the scratch."""
