@@ -41,9 +41,7 @@ MAY_IMPORT_HEAVY = {"job/arrays.py": {"torch", "paddle"}}
 
 def modules() -> dict[str, Path]:
     """Dotted name below `isomorph` -> its file."""
-    return {
-        ".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))
-    }
+    return {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
 def imports(path: Path, *, also_lazy: bool = True) -> set[str]:
@@ -93,7 +91,9 @@ def test_layers_import_only_what_the_table_allows() -> None:
 def test_no_cycle_among_layers() -> None:
     """The table itself has no cycle (cli, which may import everything, is imported by no layer)."""
     graph = {
-        layer: {layer_of(one) for one in allowed} - {layer} for layer, allowed in LAYERS.items() if allowed != EVERYTHING
+        layer: {layer_of(one) for one in allowed} - {layer}
+        for layer, allowed in LAYERS.items()
+        if allowed != EVERYTHING
     }
     done: set[str] = set()
     while len(done) < len(graph):
@@ -107,7 +107,9 @@ def test_no_cycle_among_modules() -> None:
     names = modules()
     graph = {}
     for module, path in names.items():
-        wanted = {name.removeprefix("isomorph.") for name in imports(path, also_lazy=False) if name.startswith("isomorph.")}
+        wanted = {
+            name.removeprefix("isomorph.") for name in imports(path, also_lazy=False) if name.startswith("isomorph.")
+        }
         graph[module] = {name for name in wanted if name in names and name != module}
     done: set[str] = set()
     while len(done) < len(graph):

@@ -50,7 +50,7 @@ def stats(checkpoint: Reads, name: str, box: View) -> Stats:
     total, squares, finite_count, nans, infinities, zeros = 0.0, 0.0, 0, 0, 0, 0
     shift: float | None = None
     for slab in slabs(box, max(dtype.nbytes, 8)):
-        array = as_values(checkpoint.fetch(name, slab.offset, slab.shape, slab.strides), dtype)
+        array = as_values(checkpoint.fetch(name, slab.offset, slab.shape, slab.strides), dtype).reshape(-1)
         if dtype.kind == "complex":
             with np.errstate(all="ignore"):
                 nans += int(np.isnan(array).sum())

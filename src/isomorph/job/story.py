@@ -63,7 +63,7 @@ def work(plan: Plan) -> Work:
             kinds["transposed"] += 1
         elif not names:
             kinds["made" if plan.targets[target].spec.numel else "copied"] += 1
-        elif sum(used[name] > 1 for name in names):
+        elif any(used[name] > 1 or plan.source[name].numel != plan.targets[target].spec.numel for name in names):
             kinds["cut"] += 1
         else:
             kinds["copied"] += 1
