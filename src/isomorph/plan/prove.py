@@ -77,6 +77,7 @@ def _make_plan(
     unmade: list[str] = []
     gaps: list[Gap] = []
     stages: list[Stage] = []
+    is_chain_backward = len(programs) > 1 and all(program.is_inverse for program in programs)
     taken: dict[int, tuple[str, ...]] = {}
     for number, program in enumerate(programs):
         is_last = number == len(programs) - 1
@@ -87,7 +88,13 @@ def _make_plan(
             break
         base = sum(len(done.rules) for done in stages[:-1])
         made, matching = _prove_stage(
-            stage, manifest, frozenset(unmade), cast if is_last else None, number, base, idle_later
+            stage,
+            manifest,
+            frozenset(unmade),
+            cast if is_last else None,
+            number == 0 and not is_chain_backward,
+            base,
+            idle_later,
         )
         gaps.extend(made.gaps)
         unmade.extend(made.unmade)
@@ -128,7 +135,7 @@ def _prove_stage(
     manifest: Manifest,
     lost: frozenset[str],
     cast: Op | None,
-    number: int,
+    idle_is_error: bool,
     base: int,
     idle_later: list[str],
 ) -> tuple[Made, Matching]:
@@ -160,7 +167,7 @@ def _prove_stage(
             and not rule.rule.open
             and rule.number not in matching.groups
         ):
-            if number == 0:
+            if idle_is_error:
                 front.append(idle_gap(stage, rule.number, manifest))
             else:
                 idle_later.append(f"{rule.rule.origin.text}  (line {rule.rule.origin.line})")
