@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from isomorph.describe.text import bytes_text
+from isomorph.describe.text import bytes_text, escaped_lines
 
 INTERVAL = 0.1
 
 
 def print_lines(lines: Iterable[str]) -> None:
-    """Lines on stdout, whole: nothing is cut to a width. (Names in them are escaped where they are made.)"""
+    """Lines on stdout, whole: nothing is cut to a width, and nothing in them is obeyed by a terminal."""
     write = sys.stdout.write
     for line in lines:
-        write(line + "\n")
+        write(escaped_lines(line) + "\n")
 
 
 def print_json(value: Any) -> None:

@@ -47,10 +47,6 @@ def work(plan: Plan) -> Work:
             computed.add(move.target.tensor)
         elif found and not move.is_range:
             moved.add(move.target.tensor)
-    used: dict[str, int] = {}
-    for names in reads.values():
-        for name in names:
-            used[name] = used.get(name, 0) + 1
     kinds = {"fused": 0, "computed": 0, "transposed": 0, "cut": 0, "copied": 0, "made": 0}
     fused_from: set[str] = set()
     for target, names in reads.items():
@@ -63,7 +59,7 @@ def work(plan: Plan) -> Work:
             kinds["transposed"] += 1
         elif not names:
             kinds["made" if plan.targets[target].spec.numel else "copied"] += 1
-        elif any(used[name] > 1 or plan.source[name].numel != plan.targets[target].spec.numel for name in names):
+        elif any(plan.source[name].numel != plan.targets[target].spec.numel for name in names):
             kinds["cut"] += 1
         else:
             kinds["copied"] += 1
