@@ -69,7 +69,7 @@ class Interpreter(Machine):
             if collecting:
                 gc.enable()
         if self.unknown is not None:
-            self.unsafe("name", *self.unknown)
+            self.unsafe("import", *self.unknown)
         return value
 
     # --- the opcodes
@@ -143,7 +143,8 @@ class Interpreter(Machine):
                 position = base + i
                 if position + nbytes > total:
                     self.broken(f"a text of {nbytes} bytes, more than the file has", at[0])
-                encode = bool(stack) and type(stack[-1]) is Global and stack[-1].kind == "encode"
+                above = stack[-1] if stack else marks[-1][-1] if marks and marks[-1] else None
+                encode = type(above) is Global and above.kind == "encode"
                 if nbytes > MAX_TEXT:
                     value: Any = Payload(position, nbytes, "utf8-latin1")
                     skipped += nbytes

@@ -343,7 +343,7 @@ def _table() -> dict[tuple[str, str], Global]:
         add(module, "list set frozenset", "sequence", _sequence(list))
         add(module, "tuple", "sequence", _sequence(tuple))
         add(module, "bytes bytearray", "bytes", _empty_bytes)
-        add(module, "complex slice range", "value", _object("builtins value", "value"))
+        add(module, "complex slice range xrange", "value", _object("builtins value", "value"))
         add(module, "int float bool str", "builtin")
         add(module, "object", "object")
         add(module, "eval", "eval", _eval)
