@@ -78,6 +78,8 @@ def naive(plan: Plan, arrays: Mapping[str, Array]) -> dict[str, bytes]:
             source = arrays[move.source.tensor].reshape(-1)
             for index in np.ndindex(*move.target.shape):
                 at = move.target.offset + sum(i * step for i, step in zip(index, move.target.strides, strict=True))
-                flat[at] = source[move.source.offset + sum(i * step for i, step in zip(index, move.source.strides, strict=True))]
+                flat[at] = source[
+                    move.source.offset + sum(i * step for i, step in zip(index, move.source.strides, strict=True))
+                ]
         made[name] = flat.tobytes()
     return made

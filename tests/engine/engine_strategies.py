@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from hypothesis import strategies as st
 from engine_plans import plan_of, strides_of
+from hypothesis import strategies as st
 
 from isomorph.plan.moves import Box, Move
 from isomorph.plan.plan import Plan
@@ -51,7 +51,9 @@ def moves_into(draw: st.DrawFn, name: str, shape: tuple[int, ...], sources: list
         offset = draw(st.integers(0, SOURCE_NUMEL - 1 - reach))
         axes = draw(st.permutations(range(len(sizes))))
         target = Box(name, target.offset, tuple(sizes[a] for a in axes), tuple(rows[a] for a in axes))
-        moves.append(Move(target, Box(draw(st.sampled_from(sources)), offset, target.shape, tuple(steps[a] for a in axes))))
+        moves.append(
+            Move(target, Box(draw(st.sampled_from(sources)), offset, target.shape, tuple(steps[a] for a in axes)))
+        )
     return moves
 
 

@@ -61,7 +61,9 @@ def checkpoint() -> ArrayCheckpoint:
     )
 
 
-def failure(checks: list[Check], moves: list[Move] | None = None, target: str = "f32[3]", rules: tuple[Rule, ...] = ()) -> CheckError:
+def failure(
+    checks: list[Check], moves: list[Move] | None = None, target: str = "f32[3]", rules: tuple[Rule, ...] = ()
+) -> CheckError:
     source = checkpoint()
     plan = plan_of(source.manifest, {"t": target}, moves or [Move(whole("t", (3,)), whole("a", (3,)))], checks)
     plan = Plan(plan.source, plan.targets, plan.moves, plan.checks, rules, ())
@@ -107,7 +109,7 @@ def test_all_checks_that_do_not_hold_are_reported_together():
             Check("constant", Box("zero", 0, (3,), (1,)), ZERO),
         ]
     )
-    assert ["tie", "constant"] == [gap.kind for gap in error.gaps]
+    assert [gap.kind for gap in error.gaps] == ["tie", "constant"]
 
 
 def test_an_exact_cast_names_the_target_element_and_where_it_comes_from():
@@ -115,7 +117,9 @@ def test_an_exact_cast_names_the_target_element_and_where_it_comes_from():
     cast = Op("cast", source="f32", target="f16")
     error = failure([], [Move(whole("t", (2, 2)), Box("tenth", 0, (2, 2), (1, 2)), (cast,))], "f16[2,2]")
     assert error.kinds == {"cast"}
-    assert "t[0, 1]: 0.10000000149011612 is not exactly a f16 (`f32 -> f16` does not round) (from tenth[1, 0])" in str(error)
+    assert "t[0, 1]: 0.10000000149011612 is not exactly a f16 (`f32 -> f16` does not round) (from tenth[1, 0])" in str(
+        error
+    )
 
 
 def test_an_overflow_says_saturate():
@@ -132,7 +136,7 @@ def test_sums_constants_and_operators_act_in_order():
     mix = Mix((whole("a", (3,)), Mix((whole("b", (3,)),), (Op("add", number="1"),))), (Op("mul", number="2"),))
     moves = [Move(Box("t", 0, (3,), (1,)), mix), Move(Box("t", 3, (2,), (1,)), Fill(Fraction(5), F32, (2,), (3,)))]
     found = dict(arrays(plan_of(source.manifest, {"t": "f32[5]"}, moves), source))
-    assert [6, 10, 16, 5, 8] == found["t"].tolist()
+    assert found["t"].tolist() == [6, 10, 16, 5, 8]
 
 
 def test_what_rounding_changed_is_counted_by_target():
@@ -141,7 +145,7 @@ def test_what_rounding_changed_is_counted_by_target():
     cast = Op("cast", source="f32", target="bf16", rounding=True)
     changes: dict[str, Changes] = {}
     plan = plan_of(source.manifest, {"t": "bf16[2,2]"}, [Move(whole("t", (2, 2)), whole("tenth", (2, 2)), (cast,))])
-    assert [("t", (2, 2))] == [(name, array.shape) for name, array in arrays(plan, source, changes=changes)]
-    assert (4, 2) == (changes["t"].elements, changes["t"].changed)
+    assert [(name, array.shape) for name, array in arrays(plan, source, changes=changes)] == [("t", (2, 2))]
+    assert (changes["t"].elements, changes["t"].changed) == (4, 2)
     before = np.float32(1e30)
     assert abs(float(before) - float(before.astype(DTYPES["bf16"].numpy))) == changes["t"].largest

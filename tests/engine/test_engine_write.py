@@ -49,9 +49,7 @@ def saved(folder: Path, arrays: dict[str, np.ndarray]) -> Path:
 
 def read(path: Path) -> dict[str, bytes]:
     with open_checkpoint(path) as found:
-        return {
-            name: found.fetch(name, 0, (spec.numel,), (1,)).tobytes() for name, spec in found.manifest.items()
-        }
+        return {name: found.fetch(name, 0, (spec.numel,), (1,)).tobytes() for name, spec in found.manifest.items()}
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -78,7 +76,9 @@ def test_any_plan_in_any_bands_makes_the_same_file(tmp_path: Path, plan: Plan, w
     """However little is made at a time, the bytes are those of a plain loop."""
     generator = np.random.default_rng(3)
     arrays = {
-        name: generator.integers(0, 256, SOURCE_NUMEL * spec.dtype.nbytes, dtype=np.uint8).view(spec.dtype.numpy).reshape(spec.shape)
+        name: generator.integers(0, 256, SOURCE_NUMEL * spec.dtype.nbytes, dtype=np.uint8)
+        .view(spec.dtype.numpy)
+        .reshape(spec.shape)
         for name, spec in plan.source.items()
     }
     path = tmp_path / "source.safetensors"
@@ -111,8 +111,8 @@ def test_rounding_is_counted_over_all_bands(tmp_path: Path):
     arrays = {"w": np.full((1000, 1000), 0.1, "f4"), "ids": np.arange(3)}
     with open_checkpoint(saved(tmp_path, arrays)) as source:
         written = convert(rounded(source.manifest), source, tmp_path / "t.safetensors", max_memory=4 << 20)
-    assert ["w"] == list(written.changes)
-    assert (10**6, 10**6) == (written.changes["w"].elements, written.changes["w"].changed)
+    assert list(written.changes) == ["w"]
+    assert (written.changes["w"].elements, written.changes["w"].changed) == (10**6, 10**6)
 
 
 def test_a_value_that_is_refused_in_a_late_band_is_named_by_its_place_in_the_tensor(tmp_path: Path):
@@ -121,10 +121,12 @@ def test_a_value_that_is_refused_in_a_late_band_is_named_by_its_place_in_the_ten
     array[2900, 13] = 0.1
     exact = Op("cast", source="f32", target="bf16")
     with open_checkpoint(saved(tmp_path, {"w": array})) as source:
-        plan = plan_of(source.manifest, {"w": "bf16[3000,700]"}, [Move(whole("w", array.shape), whole("w", array.shape), (exact,))])
+        plan = plan_of(
+            source.manifest, {"w": "bf16[3000,700]"}, [Move(whole("w", array.shape), whole("w", array.shape), (exact,))]
+        )
         with pytest.raises(CheckError, match=r"w\[2900, 13\]: 0.1\d* is not exactly a bf16"):
             convert(plan, source, tmp_path / "t.safetensors", max_memory=4 << 20)
-    assert ["source.safetensors"] == [path.name for path in tmp_path.iterdir()]
+    assert [path.name for path in tmp_path.iterdir()] == ["source.safetensors"]
 
 
 def test_shards_and_an_index_are_written_into_a_folder(tmp_path: Path):

@@ -14,7 +14,9 @@ from isomorph.engine.kernels import copy_into
 @given(st.data())
 def test_a_permuted_copy_is_the_array(data: st.DataObject):
     """Any axes in any order, any width, whatever way it takes through the scratch."""
-    shape = data.draw(st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda sizes: np.prod(sizes) < 60_000))
+    shape = data.draw(
+        st.lists(st.integers(1, 40), min_size=1, max_size=4).filter(lambda sizes: np.prod(sizes) < 60_000)
+    )
     order = data.draw(st.permutations(range(len(shape))))
     width = data.draw(st.sampled_from(["u1", "u2", "u4", "u8", "V16"]))
     raw = np.random.default_rng(0).integers(0, 256, int(np.prod(shape)) * np.dtype(width).itemsize, dtype=np.uint8)

@@ -10,7 +10,8 @@ from isomorph.plan.moves import Box, Move
 
 def elements(box: Box) -> list[int]:
     return [
-        box.offset + sum(i * step for i, step in zip(index, box.strides, strict=True)) for index in np.ndindex(*box.shape)
+        box.offset + sum(i * step for i, step in zip(index, box.strides, strict=True))
+        for index in np.ndindex(*box.shape)
     ]
 
 
@@ -56,7 +57,9 @@ def test_fractions_make_up_the_shape_in_order(shape: list[int], most: int):
     found = []
     for part in fractions_of(shape, most):
         starts = [start for start, _ in part]
-        indices = [tuple(np.add(starts, index).tolist()) if starts else () for index in np.ndindex(*(b - a for a, b in part))]
+        indices = [
+            tuple(np.add(starts, index).tolist()) if starts else () for index in np.ndindex(*(b - a for a, b in part))
+        ]
         assert 1 <= len(indices) <= most
         found.extend(indices)
     assert expected == found

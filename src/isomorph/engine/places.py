@@ -72,16 +72,10 @@ class Place:
                 raise RefusedError(self.shown, f"cannot hold a file of the name {file.name!r}")
         for final in self.finals:
             for source in self.sources:
-                with contextlib.suppress(OSError):
-                    if final.samefile(source):
-                        problem = (
-                            "is the source" if source.absolute() == final else f"is the source {source} by another name"
-                        )
-                        raise RefusedError(
-                            final if self.layout.is_folder else self.shown,
-                            f"{problem}; not touched",
-                            "Give another name",
-                        )
+                if _same_file(final, source):
+                    shown = final if self.layout.is_folder else self.shown
+                    other = "" if source.absolute() == final else f" {source} by another name"
+                    raise RefusedError(shown, f"is the source{other}; not touched", "Give another name")
         if not os.path.lexists(self.target):
             return
         if self.layout.is_folder:
@@ -166,6 +160,13 @@ class Place:
             part.rename(final)
             return
         part.unlink()
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there
+        return False
 
 
 def sync_folder(folder: Path) -> None:
