@@ -56,6 +56,7 @@ def test_the_target_of_a_case_is_what_verify_expects(case: dict[str, Any]) -> No
         return
     assert report.equal, str(report)
     assert report.elements == report.expected_elements == target.manifest.numel
+    assert set(report.dropped) == set(case.get("dropped", []))
     for name, made in target.manifest.items():
         if made.numel:
             wrong = verify(programs, source, flipped(target, name, made.numel - 1), **given)

@@ -141,7 +141,7 @@ def verify(
         report.problems.append(Gap("syntax", "no morph was given: nothing can be verified"))
         return report
     report.problems.extend(gaps)
-    report.dropped = tuple(name for name in _dropped(stages) if name in source.manifest)
+    report.dropped = () if gaps else _dropped(stages, source.manifest)
     report.unmade = tuple(stages[-1].unmade)
     if not gaps:
         run = Run(stages, source, target, max(1 << 16, max_memory // 24), progress)
@@ -152,8 +152,12 @@ def verify(
     return report
 
 
-def _dropped(stages: Sequence[Stage]) -> list[str]:
-    return stages[0].dropped
+def _dropped(stages: Sequence[Stage], source: Manifest) -> tuple[str, ...]:
+    """The source names that nothing made is made of."""
+    names: set[str] = set(stages[-1].specs)
+    for stage in reversed(stages):
+        names = stage.reaching(name for name in list(names) if name in stage.tensors)
+    return tuple(name for name in source if name not in names)
 
 
 def _compare(run: Run, report: Report) -> None:

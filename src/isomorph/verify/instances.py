@@ -74,6 +74,7 @@ class Instance:
     rank: int | None = None
     readings: dict[int, list[tuple[Reading, str]]] = field(default_factory=dict)
     keys: dict[int, dict[tuple[Value, ...], list[str]]] = field(default_factory=dict)
+    is_broken: bool | None = None
 
     @property
     def rule(self) -> Rule:

@@ -8,14 +8,14 @@ stage = Stage(program, specs, …)     stage.specs      name → TensorSpec of e
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FlatTerm, FullName, Program, Rule
 from isomorph.language.tree import Constant as ConstantHead
-from isomorph.language.tree import Dim, Drop, Op
+from isomorph.language.tree import Drop, Op
 from isomorph.tensors import DType, TensorSpec, dtype
 from isomorph.verify.instances import (
     Instance,
@@ -25,12 +25,12 @@ from isomorph.verify.instances import (
     shapes_of,
     take,
 )
-from isomorph.verify.operators import Refused, result
-from isomorph.verify.pairing import Block, Partners, pair
+from isomorph.verify.making import Maker
+from isomorph.verify.operators import Refused
 from isomorph.verify.readback import read_back
 from isomorph.verify.reading import Pattern, UnknownFactor
-from isomorph.verify.regions import Constant, Leaf, Made, Node, Region
-from isomorph.verify.shapes import Choices, blocks_of, further, locate, size_of, spread
+from isomorph.verify.regions import Leaf, Region
+from isomorph.verify.shapes import size_of, spread
 from isomorph.verify.sizes import SizeProblem, gap, missing, solve
 from isomorph.verify.values import BadConstant, constant_bits
 
@@ -80,18 +80,24 @@ class Stage:
         self.tensors: dict[str, Tensor] = {}
         self.gaps: list[Gap] = []
         self.unmade: list[str] = []
-        self.dropped: list[str] = []
         self.idle: list[Rule] = []
-        self.dropped_elements = 0
-        self._partners: dict[int, Partners] = {}
+        self.maker = Maker(level, self.source, last)
         self._patterns: dict[int, dict[int, Pattern]] = {}
-        self._blocks: dict[int, dict[Choices, tuple[str, ...]]] = {}
         self._pieces: dict[str, list[Region]] = {}
         self._read(program, given)
 
     @property
     def specs(self) -> dict[str, TensorSpec]:
         return {name: tensor.spec for name, tensor in self.tensors.items()}
+
+    def reaching(self, names: Iterable[str]) -> set[str]:
+        """What is read to make these tensors, or to check constants against."""
+        found: set[str] = set()
+        seen = {id(instance): instance for name in names for instance in [self.tensors[name].instance]}
+        for instance in self.instances:
+            if id(instance) in seen or any(isinstance(term.head, ConstantHead) for term in instance.rule.right):
+                found.update(instance.names())
+        return found
 
     # ── which instances there are ──────────────────────────────────────────────────────────────────────────────────
 
@@ -105,20 +111,17 @@ class Stage:
             except MorphError as error:
                 self.gaps += error.gaps
         taken, gaps = take(readers, self.source, given, self.config)
-        self.gaps += gaps
+        self.gaps += [each for each in gaps if not any(self.source[name] is None for name in each.tensors)]
         for reader in readers:
             if reader.patterns and not reader.taken and not reader.rule.maybe and not reader.against:
                 self.idle.append(reader.rule)
-        used: set[str] = set()
         self.instances = group(taken, readers)
         patterns = {id(reader.rule): reader.patterns for reader in readers}
         for instance in self.instances:
             gaps = complete(instance, patterns[id(instance.rule)], given, self.config)
             self.gaps += gaps
-            used.update(instance.names())
             if not gaps:
                 self._make(instance)
-        self.dropped = [name for name in taken if name not in used]
         made = {
             name: (tensor.instance.rule, tensor.term, {**tensor.instance.values, **tensor.at}, tensor.ties)
             for name, tensor in self.tensors.items()
@@ -139,7 +142,7 @@ class Stage:
         except SizeProblem as problem:
             self.gaps.append(gap("size", rule, str(problem), instance.names()))
             return
-        partners = self._partners_of(rule)
+        partners = self.maker.partners_of(rule)
         if partners.problem:
             self.gaps.append(gap("unpaired", rule, partners.problem))
             return
@@ -150,7 +153,10 @@ class Stage:
     def _make_term(self, instance: Instance, place: int, term: FlatTerm) -> None:
         rule, sizes = instance.rule, instance.sizes
         blocks = [
-            source for target, sources in self._partners_of(rule).of.items() if target[0] == place for source in sources
+            source
+            for target, sources in self.maker.partners_of(rule).of.items()
+            if target[0] == place
+            for source in sources
         ]
         makeable = not any(self._is_lost(instance, source) for source, _ in blocks)
         lacking = [axis for axis in (*instance.stacked(term), *instance.tied(term)) if axis not in sizes]
@@ -203,30 +209,28 @@ class Stage:
                 else:
                     yield name, at, copy
 
-    def _partners_of(self, rule: Rule) -> Partners:
-        if id(rule) not in self._partners:
-            self._partners[id(rule)] = pair(rule)
-        return self._partners[id(rule)]
-
     def _is_lost(self, instance: Instance, place: int) -> bool:
-        """True when a left term is `drop`, or an earlier stage could not make one of its tensors."""
-        if isinstance(instance.rule.left[place].head, Drop):
-            return True
-        return any(self.source[name] is None for names in instance.keys.get(place, {}).values() for name in names)
+        """True when a left term is `drop`, or an earlier stage could not make a tensor of the instance: then none of it is made."""
+        return isinstance(instance.rule.left[place].head, Drop) or self._is_broken(instance)
+
+    def _is_broken(self, instance: Instance) -> bool:
+        if instance.is_broken is None:
+            instance.is_broken = any(self.source[name] is None for name in instance.names())
+        return instance.is_broken
 
     # ── dtypes ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _dtype_of(self, instance: Instance, place: int) -> DType | None:
         """The one dtype of the tensors of a right term, or None (and a gap)."""
         found: dict[DType, None] = {}
-        for target, sources in self._partners_of(instance.rule).of.items():
+        for target, sources in self.maker.partners_of(instance.rule).of.items():
             if target[0] == place:
                 for source, _ in sources:
                     try:
                         found.update(
                             {
-                                self._after(instance.rule, kind, last=True): None
-                                for kind in self._kinds(instance, source)
+                                self.maker.after(instance.rule, kind, last=True): None
+                                for kind in self.maker.kinds(instance, source)
                             }
                         )
                     except Refused as refused:
@@ -241,39 +245,6 @@ class Stage:
             return None
         return next(iter(found))
 
-    def _operators(self, rule: Rule, *, last: bool) -> tuple[Op, ...]:
-        return (*rule.operators, self.last) if last and self.last is not None else rule.operators
-
-    def _after(self, rule: Rule, kind: DType, *, last: bool) -> DType:
-        for op in self._operators(rule, last=last):
-            kind = result(op, kind)
-        return kind
-
-    def _kinds(self, instance: Instance, place: int) -> list[DType]:
-        """The dtypes of the tensors of a left term; of a constant, its own."""
-        head = instance.rule.left[place].head
-        if isinstance(head, ConstantHead):
-            kind = self._constant_kind(instance, head)
-            constant_bits(head.value if not head.is_arange else 0, kind) if not head.is_arange else None
-            return [kind]
-        return list(
-            {
-                spec.dtype: None
-                for names in instance.keys[place].values()
-                for name in names
-                if (spec := self.source[name])
-            }
-        )
-
-    def _constant_kind(self, instance: Instance, head: ConstantHead) -> DType:
-        if head.dtype is not None:
-            return dtype(head.dtype)
-        kinds = {spec.dtype for name in instance.names() if (spec := self.source[name])}
-        if len(kinds) != 1:
-            text = " and ".join(sorted(map(str, kinds))) or "no tensor"
-            raise BadConstant(f"the constant {head.text} has no dtype of its own, and its rule reads {text}")
-        return next(iter(kinds))
-
     # ── what a tensor is made of ───────────────────────────────────────────────────────────────────────────────────
 
     def pieces(self, name: str) -> list[Region]:
@@ -282,109 +253,17 @@ class Stage:
             if len(self._pieces) >= MOST_KEPT:
                 self._pieces.clear()
             tensor = self.tensors[name]
-            self._pieces[name] = list(self._pieces_of(tensor.instance, tensor.term, tensor.at, name, tensor.spec.dtype))
-        return self._pieces[name]
-
-    def _pieces_of(
-        self, instance: Instance, place: int, at: dict[str, int], name: str, kind: DType
-    ) -> Iterator[Region]:
-        rule = instance.rule
-        term = rule.right[place]
-        for target, sources in self._partners_of(rule).of.items():
-            if target[0] != place:
-                continue
-            axes = self._axes(instance, term, target[1])
-            fixed_axes = {
-                axis: None for source, _ in sources for axis in instance.stacked(rule.left[source]) if axis not in at
-            }
-            box = [axis for axis in axes if axis not in at and axis not in fixed_axes and instance.sizes[axis] != 1]
-            for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
-                fixed = {**at, **dict(zip(fixed_axes, values, strict=True))}
-                left = Leaf(self.level, name, *self._walk(instance, term, target[1], box, fixed), kind)
-                right = self._made(instance, sources, box, fixed, last=True)
-                yield Region(tuple(instance.sizes[axis] for axis in box), left, right)
-
-    def _axes(self, instance: Instance, term: FlatTerm, choices: Choices) -> tuple[str, ...]:
-        """The axes of a block, further axes spread out."""
-        blocks = self._blocks.get(id(term))
-        if blocks is None:
-            blocks = self._blocks[id(term)] = dict(blocks_of(term.dims))
-        found = blocks[choices]
-        named = (*instance.stacked(term), *found)
-        at = next((place for place, axis in enumerate(named) if axis == "..."), None)
-        for axis in named:
-            if axis.startswith("#"):
-                instance.sizes.setdefault(axis, int(axis[1:]))
-        return named if at is None else (*named[:at], *further(instance.rank or 0), *named[at + 1 :])
-
-    def _walk(
-        self, instance: Instance, term: FlatTerm, choices: Choices, box: Sequence[str], fixed: Mapping[str, int]
-    ) -> tuple[int, tuple[int, ...]]:
-        """(offset, strides) of a block in its tensor: read off from single elements, and confirmed at the far corner."""
-        dims: tuple[Dim, ...] = spread(term.dims, instance.rank or 0)
-        sizes = instance.sizes
-        offset = locate(dims, sizes, choices, fixed)
-        strides = tuple(locate(dims, sizes, choices, {**fixed, axis: 1}) - offset for axis in box)
-        corner = {axis: max(0, sizes[axis] - 1) for axis in box}
-        expected = offset + sum(corner[axis] * stride for axis, stride in zip(box, strides, strict=True))
-        assert locate(dims, sizes, choices, {**fixed, **corner}) == expected, term
-        return offset, strides
-
-    def _made(
-        self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
-    ) -> Node:
-        rule = instance.rule
-        parts: tuple[Node, ...] = tuple(self._end(instance, source, box, fixed) for source in sources)
-        operators = self._operators(rule, last=last)
-        if not operators:
-            return parts[0]
-        kinds = [part.dtype for part in parts]
-        cut = next((place for place, op in enumerate(operators) if op.name == "sum"), None)
-        if cut is not None:
-            before, operators = operators[:cut], operators[cut + 1 :]
-            parts = tuple(self._applied((part,), before, kind) for part, kind in zip(parts, kinds, strict=True))
-            kinds = [part.dtype for part in parts]
-        return self._applied(parts, operators, kinds[0])
-
-    def _applied(self, parts: tuple[Node, ...], operators: tuple[Op, ...], kind: DType) -> Node:
-        if not operators and len(parts) == 1:
-            return parts[0]
-        for op in operators:
-            kind = result(op, kind)
-        return Made(parts, operators, kind)
-
-    def _end(self, instance: Instance, source: Block, box: Sequence[str], fixed: Mapping[str, int]) -> Leaf | Constant:
-        place, choices = source
-        term = instance.rule.left[place]
-        if isinstance(term.head, ConstantHead):
-            return self._constant(
-                instance, term, term.head, choices, box, fixed, self._constant_kind(instance, term.head)
+            self._pieces[name] = list(
+                self.maker.pieces_of(tensor.instance, tensor.term, tensor.at, name, tensor.spec.dtype)
             )
-        copies = instance.keys[place][tuple(fixed[axis] for axis in instance.stacked(term))]
-        spec = self.source[copies[0]]
-        assert spec is not None
-        return Leaf(self.level - 1, copies[0], *self._walk(instance, term, choices, box, fixed), spec.dtype)
-
-    def _constant(
-        self,
-        instance: Instance,
-        term: FlatTerm,
-        head: ConstantHead,
-        choices: Choices,
-        box: Sequence[str],
-        fixed: Mapping[str, int],
-        kind: DType,
-    ) -> Constant:
-        if head.is_arange:
-            return Constant(0.0, True, *self._walk(instance, term, choices, box, fixed), kind)
-        return Constant(head.value, False, 0, (0,) * len(box), kind)
+        return self._pieces[name]
 
     # ── what must hold besides ─────────────────────────────────────────────────────────────────────────────────────
 
     def checks(self) -> Iterator[Check]:
         """Equal copies that were read, and constants that stand on the writing side."""
         for instance in self.instances:
-            if instance.keys or not instance.rule.is_drop:
+            if not self._is_broken(instance):
                 yield from self._tie_checks(instance)
                 yield from self._constant_checks(instance)
 
@@ -404,7 +283,7 @@ class Stage:
 
     def _constant_checks(self, instance: Instance) -> Iterator[Check]:
         rule = instance.rule
-        for target, sources in self._partners_of(rule).of.items():
+        for target, sources in self.maker.partners_of(rule).of.items():
             term = rule.right[target[0]]
             if not isinstance(term.head, ConstantHead) or any(self._is_lost(instance, source) for source, _ in sources):
                 continue
@@ -413,24 +292,22 @@ class Stage:
                 self.gaps.append(gap("size", rule, f"{', '.join(lacking)} has no size", instance.names()))
                 continue
             fixed_axes = {axis: None for source, _ in sources for axis in instance.stacked(rule.left[source])}
-            axes = self._axes(instance, term, target[1])
+            axes = self.maker.axes(instance, term, target[1])
             box = [axis for axis in axes if axis not in fixed_axes and instance.sizes[axis] != 1]
+            name = next(iter(instance.names()), rule.origin.text)
+            what = f"`{name}`: a block must be {term.head.text}" + (f":{term.head.dtype}" if term.head.dtype else "")
             for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
                 fixed = dict(zip(fixed_axes, values, strict=True))
-                made = self._made(instance, sources, box, fixed, last=False)
-                wanted = dtype(term.head.dtype) if term.head.dtype is not None else made.dtype
-                name = next(iter(instance.names()), rule.origin.text)
-                what = f"`{name}`: a block must be {term.head.text}" + (
-                    f":{term.head.dtype}" if term.head.dtype else ""
-                )
-                if wanted != made.dtype:
-                    self.gaps.append(gap("constant", rule, f"{what}, and is {made.dtype}", instance.names()))
-                    continue
                 try:
-                    constant = self._constant(instance, term, term.head, target[1], box, fixed, wanted)
+                    made = self.maker.made(instance, sources, box, fixed, last=False)
+                    wanted = dtype(term.head.dtype) if term.head.dtype is not None else made.dtype
+                    if wanted != made.dtype:
+                        raise BadConstant(f"it is {made.dtype}")
+                    constant = self.maker.constant(instance, term, term.head, target[1], box, fixed, wanted)
                     if not constant.counts:
                         constant_bits(constant.value, wanted)
-                except BadConstant as bad:
-                    self.gaps.append(gap("constant", rule, f"{what}: {bad}", instance.names()))
+                except (BadConstant, Refused) as bad:
+                    kind = "constant" if isinstance(bad, BadConstant) else "cast"
+                    self.gaps.append(gap(kind, rule, f"{what}: {bad}", instance.names()))
                     continue
                 yield Check("constant", what, Region(tuple(instance.sizes[axis] for axis in box), made, constant), rule)

@@ -30,7 +30,7 @@ def origins(stages: Sequence[Stage], name: str, flat: int) -> list[Origin]:
     choices, at = take_apart(spread(rule.right[tensor.term].dims, rank), instance.sizes, flat)
     at = {**tensor.at, **at}
     found: list[Origin] = []
-    for place, source_choices in stage._partners_of(rule).of[tensor.term, choices]:
+    for place, source_choices in stage.maker.partners_of(rule).of[tensor.term, choices]:
         term = rule.left[place]
         if not isinstance(term.head, FullName):
             found.append(("", 0))
