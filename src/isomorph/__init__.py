@@ -15,6 +15,8 @@ plan.write("tower.safetensors")
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import (
