@@ -96,7 +96,7 @@ def load(path: Path) -> Arrays:
             return {name: archive[name] for name in archive.files}
     import torch
 
-    return _flat(torch.load(path, weights_only=True), lambda tensor: tensor.numpy())
+    return _flat(torch.load(path, map_location="cpu", weights_only=True), lambda tensor: tensor.numpy())
 
 
 def _flat(tree: Any, to_array: Callable[[Any], np.ndarray[Any, Any]], above: str = "") -> Arrays:
