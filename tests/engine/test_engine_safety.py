@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from engine_plans import identity, transposed
 
-from isomorph.engine import places, run
+from isomorph.engine import places, run, sync
 from isomorph.engine.journal import Journal
 from isomorph.engine.run import Written, write
 from isomorph.errors import CheckError, Different, RefusedError, SourceChanged
@@ -54,8 +54,8 @@ import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from test_engine_safety import convert
-from isomorph.engine import run
-run.SYNC_EVERY = 1 << 17
+from isomorph.engine import run, sync
+sync.SYNC_EVERY = 1 << 17
 run.Budget.chunk = property(lambda self: 1 << 16)
 run.Budget.elements = lambda self, weight, streaming: 20_000
 writes, last = 0, int(sys.argv[4])
@@ -122,7 +122,7 @@ def test_sigterm_is_like_ctrl_c(source: Path, tmp_path: Path):
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, last: int, error: BaseException) -> None:
     """Raise `error` in the last-th write; every sync before it is finished."""
-    plain, sync, count = run._Run._pwrite, run._Syncer.sync, 0
+    plain, begin, count = run._Run._pwrite, sync.Syncer.sync, 0
 
     def pwrite(self: Any, *given: Any) -> None:
         nonlocal count
@@ -132,12 +132,12 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, last: int, error: BaseExceptio
         plain(self, *given)
 
     def joined(self: Any, progress: Any) -> None:
-        sync(self, progress)
+        begin(self, progress)
         self._thread.join()
 
     monkeypatch.setattr(run._Run, "_pwrite", pwrite)
-    monkeypatch.setattr(run._Syncer, "sync", joined)
-    monkeypatch.setattr(run, "SYNC_EVERY", 1 << 17)
+    monkeypatch.setattr(sync.Syncer, "sync", joined)
+    monkeypatch.setattr(sync, "SYNC_EVERY", 1 << 17)
     monkeypatch.setattr(run.Budget, "chunk", 1 << 16)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isomorph.engine import kernels
-from isomorph.engine.copy import combine_crc, zeros_crc
+from isomorph.engine.checksums import combine_crc, zeros_crc
 from isomorph.engine.kernels import copy_into
 
 

@@ -63,7 +63,7 @@ def copy_into(target: Array, source: Array) -> None:
         target[...] = source
     else:
         for index in range(source.shape[narrow]):
-            where = (*(slice(None),) * narrow, index)
+            where: tuple[Any, ...] = (*[slice(None)] * narrow, index)
             copy_into(target[where], source[where])
 
 

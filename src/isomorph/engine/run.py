@@ -21,20 +21,21 @@ from typing import Any
 import numpy as np
 
 from isomorph.engine.budget import Budget
+from isomorph.engine.buffers import Buffers
 from isomorph.engine.checks import carry_out
-from isomorph.engine.copy import combine_crc, produce, record_crcs, zeros_crc
-from isomorph.engine.journal import Journal, Progress, fingerprint, sync_data
+from isomorph.engine.checksums import Crcs, record_crcs
+from isomorph.engine.copy import produce
+from isomorph.engine.journal import Journal, Progress, fingerprint
 from isomorph.engine.pieces import Copy, Groups, Make, Piece, from_offset, moves_by_target, parts_of, pieces_of
 from isomorph.engine.pipeline import Pipeline
 from isomorph.engine.places import Place
+from isomorph.engine.sync import Syncer
 from isomorph.errors import Different, RefusedError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
 from isomorph.operators.base import Changes
 from isomorph.plan.plan import Plan
 
 Array = np.ndarray[Any, Any]
-SYNC_EVERY = 96 << 20
-"""Bytes after which what was written is sent to the disk, beside the writing, and noted in the journal."""
 
 
 @dataclass
@@ -175,7 +176,7 @@ class _Run:
         self.plan, self.source, self.place, self.budget, self.workers = plan, source, place, budget, workers
         self.journal, self.written = journal, written
         self.noted = False
-        self._buffers: list[Array] = []
+        self._buffers = Buffers(budget.nbytes // 4)
         self._groups: Groups = moves_by_target(plan)
         self._report = _Throttled(progress, written.nbytes)
         self._done = 0
@@ -198,7 +199,7 @@ class _Run:
         descriptor = os.open(path, flags, 0o666)
         try:
             self._reserve(descriptor, layout.nbytes)
-            syncer = _Syncer(descriptor, self.journal)
+            syncer = Syncer(descriptor, self.journal)
             try:
                 crcs = self._write_pieces(descriptor, number, layout, start, syncer)
                 if layout.trailer is not None:
@@ -237,24 +238,26 @@ class _Run:
             raise RefusedError(self.place.shown, f"cannot be written: {error.strerror}") from None
 
     def _write_pieces(
-        self, descriptor: int, number: int, layout: FileLayout, start: Progress, syncer: _Syncer
+        self, descriptor: int, number: int, layout: FileLayout, start: Progress, syncer: Syncer
     ) -> Sequence[int]:
         """All bytes known beforehand, from `start` on. Returns the CRC-32 of every record."""
         parts = parts_of(self.plan, self._groups, layout, self.source, self.budget)
         if start.offset:
             parts = from_offset(parts, start.offset)
-        crcs = _Crcs(layout.records, start)
+        crcs = Crcs(layout.records, start)
 
         def make(piece: Piece) -> tuple[Array, list[tuple[int, int, int, int]], dict[str, Changes]]:
-            buffer, changes = self._buffer(piece.nbytes), dict[str, Changes]()
+            buffer, changes = self._buffers.take(piece.nbytes), dict[str, Changes]()
             produce(self.plan, self.source, piece, buffer, changes)
             return buffer, record_crcs(piece, buffer, layout.records) if layout.records else [], changes
 
         jobs = pieces_of(parts, self.budget.chunk)
-        with Pipeline(jobs, make, lambda piece: piece.cost, workers=self.workers, most=self.budget.nbytes) as pipeline:
+        with Pipeline(
+            jobs, make, lambda piece: piece.cost, workers=self.workers, most=self.budget.nbytes * 3 // 4
+        ) as pipeline:
             for piece, (buffer, found, changes) in pipeline:
                 self._pwrite(descriptor, buffer.data, piece.offset)
-                self._buffers.append(buffer)
+                self._buffers.give_back(buffer)
                 for stretch in found:
                     crcs.add(*stretch)
                 self._count(piece, changes)
@@ -264,19 +267,6 @@ class _Run:
                     syncer.sync(Progress(number, piece.offset + piece.nbytes, *crcs.state(piece.offset + piece.nbytes)))
         return crcs.finish()
 
-    def _buffer(self, nbytes: int) -> Array:
-        """A buffer of that length; ordinary ones are used again and again."""
-        if nbytes > self.budget.chunk:
-            return np.empty(nbytes, np.uint8)
-        try:
-            whole = self._buffers.pop()
-            whole = whole if whole.base is None else whole.base
-        except IndexError:
-            whole = np.empty(self.budget.chunk, np.uint8)
-        if len(whole) != self.budget.chunk:
-            whole = np.empty(self.budget.chunk, np.uint8)
-        return whole[:nbytes]
-
     def _count(self, piece: Piece, changes: dict[str, Changes]) -> None:
         for part in piece.parts:
             if isinstance(part, Copy):
@@ -285,83 +275,6 @@ class _Run:
                 self.written.made += part.nbytes
         for name, counted in changes.items():
             self.written.changes.setdefault(name, Changes()).add(counted)
-
-
-class _Crcs:
-    """The CRC-32 of each record, from stretches that come in increasing order; bytes between them are zeros."""
-
-    def __init__(self, records: Sequence[tuple[int, int]], start: Progress) -> None:
-        self._records = records
-        self._finished = list(start.crcs)
-        self._running, self._position = start.running, start.offset
-        if len(self._finished) < len(records):
-            self._position = max(self._position, records[len(self._finished)][0])
-
-    def add(self, number: int, offset: int, crc: int, nbytes: int) -> None:
-        while len(self._finished) < number:
-            self._close()
-        self._zeros(offset)
-        self._running = combine_crc(self._running, crc, nbytes)
-        self._position = offset + nbytes
-
-    def _zeros(self, offset: int) -> None:
-        gap = offset - self._position
-        if gap > 0:
-            self._running = combine_crc(self._running, zeros_crc(gap), gap)
-            self._position = offset
-
-    def _close(self) -> None:
-        offset, nbytes = self._records[len(self._finished)]
-        self._zeros(offset + nbytes)
-        self._finished.append(self._running)
-        self._running = 0
-        if len(self._finished) < len(self._records):
-            self._position = self._records[len(self._finished)][0]
-
-    def state(self, offset: int) -> tuple[tuple[int, ...], int]:
-        """(finished records, the running one) when all bytes before `offset` were seen."""
-        while len(self._finished) < len(self._records) and sum(self._records[len(self._finished)]) <= offset:
-            self._close()
-        if len(self._finished) < len(self._records) and self._records[len(self._finished)][0] < offset:
-            self._zeros(offset)
-        return tuple(self._finished), self._running
-
-    def finish(self) -> list[int]:
-        while len(self._finished) < len(self._records):
-            self._close()
-        return self._finished
-
-
-class _Syncer:
-    """Sends what was written to the disk, beside the writing, and notes it in the journal."""
-
-    def __init__(self, descriptor: int, journal: Journal | None) -> None:
-        self._descriptor, self._journal = descriptor, journal
-        self._thread: threading.Thread | None = None
-        self._since = 0
-        self._noted = False
-
-    def wants(self, nbytes: int) -> bool:
-        self._since += nbytes
-        return self._since >= SYNC_EVERY and (self._thread is None or not self._thread.is_alive())
-
-    def sync(self, progress: Progress) -> None:
-        self._since = 0
-        self._thread = threading.Thread(target=self._sync, args=(progress,), daemon=True)
-        self._thread.start()
-
-    def _sync(self, progress: Progress) -> None:
-        with contextlib.suppress(OSError):  # the sync at the end says what is wrong
-            sync_data(self._descriptor)
-            if self._journal is not None:
-                self._journal.note(progress)
-                self._noted = True
-
-    def finish(self) -> bool:
-        """Wait for a sync that is under way; True when anything was noted."""
-        if self._thread is not None:
-            self._thread.join()
-        return self._noted
 
 
 class _Throttled:
