@@ -347,3 +347,19 @@ def test_an_exact_cast_that_would_round_is_named_at_its_element() -> None:
     assert problem.kind == "cast"
     assert problem.message.startswith("`v`[2, 3] = w[3, 2] | f32 -> f16: ")
     assert "NOT VERIFIED" in str(report)
+
+
+def test_two_readings_that_disagree_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fast reading of a tensor is confirmed by the plain one; where it is not, nothing is called equal."""
+    monkeypatch.setattr("isomorph.verify.compare.agrees", lambda *args: False)
+    report = verified(lambda target: None)
+    assert not report.equal
+    assert "the verifier's two readings of the morph disagree" in str(report)
+
+
+def test_progress_counts_every_byte_of_the_target_once() -> None:
+    source = source_arrays()
+    target = ArrayCheckpoint(target_arrays(source))
+    seen: list[int] = []
+    report = verify([flatten(parse(MORPH))], ArrayCheckpoint(source), target, progress=seen.append)
+    assert sum(seen) == target.manifest.nbytes == report.nbytes

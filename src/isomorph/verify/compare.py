@@ -35,7 +35,7 @@ MOST_WITNESSED = 5_000
 """Regions confirmed by the plain reading of their corners; of more, every so many-th."""
 
 Progress = Callable[[int], object]
-"""Called with the number of bytes of the target just compared."""
+"""Called with the number of bytes of the target just compared; from any of the threads."""
 
 
 @dataclass
