@@ -53,7 +53,8 @@ class Report:
 
     `elements`, `tensors` and `nbytes` were compared, of `expected_elements`, `expected_tensors` and `expected_nbytes` that the
     morph makes. `problems` say why the morph does not apply to this source, or which check (tie, constant, exact cast) failed.
-    `hints` say more of a missing name. `dropped` are the source names that go nowhere, `unmade` target names that cannot be made (they need a dropped block).
+    `dropped` are the source names that go nowhere, `unmade` target names that cannot be made (they need a dropped block),
+    `hints` say more of a missing name.
     """
 
     expected_tensors: int = 0
