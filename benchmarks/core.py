@@ -1,0 +1,148 @@
+"""What isomorph costs, next to copying the same bytes: the table of benchmarks/README.md.
+
+    python benchmarks/core.py --folder DIR [--small] [--rounds 5]
+
+Makes a CLIP checkpoint (the 592 tensors of clip-vit-large-patch14, 1.7 GB; with --small a few MB), and runs every job in a process
+of its own, interleaved with `cp` and the imports that the budget S is made of. Targets are synced; inputs are read, not mapped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from measure import IMPORTS, ISOMORPH, MARGIN_S, Job, copy, interleaved, remover, warm
+
+from isomorph.demo.checkpoint import LARGE, SMALL, specs, write_checkpoint
+
+TOWER = "isomorph:demo/clip_vision_fused.morph"
+LINEARS = """\
+# Every Linear of CLIP as Paddle keeps it: [in out]. Embeddings, norms, biases and the patch convolution stay as they are.
+{m=text|vision}_model.encoder.layers.{l}. <-> {m=text|vision}_model.encoder.layers.{l}.:
+  self_attn.{p}_proj.weight [o i] <-> self_attn.{p}_proj.weight [i o]
+  mlp.{n}.weight [o i] <-> mlp.{n}.weight [i o]
+{m=text|visual}_projection.weight [o i] <-> {m}_projection.weight [i o]
+** <-> **
+"""
+MANY = """\
+import sys, time, resource
+from isomorph.language.morph import Morph
+from isomorph.plan.prove import make_plan
+from isomorph.tensors import Manifest, spec
+number = int(sys.argv[1])
+shape = spec("bf16[64,64]")
+words = ("w1", "w2", "w3", "norm")
+names = [f"model.layers.{n // 1000}.mlp.experts.{n // 4 % 250}.{words[n % 4]}.weight" for n in range(number)]
+source = Manifest(dict.fromkeys(names, shape))
+text = "model.layers.{l}.mlp.experts.{e}.{w=w1|w3}.weight [f d] <-> layers.{l}.gate_up [e (w f) d]\\n** <-> **\\n"
+began = time.perf_counter()
+plan = make_plan(Morph.parse(text).programs(), source)
+print(f"{len(plan.source)} in, {len(plan.targets)} out, {time.perf_counter() - began:.2f} s", file=sys.stderr)
+"""
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("--folder", type=Path, help="where the files are written; else a temporary folder")
+    arguments.add_argument("--small", action="store_true", help="a checkpoint of a few MB and 2,000 tensors to plan")
+    arguments.add_argument("--rounds", type=int, default=5)
+    arguments.add_argument("--json", action="store_true")
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.folder, prefix="isomorph-benchmark-") as folder:
+        measure(Path(folder), small=given.small, rounds=given.rounds, as_json=given.json)
+
+
+def measure(folder: Path, *, small: bool, rounds: int, as_json: bool) -> None:
+    """Make the checkpoint, run all jobs, print the table."""
+    clip = SMALL if small else LARGE
+    source, tower, other = folder / "pytorch_model.bin", folder / "tower.safetensors", folder / "other.safetensors"
+    out = {
+        name: folder / name
+        for name in ("out.safetensors", "out.pth", "out.pdparams", "half.safetensors", "v.safetensors")
+    }
+    write_checkpoint(clip, source)
+    (folder / "linears.morph").write_text(LINEARS, encoding="utf-8")
+    (folder / "many.py").write_text(MANY, encoding="utf-8")
+    from isomorph.api import convert
+
+    convert(source, tower, TOWER, verify=False)
+    shutil.copyfile(tower, other)
+    warm(source, tower, other)
+    cp_tower, cp_whole = folder / "copy.tower", folder / "copy.whole"
+    fast = ["--no-verify", "-q"]
+    jobs = [
+        Job("imports", IMPORTS),
+        Job("copy of the tower", copy(tower, cp_tower), remover(cp_tower)),
+        Job("copy of the whole", copy(source, cp_whole), remover(cp_whole)),
+        Job("cmp of two towers", ["cmp", str(tower), str(other)]),
+        Job("inspect", [*ISOMORPH, "inspect", str(source), "-q"]),
+        Job(
+            "tower to .safetensors",
+            _convert(source, out["out.safetensors"], "-m", TOWER, *fast),
+            remover(out["out.safetensors"]),
+        ),
+        Job("tower to .pth", _convert(source, out["out.pth"], "-m", TOWER, *fast), remover(out["out.pth"])),
+        Job(
+            "every Linear transposed to .pdparams",
+            _convert(source, out["out.pdparams"], "-m", str(folder / "linears.morph"), *fast),
+            remover(out["out.pdparams"]),
+        ),
+        Job(
+            "whole CLIP f32 to bf16",
+            _convert(source, out["half.safetensors"], "--dtype", "bf16", *fast),
+            remover(out["half.safetensors"]),
+        ),
+        Job("verify the tower", [*ISOMORPH, "verify", str(source), str(tower), "-m", TOWER, "-q"]),
+        Job(
+            "convert and verify in one",
+            _convert(source, out["v.safetensors"], "-m", TOWER, "-q"),
+            remover(out["v.safetensors"]),
+        ),
+        Job("plan many tensors", [sys.executable, str(folder / "many.py"), "2000" if small else "100000"]),
+    ]
+    found = interleaved(jobs, rounds)
+    start = found["imports"].median + MARGIN_S
+    copied, whole, compared = (
+        found[name].median for name in ("copy of the tower", "copy of the whole", "cmp of two towers")
+    )
+    limits = {
+        "inspect": (start, 70),
+        "tower to .safetensors": (start + 1.15 * copied, 120),
+        "tower to .pth": (start + 1.5 * copied, 120),
+        "every Linear transposed to .pdparams": (start + 2.5 * whole, 300),
+        "whole CLIP f32 to bf16": (start + 1.25 * whole, None),
+        "verify the tower": (start + 2 * compared, 300),
+        "plan many tensors": (6.0, 500),
+    }
+    if as_json:
+        rows = {
+            name: {
+                "median_s": runs.median,
+                "peak_mb": runs.peak,
+                "limit_s": limits.get(name, (None, None))[0],
+                "runs_s": runs.seconds,
+            }
+            for name, runs in found.items()
+        }
+        print(json.dumps({"tensors": len(specs(clip)), "bytes": source.stat().st_size, "jobs": rows}, indent=2))
+        return
+    print(f"{len(specs(clip))} tensors, {source.stat().st_size / 1e9:.2f} GB, median of {rounds}, S = {start:.2f} s\n")
+    print("| job | seconds | must reach | peak MB | must reach |\n|---|---|---|---|---|")
+    for name, runs in found.items():
+        seconds, megabytes = limits.get(name, (None, None))
+        print(
+            f"| {name} | {runs.median:.2f} | {'' if seconds is None else f'{seconds:.2f}'} "
+            f"| {runs.peak:.0f} | {'' if megabytes is None else megabytes} |"
+        )
+
+
+def _convert(source: Path, target: Path, *options: str) -> list[str]:
+    return [*ISOMORPH, "convert", str(source), str(target), *options]
+
+
+if __name__ == "__main__":
+    main()

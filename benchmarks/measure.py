@@ -1,0 +1,92 @@
+"""Run a command in a process of its own: seconds and peak resident memory. Runs are interleaved, and medians are told."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+MARGIN_S = 0.15
+"""What a command may take besides importing: the budget S is the time of the imports below, and this."""
+IMPORTS = [sys.executable, "-c", "import numpy, rich.table, click"]
+ISOMORPH = [sys.executable, "-m", "isomorph"]
+
+
+@dataclass
+class Runs:
+    """The runs of one job."""
+
+    seconds: list[float] = field(default_factory=list)
+    megabytes: list[float] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+    @property
+    def peak(self) -> float:
+        return max(self.megabytes)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command to measure. `before` runs unmeasured (it removes what the command will write)."""
+
+    name: str
+    command: Sequence[str]
+    before: Callable[[], None] = lambda: None
+
+
+def run(command: Sequence[str]) -> tuple[float, float]:
+    """(seconds, peak resident MB) of one run; raises when it fails."""
+    began = time.perf_counter()
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    seconds = time.perf_counter() - began
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(map(str, command))} failed with {process.returncode}:\n{errors}")
+    return seconds, usage.ru_maxrss / 1000
+
+
+def interleaved(jobs: Sequence[Job], rounds: int) -> dict[str, Runs]:
+    """Every job once, then every job again: what disturbs the machine disturbs all of them."""
+    found = {job.name: Runs() for job in jobs}
+    for number in range(rounds):
+        for job in jobs:
+            job.before()
+            seconds, megabytes = run(job.command)
+            found[job.name].seconds.append(seconds)
+            found[job.name].megabytes.append(megabytes)
+            print(f"  round {number + 1}/{rounds}  {job.name:44} {seconds:7.2f} s {megabytes:7.0f} MB", file=sys.stderr)
+    return found
+
+
+def copy(source: Path, target: Path) -> list[str]:
+    """`cp`, then `sync -d` on the copy: what ours are measured against, which are synced too."""
+    return ["sh", "-c", 'cp --reflink=never "$1" "$2" && sync -d "$2"', "sh", str(source), str(target)]
+
+
+def remover(*paths: Path) -> Callable[[], None]:
+    """Removes these files when called."""
+
+    def remove() -> None:
+        for path in paths:
+            path.unlink(missing_ok=True)
+
+    return remove
+
+
+def warm(*paths: Path) -> None:
+    """Read the files once, so that they lie in the cache."""
+    for path in paths:
+        with path.open("rb") as file:
+            while file.read(1 << 24):
+                pass

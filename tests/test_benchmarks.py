@@ -1,0 +1,45 @@
+"""The benchmarks run, on the small checkpoint; what they measure is not tested here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
+
+
+def test_the_table_of_figures_can_be_made(tmp_path: Path) -> None:
+    """Every job of core.py succeeds."""
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "core.py"),
+        "--small",
+        "--rounds",
+        "1",
+        "--json",
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["tensors"] == 96
+    assert {"inspect", "tower to .pth", "verify the tower", "plan many tensors"} <= set(found["jobs"])
+
+
+def test_the_usual_way_can_be_measured(tmp_path: Path) -> None:
+    """torch reads what the demo writes, and does the job by hand."""
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "notebook_way.py"),
+        "--small",
+        "--rounds",
+        "1",
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "torch.load, torch.save" in done.stdout
