@@ -334,8 +334,8 @@ def test_a_folder_with_files_is_refused_and_with_overwrite_keeps_what_is_not_our
     (target / "notes.txt").write_text("mine")
     with pytest.raises(RefusedError, match=r"holds model\.safetensors already; not touched"):
         convert(source, target)
-    convert(source, target, identity, overwrite=True)
-    assert {"model.safetensors", "notes.txt"} == names(target)
+    convert(source, target, identity, overwrite=True, verify=lambda part: (part / "config.json").write_text("{}"))
+    assert {"model.safetensors", "notes.txt", "config.json"} == names(target)
     assert {source.name, "out"} == names(tmp_path)
 
 

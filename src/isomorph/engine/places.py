@@ -140,8 +140,10 @@ class Place:
                     ) from None
                 raise
         else:
-            for part, final in zip(self.temporaries, self.finals, strict=True):
-                part.replace(final)
+            ours = set(self.temporaries)
+            beside = [path for path in self.temporary.iterdir() if path not in ours]  # what the caller put with them
+            for part in (*beside, *self.temporaries):
+                part.replace(self.target / part.name)
             sync_folder(self.target)
             shutil.rmtree(self.temporary)
         sync_folder(self.parent)

@@ -64,7 +64,7 @@ def write(
     target: str | Path,
     *,
     max_memory: int = 256 << 20,
-    workers: int = 1,
+    workers: int = 2,
     overwrite: bool = False,
     resume: bool = False,
     verify: Callable[[Path], Any] | None = None,
