@@ -23,7 +23,7 @@ def move_block(
     parts: Sequence[Part],
     solution: Solution,
     settled: Settled,
-    operators: tuple[Op, ...],
+    cast: Op | None,
     lefts: Sequence[TermBlock],
     right: TermBlock,
     head: FullName | Constant | Drop,
@@ -35,6 +35,9 @@ def move_block(
     classes: dict[tuple[int, Slot], Class],
 ) -> None:
     sizes = solution.sizes
+    operators = rule.rule.operators
+    if cast is not None and target_part is not None:  # what is held against a constant is the rule's own business
+        operators = (*operators, cast)
     axis_sizes = _axis_sizes(right, solution)
     right_offset, right_strides = _placed(rule.rule.right, right, solution)
     stacked_right = rule.right[target_part].stacked if target_part is not None else ()

@@ -174,9 +174,8 @@ def _split(
     axes: tuple[_Free, ...], start: Shape, relative: int, other: _Nested
 ) -> Iterator[tuple[tuple[_Free, ...], Shape, int]]:
     """Cut one free axis: at a border of B, or in two axes where it runs over several of B's."""
-    number = _worst(axes, relative, other)
+    number, cut, inner = _before(axes, relative) if relative < 0 else _within(axes, relative, other)
     axis = axes[number]
-    cut, inner = _border(axis, relative, other)
     whole = (axis.count - cut) // inner if inner > 1 else 0
     runs: list[tuple[int, tuple[_Free, ...]]] = [(0, (_Free(axis.axis, cut, axis.step, axis.unit),))] if cut else []
     if whole:
@@ -191,21 +190,32 @@ def _split(
         yield kept, moved, relative + begin * axis.step
 
 
-def _worst(axes: tuple[_Free, ...], relative: int, other: _Nested) -> int:
-    """The axis to cut: the one of the smallest step that by itself leaves B or its digits; else the one of the largest."""
+def _before(axes: tuple[_Free, ...], relative: int) -> tuple[int, int, int]:
+    """(axis, steps, 1) for a piece that begins before B: the largest step goes up to where B can begin, then to where it has."""
+    reach = sum((axis.count - 1) * axis.step for axis in axes)
+    for number in sorted(range(len(axes)), key=lambda k: -axes[k].step):
+        axis = axes[number]
+        others = reach - (axis.count - 1) * axis.step
+        for short in (-(relative + others), -relative):
+            steps = -(-short // axis.step)
+            if 1 <= steps < axis.count:
+                return number, steps, 1
+    number = max(range(len(axes)), key=lambda k: axes[k].count)
+    return number, max(1, axes[number].count // 2), 1
+
+
+def _within(axes: tuple[_Free, ...], relative: int, other: _Nested) -> tuple[int, int, int]:
+    """(axis, steps, steps from border to border or 1): the axis of the smallest step that by itself leaves B or its digits."""
     first = other.digits(relative)
     by_step = sorted(range(len(axes)), key=lambda k: axes[k].step)
-    for k in by_step:
-        if first is None or other.linear((axes[k],), relative) is None:
-            return k
-    return by_step[-1]
+    number = next((k for k in by_step if first is None or other.linear((axes[k],), relative) is None), by_step[-1])
+    cut, inner = _border(axes[number], relative, other)
+    return number, cut, inner
 
 
 def _border(axis: _Free, relative: int, other: _Nested) -> tuple[int, int]:
     """(steps to the next border, steps from border to border or 1): the cut is in 1 .. count - 1, or 0 when runs begin at once."""
     step, count = axis.step, axis.count
-    if relative < 0:
-        return max(1, min(count - 1, -(relative // step))), 1
     within = relative
     for k, stride in enumerate(other.strides):
         run = other.extents[k]

@@ -7,12 +7,15 @@ turn out to be the same source elements, or constants, and kept otherwise (LANGU
 
 from __future__ import annotations
 
+import itertools
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import lru_cache
 
 from isomorph.language.tree import Op
-from isomorph.plan.boxes import Shape, overlaps, row_major, simplify
+from isomorph.plan.boxes import Overlap, Shape, overlaps, row_major, simplify
 from isomorph.plan.instances import Made
 from isomorph.plan.moves import Box, Check, Fill, Mix, Move, Source, names_of
 from isomorph.plan.plan import CLASSES, Target
@@ -20,12 +23,12 @@ from isomorph.plan.plan import CLASSES, Target
 
 def substitute(first: Made, second: Made) -> Made:
     """The targets of `second`, made from the sources of `first`."""
-    through = _Through(first.moves, {name: first.targets[name].spec.shape for name in first.targets})
+    through = _Through(first.moves)
     result = Made(
         instances=second.instances,
         made_by=second.made_by,
         unmade=second.unmade,
-        lossy_rules=second.lossy_rules | first.lossy_rules if first.lossy_rules else second.lossy_rules,
+        lossy_rules=first.lossy_rules | second.lossy_rules,
         unbound=second.unbound,
     )
     classes: dict[str, set[str]] = {}
@@ -55,9 +58,18 @@ def substitute(first: Made, second: Made) -> Made:
 class _Through:
     """Boxes on the tensors of the first stage, told as boxes on its sources."""
 
-    def __init__(self, moves: Mapping[str, Sequence[Move]], shapes: Mapping[str, tuple[int, ...]]) -> None:
+    def __init__(self, moves: Mapping[str, Sequence[Move]]) -> None:
         self.moves = moves
-        self.shapes = shapes
+        self._known: dict[str, tuple[list[int], list[int]]] = {}
+
+    def _spans(self, tensor: str) -> tuple[list[int], list[int]]:
+        """Where each box of a tensor begins, and how far it and all before it reach: both rise, so that they can be searched."""
+        found = self._known.get(tensor)
+        if found is None:
+            spans = [_span(move.target) for move in self.moves[tensor]]
+            found = [low for low, _ in spans], list(itertools.accumulate((high for _, high in spans), max))
+            self._known[tensor] = found
+        return found
 
     def move(self, move: Move) -> Iterator[Move]:
         source = move.source
@@ -103,12 +115,11 @@ class _Through:
     def pieces(self, source: Box, target: Box) -> Iterator[tuple[Shape, int, Shape, Source, tuple[Op, ...]]]:
         """For each overlap of `source` with a box of the first stage: (shape, target offset and strides, its source, operators)."""
         low, high = _span(source)
-        for move in self.moves[source.tensor]:
+        lows, highs = self._spans(source.tensor)
+        for number in range(bisect_left(highs, low), bisect_right(lows, high)):
+            move = self.moves[source.tensor][number]
             box = move.target
-            box_low, box_high = _span(box)
-            if box_high < low or box_low > high:
-                continue
-            for part in overlaps(source.offset, source.shape, source.strides, box.offset, box.shape, box.strides):
+            for part in _overlaps(source.offset - box.offset, source.shape, source.strides, box.shape, box.strides):
                 offset = target.offset + _dot(part.start_a, target.strides)
                 strides = tuple(_dot(step, target.strides) for step in part.steps_a)
                 inner = _part(move.source, part.shape, part.start_b, part.steps_b)
@@ -225,6 +236,12 @@ def _simple(target: Box, source: Source, operators: tuple[Op, ...]) -> Move:
         Box(source.tensor, source.offset, shape, source_strides),
         operators,
     )
+
+
+@lru_cache(maxsize=1 << 16)
+def _overlaps(relative: int, shape: Shape, strides: Shape, other: Shape, other_strides: Shape) -> tuple[Overlap, ...]:
+    """The overlaps of two boxes; layers repeat the same geometry, so they are remembered."""
+    return tuple(overlaps(relative, shape, strides, 0, other, other_strides))
 
 
 def _span(box: Box) -> tuple[int, int]:

@@ -37,6 +37,7 @@ def explain(plan: Plan, *, title: str = "", show_all: bool = False, seconds: flo
     lines += _columns([f"  {line.names}", line.shape, line.how, line.klass] for line in made_lines(plan))
     if plan.dropped:
         lines.append(f"dropped   {' · '.join(folded(plan.dropped))}")
+    lines += [f"lossy     a part of a tensor is dropped by  {text}" for text in plan.lossy]
     if plan.unmade:
         lines.append(f"not made  {' · '.join(folded(plan.unmade))}: they need a part that is dropped")
     lines += _square_lines(plan)

@@ -266,7 +266,7 @@ class Maker:
     def _expand(self, group: Group, parts: list[Part], settled: Settled) -> None:
         rule, made = group.rule, self.made
         if settled.lossy:
-            made.lossy_rules.add(rule.number)
+            made.lossy_rules.add(self.base + rule.number)
         left = [[held[slot] for slot in part.slots] for held, part in zip(group.parts, parts, strict=True)]
         for part in settled.reaches:
             made.used.update(left[part])

@@ -229,7 +229,7 @@ def _plan(
         dropped=dropped,
         unmade=tuple(dict.fromkeys(unmade)),
         warnings=tuple(warnings),
-        lossy=tuple(stages[-1].program.rules[number].origin.text for number in sorted(made.lossy_rules)),
+        lossy=tuple(rules[number].origin.text for number in sorted(made.lossy_rules)),
         idle_later=tuple(idle_later),
         last_stage=len(stages[-1].program.rules),
         taken_by_general=taken,

@@ -38,7 +38,6 @@ def settle(
     solution = solve_instance(stage, rule, parts, counted, captures, words, naming)
     sizes = solution.sizes
     settled = Settled(sizes)
-    operators = rule.rule.operators if cast is None else (*rule.rule.operators, cast)
     pairs = [(each.left, each.right[0]) for each in pair(rule.rule)]
     part_of_left = {term.index: part for part, term in enumerate(rule.left)}
     part_of_right = {term.index: part for part, term in enumerate(rule.right)}
@@ -66,7 +65,7 @@ def settle(
         if any(isinstance(rule.rule.left[left.term].head, Drop) for left in lefts):
             continue  # a constant that a dropped block would have met: there is nothing to check
         move_block(
-            rule, parts, solution, settled, operators, lefts, right, head, part_of_left, target_part, read_dtypes, naming,
+            rule, parts, solution, settled, cast, lefts, right, head, part_of_left, target_part, read_dtypes, naming,
             dtypes, classes,
         )  # fmt: skip
 
