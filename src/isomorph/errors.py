@@ -82,10 +82,10 @@ class Gap:
 
 
 class MorphError(IsomorphError, ValueError):
-    """A morph that cannot be read, or a plan that cannot be proved. `gaps` holds every fact; the text shows them all."""
+    """A morph that cannot be read, or a plan that cannot be proved. `gaps` holds every fact once; the text shows them all."""
 
     def __init__(self, gaps: Iterable[Gap]) -> None:
-        self.gaps: tuple[Gap, ...] = tuple(gaps)
+        self.gaps: tuple[Gap, ...] = tuple(dict.fromkeys(gaps))
         super().__init__(self.gaps)
 
     @property

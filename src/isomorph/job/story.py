@@ -79,5 +79,7 @@ def work_line(plan: Plan, nbytes: int) -> str:
     ]
     text = ", ".join(filter(None, facts))
     if plan.dropped:
-        text += f"; {len(plan.dropped):,} dropped by name"
+        text += f"; {len(plan.dropped):,} dropped" + ("" if plan.unmade else " by name")
+    if plan.unmade:
+        text += f"; {len(plan.unmade):,} not made, for want of a dropped part"
     return f"{count(len(plan.targets), 'tensor')} ({text}) · {bytes_text(nbytes)}"

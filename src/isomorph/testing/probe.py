@@ -238,21 +238,24 @@ def index_arrays(specs: Mapping[str, TensorSpec]) -> dict[str, Array]:
 
 def keep_checks(plan: Any, arrays: Mapping[str, Array]) -> None:
     """Write into the arrays what the plan's checks ask: equal copies equal, constants constant."""
+    import numpy as np
+
     from isomorph.plan.moves import Box, Fill
 
+    copies = [check for check in plan.checks if isinstance(check.source, Box) and isinstance(check.expected, Box)]
+    for _ in copies:  # copies take the least of each element, in rounds enough for the longest chain of them
+        for check in copies:
+            one, other = box_of(arrays, check.source), box_of(arrays, check.expected)
+            one[...] = other[...] = np.minimum(one, other)
     for check in plan.checks:
         if not isinstance(check.source, Box):
             continue
         place = box_of(arrays, check.source)
-        if isinstance(check.expected, Box):
-            place[...] = box_of(arrays, check.expected)
-        elif isinstance(check.expected, Fill):
+        if isinstance(check.expected, Fill):
             fill = check.expected
             if fill.arange_strides is None:
                 place[...] = _before(float(fill.value), check.operators, place.dtype)
             else:
-                import numpy as np
-
                 ramp = np.full(fill.shape, int(fill.value), dtype=np.int64)
                 for axis, (size, step) in enumerate(zip(fill.shape, fill.arange_strides, strict=True)):
                     ramp += (np.arange(size) * step).reshape([-1 if at == axis else 1 for at in range(len(fill.shape))])
