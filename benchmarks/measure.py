@@ -6,7 +6,6 @@ import os
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,23 +41,34 @@ class Job:
     before: Callable[[], None] = lambda: None
 
 
+LAUNCHER = """
+import os, sys, time
+began = time.perf_counter()
+silent = [(os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_WRONLY, 0)]
+process = os.posix_spawnp(sys.argv[1], sys.argv[1:], os.environ, file_actions=silent)
+_, status, usage = os.wait4(process, 0)
+print(time.perf_counter() - began, usage.ru_maxrss, os.waitstatus_to_exitcode(status))
+"""
+"""A small process that starts the measured one: a child's peak begins with that of the process it is forked from."""
+
+
 def run(command: Sequence[str]) -> tuple[float, float]:
-    """(seconds, peak resident MB) of one run; raises when it fails."""
-    began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    errors = process.stderr.read()
-    _, status, usage = os.wait4(process.pid, 0)
-    seconds = time.perf_counter() - began
-    process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(map(str, command))} failed with {process.returncode}:\n{errors}")
-    return seconds, usage.ru_maxrss / 1000
+    """(seconds, peak resident MB) of one run; raises when it fails. Bytecode is cached, as after an installation."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, *map(str, command)]
+    done = subprocess.run(launcher, env=environment, capture_output=True, text=True, check=True)
+    seconds, kibibytes, code = done.stdout.split()
+    if code != "0":
+        raise SystemExit(f"{' '.join(map(str, command))} failed with {code}:\n{done.stderr}")
+    return float(seconds), int(kibibytes) * 1024 / 1e6
 
 
 def interleaved(jobs: Sequence[Job], rounds: int) -> dict[str, Runs]:
     """Every job once, then every job again: what disturbs the machine disturbs all of them."""
     found = {job.name: Runs() for job in jobs}
+    for job in jobs:  # once unmeasured: bytecode is written, files lie in the cache
+        job.before()
+        run(job.command)
     for number in range(rounds):
         for job in jobs:
             job.before()

@@ -85,7 +85,7 @@ def test_layers_import_only_what_the_table_allows() -> None:
             if layer_of(target) in allowed or any(target == one or target.startswith(one + ".") for one in allowed):
                 continue
             forbidden.append(f"{module} imports {target}")
-    assert [] == forbidden
+    assert forbidden == []
 
 
 def test_no_cycle_among_layers() -> None:
@@ -125,13 +125,13 @@ def test_heavy_libraries_are_imported_nowhere_else() -> None:
         for path in modules().values()
         if (heavy := {name.partition(".")[0] for name in imports(path)} & set(HEAVY))
     }
-    assert MAY_IMPORT_HEAVY == found
+    assert found == MAY_IMPORT_HEAVY
 
 
 def test_the_table_is_in_the_architecture_document() -> None:
     """ARCHITECTURE.md has a row for every layer."""
     text = (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8")
-    assert [] == [layer for layer in LAYERS if not layer.startswith("__") and f"| {layer} |" not in text]
+    assert [layer for layer in LAYERS if not layer.startswith("__") and f"| {layer} |" not in text] == []
 
 
 SCRIPT = """
@@ -181,11 +181,14 @@ def test_a_fresh_interpreter_loads_no_heavy_library(port: Path, arguments: list[
         check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT / "src")},
     )
-    assert (0, "") == (done.returncode, done.stderr), done.stdout
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
 
 
 def test_help_and_inspect_load_no_arrays() -> None:
     """The start-up budget: `--help` loads neither numpy nor ml_dtypes."""
-    script = "import sys\nfrom isomorph.cli.app import run\nrun(['--help'])\nassert not {'numpy', 'ml_dtypes', 'rich'} & set(sys.modules)"
+    script = (
+        "import sys\nfrom isomorph.cli.app import run\nrun(['--help'])\n"
+        "assert not {'numpy', 'ml_dtypes', 'rich'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
-    assert (0, "") == (done.returncode, done.stderr)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -10,7 +10,9 @@ from isomorph.describe.summary import Summary, key_lines, tree_lines
 from isomorph.describe.text import bytes_text, columns, escaped, natural, ranges
 from isomorph.tensors import Manifest, TensorSpec, spec
 
-names = st.lists(st.sampled_from(["a", "b", "0", "1", "2", "10", "layer_3", "", "x\x1b"]), min_size=1, max_size=5).map(".".join)
+names = st.lists(st.sampled_from(["a", "b", "0", "1", "2", "10", "layer_3", "", "x\x1b"]), min_size=1, max_size=5).map(
+    ".".join
+)
 manifests = st.dictionaries(names, st.sampled_from([spec("f32[2,3]"), spec("f16[2]"), spec("i64[]")]), max_size=30)
 
 
@@ -44,41 +46,52 @@ def test_a_name_of_very_many_pieces_is_cut_into_few() -> None:
 
 def test_equal_layers_are_one_line() -> None:
     """24 layers read as one, in natural order."""
-    assert ["enc.layers.{0..23}."] == [branch.text for branch in fold(layers(24))]
+    assert [branch.text for branch in fold(layers(24))] == ["enc.layers.{0..23}."]
 
 
 def test_a_layer_that_differs_stands_out() -> None:
     """The odd layer has a line of its own; the others are still one."""
     (branch,) = fold(layers(6, odd=3))
-    assert ["{0..2,4,5}.", "3."] == [child.text for child in branch.children]
+    assert [child.text for child in branch.children] == ["{0..2,4,5}.", "3."]
 
 
 def test_numbers_after_an_underscore_fold_too() -> None:
     """Flax writes `layers_0`."""
     (branch,) = fold({f"layers_{number}/kernel": spec("f32[2]") for number in range(3)})
-    assert "layers_{0..2}/kernel" == branch.text
+    assert branch.text == "layers_{0..2}/kernel"
 
 
 def test_natural_order() -> None:
     """Numbers in names are compared as numbers, and never fail to compare with words."""
-    assert ["h.2.w", "h.10.w", "h.x.w", "²"] == sorted(["h.10.w", "²", "h.x.w", "h.2.w"], key=natural)
+    assert sorted(["h.10.w", "²", "h.x.w", "h.2.w"], key=natural) == ["h.2.w", "h.10.w", "h.x.w", "²"]
 
 
 def test_ranges() -> None:
     """Runs of three are folded, pairs are not."""
-    assert ["0..3", "0,1,5", "0..2,4..6", "7"] == [ranges([0, 1, 2, 3]), ranges([5, 0, 1]), ranges([0, 1, 2, 4, 5, 6]), ranges([7])]
+    assert [
+        ranges([0, 1, 2, 3]),
+        ranges([5, 0, 1]),
+        ranges([0, 1, 2, 4, 5, 6]),
+        ranges([7]),
+    ] == ["0..3", "0,1,5", "0..2,4..6", "7"]
 
 
 def test_bytes_are_said_in_three_digits() -> None:
     """Decimal units."""
-    assert ["0 B", "999 B", "1.00 kB", "12.3 MB", "1.71 GB", "123 GB", "4500 TB"] == [
-        bytes_text(nbytes) for nbytes in (0, 999, 1000, 12_300_000, 1_711_000_000, 123_000_000_000, 4_500_000_000_000_000)
-    ]
+    assert [
+        bytes_text(nbytes)
+        for nbytes in (0, 999, 1000, 12_300_000, 1_711_000_000, 123_000_000_000, 4_500_000_000_000_000)
+    ] == ["0 B", "999 B", "1.00 kB", "12.3 MB", "1.71 GB", "123 GB", "4500 TB"]
 
 
 def test_names_from_files_cannot_speak_to_the_terminal() -> None:
     """Control characters, line breaks and bidirectional overrides are spelled out."""
-    assert ["a\\x1b[31m", "a\\nb", "a\\u202eb", "größe"] == [escaped("a\x1b[31m"), escaped("a\nb"), escaped("a\u202eb"), escaped("größe")]
+    assert [
+        escaped("a\x1b[31m"),
+        escaped("a\nb"),
+        escaped("a\u202eb"),
+        escaped("größe"),
+    ] == ["a\\x1b[31m", "a\\nb", "a\\u202eb", "größe"]
 
 
 def test_columns_are_never_cut() -> None:
@@ -91,7 +104,7 @@ def test_the_summary_counts_shared_bytes_once() -> None:
     """Tied tensors are one set of parameters; both names count as tensors."""
     manifest = Manifest({"a": spec("f32[10]"), "b": spec("f32[10]"), "n": spec("i64[3]")}, shared=(("a", "b"),))
     summary = Summary("m.bin", "torch_zip", manifest)
-    assert (3, 10) == (len(manifest), summary.parameters)
+    assert (len(manifest), summary.parameters) == (3, 10)
     assert "shared    a = b   (one copy of the bytes)" in str(summary).splitlines()
     assert str(summary).startswith("m.bin · torch_zip · 3 tensors · 10 parameters · 104 B · 2 f32, 1 i64")
 
@@ -107,21 +120,24 @@ def test_what_is_no_tensor_is_listed() -> None:
         metadata={"format": "pt"},
     )
     lines = list(Summary("m", "", manifest).foot())
-    assert [
+    assert lines == [
         "strided   a   (views that are not one run of bytes)",
         "encoded   deflate: a",
         "carries   1 leaf that is no tensor (not converted)",
         "          epoch  int 3",
         "metadata  format = pt",
         "note      state_dict was entered",
-    ] == lines
+    ]
 
 
 def test_depth_counts_what_it_hides() -> None:
     """Below the depth, a branch is a count."""
-    assert ["  enc.layers.{0..2}.**      96 B  6 tensors"] == tree_lines(layers(3), depth=1)
+    assert tree_lines(layers(3), depth=1) == ["  enc.layers.{0..2}.**      96 B  6 tensors"]
 
 
 def test_the_flat_listing() -> None:
     """`name  [shape]  dtype`, sorted naturally."""
-    assert ["h.2.w  [2 3]  f32", "h.10   []     i64"] == list(key_lines({"h.10": spec("i64[]"), "h.2.w": spec("f32[2,3]")}))
+    assert list(key_lines({"h.10": spec("i64[]"), "h.2.w": spec("f32[2,3]")})) == [
+        "h.2.w  [2 3]  f32",
+        "h.10   []     i64",
+    ]

@@ -75,28 +75,30 @@ def test_a_slice_that_does_not_fit_is_explained(text: str, message: str) -> None
 def test_a_name_with_brackets_is_a_name_first() -> None:
     """`w[0]` may be a tensor."""
     held = ArrayCheckpoint({"w": np.zeros(2, "f4"), "w[0]": np.zeros(5, "f4")})
-    assert ("w[0]", (5,)) == (find(held.manifest, "w[0]")[0], find(held.manifest, "w[0]")[1].shape)
+    assert (find(held.manifest, "w[0]")[0], find(held.manifest, "w[0]")[1].shape) == ("w[0]", (5,))
 
 
 def test_statistics_leave_nan_and_infinities_aside() -> None:
     """They are counted, and the rest is summed."""
     found = stats(checkpoint(a=np.array([1, np.nan, 3, np.inf, -np.inf, 0], "f4")), "a", view((6,), ...))
-    assert (0.0, 3.0, 1, 2, 1) == (found.minimum, found.maximum, found.nans, found.infinities, found.zeros)
+    assert (found.minimum, found.maximum, found.nans, found.infinities, found.zeros) == (0.0, 3.0, 1, 2, 1)
     assert found.mean == pytest.approx(4 / 3)
     assert found.deviation == pytest.approx(np.std([1, 3, 0]))
 
 
-@pytest.mark.parametrize("kind", ["f2", "f4", "f8", "i1", "i8", "u2", "?", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, "c8"])
+@pytest.mark.parametrize(
+    "kind", ["f2", "f4", "f8", "i1", "i8", "u2", "?", ml_dtypes.bfloat16, ml_dtypes.float8_e4m3fn, "c8"]
+)
 def test_every_dtype_has_statistics(kind: Any) -> None:
     """Also those that numpy does not know."""
     found = stats(checkpoint(a=np.array([0, 1, 1], dtype=kind)), "a", view((3,), ...))
-    assert (3, 1, 0) == (found.numel, found.zeros, found.nans)
+    assert (found.numel, found.zeros, found.nans) == (3, 1, 0)
 
 
 def test_large_integers_stay_whole() -> None:
     """No rounding through f64."""
     found = stats(checkpoint(a=np.array([2**63 - 1, 0], "i8")), "a", view((2,), ...))
-    assert 2**63 - 1 == found.maximum
+    assert found.maximum == 2**63 - 1
 
 
 def test_a_large_tensor_is_shown_by_its_edges() -> None:
@@ -109,32 +111,36 @@ def test_a_large_tensor_is_shown_by_its_edges() -> None:
 def test_a_slice_is_shown_whole() -> None:
     """Values, then what can be counted."""
     array = np.arange(40 * 50, dtype="f4").reshape(40, 50)
-    assert [
+    assert str(show(checkpoint(a=array), "a[1, :3]")).splitlines() == [
         "a  [40 50] f32  8.00 kB   showing [1, :3]: [3]",
         "[50. 51. 52.]",
         "3 elements · min 50 · max 52 · mean 51 · std 0.8164966 · NaN 0 · Inf 0 · zero 0",
-    ] == str(show(checkpoint(a=array), "a[1, :3]")).splitlines()
+    ]
 
 
 def test_nan_in_json_is_text() -> None:
     """JSON knows no NaN."""
-    assert ["nan", 1.0] == show(checkpoint(a=np.array([np.nan, 1], "f4")), "a").to_json()["values"]
+    assert show(checkpoint(a=np.array([np.nan, 1], "f4")), "a").to_json()["values"] == ["nan", 1.0]
 
 
 def test_diff_names_everything() -> None:
     """Names, shapes and values, each with its sign, and the count at the end."""
-    left = ArrayCheckpoint({"same": np.ones(2, "f4"), "gone": np.ones(2, "f4"), "s": np.ones((2, 3), "f4"), "v": np.ones((2, 2), "f4")})
+    left = ArrayCheckpoint(
+        {"same": np.ones(2, "f4"), "gone": np.ones(2, "f4"), "s": np.ones((2, 3), "f4"), "v": np.ones((2, 2), "f4")}
+    )
     changed = np.ones((2, 2), "f4")
     changed[1, 0] = 1.5
-    right = ArrayCheckpoint({"same": np.ones(2, "f4"), "new": np.ones(2, "f2"), "s": np.ones((3, 2), "f4"), "v": changed})
-    assert [
+    right = ArrayCheckpoint(
+        {"same": np.ones(2, "f4"), "new": np.ones(2, "f2"), "s": np.ones((3, 2), "f4"), "v": changed}
+    )
+    assert list(diff(left, right, with_values=True).lines()) == [
         "- gone  [2] f32",
         "+ new  [2] f16",
         "! s  [2 3] f32 and [3 2] f32",
         "~ v [2 2] f32: 1 of 4 elements differ, by at most 0.5; first at [1, 0]: 1.0 and 1.5",
         "different: 1 only in the first, 1 only in the second, 1 of another shape or dtype, 1 with other values; 1 the same"
         " · 6 elements compared, bit for bit",
-    ] == list(diff(left, right, with_values=True).lines())
+    ]
 
 
 def test_diff_is_bit_exact() -> None:
@@ -142,12 +148,17 @@ def test_diff_is_bit_exact() -> None:
     nan = np.array([0x7FC00000, 0], "u4").view("f4")
     other = np.array([0x7FC00001, 0x80000000], "u4").view("f4")
     (found,) = diff(checkpoint(a=nan), checkpoint(a=other), with_values=True).values
-    assert (2, (0,), "nan (bits 0x7fc00000)", "nan (bits 0x7fc00001)") == (found.different, found.first, found.left, found.right)
+    assert (
+        found.different,
+        found.first,
+        found.left,
+        found.right,
+    ) == (2, (0,), "nan (bits 0x7fc00000)", "nan (bits 0x7fc00001)")
 
 
 def test_equal_checkpoints_say_how_much_was_compared() -> None:
     """Zero compared is visible."""
     held = checkpoint(a=np.ones(3, "f4"))
-    assert ["equal: 1 tensor, names, shapes, dtypes and every element · 3 elements compared, bit for bit"] == list(
-        diff(held, held, with_values=True).lines()
-    )
+    assert list(diff(held, held, with_values=True).lines()) == [
+        "equal: 1 tensor, names, shapes, dtypes and every element · 3 elements compared, bit for bit"
+    ]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import click
 
 from isomorph.cli.console import print_json, print_lines
-from isomorph.cli.failures import AnswerIsNo
+from isomorph.cli.failures import NOT_TOTAL, AnswerIsNo
 from isomorph.cli.options import output_options
 
 
@@ -38,25 +37,36 @@ def command(
     Example:  isomorph check tower.morph
               isomorph check tower.morph --fmt
     """
+    from isomorph.errors import Gap, MorphError
     from isomorph.job.likes import like as like_manifest
     from isomorph.job.port import make_port, morph_path
-    from isomorph.testing.probe import probe
+    from isomorph.testing.probe import Probe, probe
 
     target = None if like is None else like_manifest(like)
-    results: list[Any] = []
+    results: list[Probe] = []
+    unread: dict[Gap, None] = {}
     for morph in morphs:
-        port = make_port([morph], settings=settings, config=config)
-        assert port.morph is not None
-        port.morph.check()
-        if fmt:
-            changed = reformat(morph_path(morph))
-            if not quiet and not as_json:
-                print_lines([f"{morph}: {'rewritten' if changed else 'already canonical'}"])
-        results.append(probe(port.programs, file=morph, config=port.config, sizes=port.sizes, like=target))
-    if as_json:
+        try:
+            port = make_port([morph], settings=settings, config=config)
+            assert port.morph is not None
+            port.morph.check()
+            if fmt:
+                changed = reformat(morph_path(morph))
+                if not quiet and not as_json:
+                    print_lines([f"{morph}: {'rewritten' if changed else 'already canonical'}"])
+            results.append(probe(port.programs, file=morph, config=port.config, sizes=port.sizes, like=target))
+        except MorphError as error:
+            if error.kinds & NOT_TOTAL:
+                unread.update(dict.fromkeys(error.gaps))
+            else:
+                problems = tuple(f"  {line}" for line in str(error).splitlines())
+                results.append(Probe(morph, len(port.programs[0].rules), problems=problems))
+    if as_json and not unread:
         print_json([result.to_json() for result in results])
-    elif not quiet:
+    elif not quiet and not as_json:
         print_lines(line for result in results for line in result.lines())
+    if unread:
+        raise MorphError(unread)
     if not all(result.is_right for result in results):
         raise AnswerIsNo
 
