@@ -5,6 +5,7 @@ Files are compared as their own libraries load them: torch, safetensors, numpy a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -21,6 +22,7 @@ from isomorph.language.rules import Program
 from isomorph.language.unparse import unparse
 from isomorph.plan.plan import Plan
 from isomorph.plan.prove import make_plan
+from isomorph.plan.serial import from_json, to_json
 from isomorph.testing.probe import probe
 from isomorph.verify.compare import verify
 from peers import NAMES, Arrays, Pair, differing, load, load_with_paddle, unpacked
@@ -172,6 +174,22 @@ def test_the_morph_is_right_on_prime_sizes_too(conversions: Conversions, name: s
     found = probe([pair.program], file=pair.morph.name, config=pair.config)
     assert found.is_right, found.problems
     assert found.returned == found.sources - len(found.lost) > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_there_and_back_in_one_plan_is_the_identity(conversions: Conversions, name: str):
+    """The morph chained with its inverse gives every tensor that was not dropped, straight from the source."""
+    pair, source = conversions.pair(name), conversions.source(name)
+    lost = [*pair.dropped_by_the_peer, *PARTLY_DROPPED.get(name, [])]
+    both = in_memory([pair.program, pair.program.inverse], source, pair.config)
+    assert differing({key: array for key, array in source.items() if key not in lost}, both) == []
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_plan_survives_json(conversions: Conversions, name: str):
+    plan, _ = conversions.forward(name)
+    again = from_json(json.loads(json.dumps(to_json(plan))))
+    assert (plan.digest, dict(plan.manifest)) == (again.digest, dict(again.manifest))
 
 
 @pytest.mark.parametrize(
