@@ -112,7 +112,8 @@ def message(error: BaseException) -> str:
     if isinstance(error, click.ClickException):
         return error.format_message()
     if isinstance(error, KeyboardInterrupt | click.Abort):
-        return "stopped by the keyboard. Nothing was left under the final name; the source is untouched"
+        notes = [f"\n{note}" for note in getattr(error, "__notes__", ())]
+        return "stopped. Nothing was left under the final name; the source is untouched" + "".join(notes)
     if isinstance(error, MemoryError):
         return "out of memory. Nothing was left under the final name; try a smaller --max-memory"
     if isinstance(error, RecursionError):
