@@ -1,15 +1,15 @@
 """Every error of isomorph. Facts are fields; the text is rendered once, here.
 
-    IsomorphError
-    ├── MorphError (ValueError)        a morph that cannot be read, or a plan that cannot be proved: every gap in one report
-    │   └── CheckError                 a tie, a constant or an exact cast that the values do not keep, found while converting
-    ├── FormatError (ValueError)       a file that is not what it should be: truncated, corrupt, of another kind
-    │   └── UnsafeError                a file whose pickle asks for something that is never done
-    ├── RefusedError (OSError)         a target that is not written: it exists, it is the source, the disk is full …
-    ├── SourceChanged (OSError)        a source that changed while it was read
-    ├── MissingExtra (ImportError)     a library that an extra installs
-    ├── UsageError (ValueError)        options or arguments that do not go together
-    └── Different (AssertionError)     verify says no; the report holds the facts
+IsomorphError
+├── MorphError (ValueError)        a morph that cannot be read, or a plan that cannot be proved: every gap in one report
+│   └── CheckError                 a tie, a constant or an exact cast that the values do not keep, found while converting
+├── FormatError (ValueError)       a file that is not what it should be: truncated, corrupt, of another kind
+│   └── UnsafeError                a file whose pickle asks for something that is never done
+├── RefusedError (OSError)         a target that is not written: it exists, it is the source, the disk is full …
+├── SourceChanged (OSError)        a source that changed while it was read
+├── MissingExtra (ImportError)     a library that an extra installs
+├── UsageError (ValueError)        options or arguments that do not go together
+└── Different (AssertionError)     verify says no; the report holds the facts
 """
 
 from __future__ import annotations
@@ -74,7 +74,9 @@ class Gap:
             lines.append("    " + self.text)
             if self.column is not None:
                 width = max(1, (self.end or self.column + 1) - self.column)
-                lines.append("    " + " " * (self.column - 1) + "^" * min(width, max(1, len(self.text) - self.column + 1)))
+                lines.append(
+                    "    " + " " * (self.column - 1) + "^" * min(width, max(1, len(self.text) - self.column + 1))
+                )
         lines.extend("  " + detail for detail in self.details)
         if self.hint is not None:
             lines.append("  " + self.hint)
@@ -143,7 +145,9 @@ class SourceChanged(IsomorphError, OSError):
     def __init__(self, path: object, problem: str) -> None:
         self.path = str(path)
         self.problem = problem
-        super().__init__(f"{path}: {problem}. Nothing was written under the final name; run again once the file is stable")
+        super().__init__(
+            f"{path}: {problem}. Nothing was written under the final name; run again once the file is stable"
+        )
 
     def __str__(self) -> str:
         return str(self.args[0])

@@ -74,8 +74,7 @@ DTYPES: Mapping[str, DType] = {
 """The dtypes of the notation (LANGUAGE.md, section 2)."""
 
 OPAQUE_DTYPES: Mapping[str, DType] = {
-    name: DType(name, nbytes, "opaque")
-    for name, nbytes in [("f8e4m3fnuz", 1), ("f8e5m2fnuz", 1), ("f8e8m0", 1)]
+    name: DType(name, nbytes, "opaque") for name, nbytes in [("f8e4m3fnuz", 1), ("f8e5m2fnuz", 1), ("f8e8m0", 1)]
 }
 """Dtypes that files carry but the notation does not name: moved bit for bit, never cast."""
 

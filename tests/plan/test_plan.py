@@ -51,6 +51,7 @@ def test_the_text_shows_bars_folds_layers_and_counts():
     text = "\n".join(lines)
     assert "dropped   logit_scale · text_model.embeddings.weight · vision_model.post_layernorm.weight" in text
     assert "3 q_proj [4 4]" in text and "kept (shapes cannot show a transpose)" in text
+    assert "general   4 tensors placed by ** (lines 4, 5), 2 dropped by ** (line 6; --all lists them)" in text
     assert "backward  22 tensors return exactly; the 3 dropped do not" in text
     assert "work      22 byte ranges, 0 rearranged, 0 computed · total: each element written once" in text
 
@@ -76,7 +77,12 @@ def test_interleaved_parts_are_said_to_be():
 
 @pytest.mark.parametrize(
     "text",
-    [TOWER, "where h=2\n" + TOWER, "logit_scale [] <-> s [] | f32 -> f64\n** <-> **", "1:f32 [] <-> one []\n** <-> x.**"],
+    [
+        TOWER,
+        "where h=2\n" + TOWER,
+        "logit_scale [] <-> s [] | f32 -> f64\n** <-> **",
+        "1:f32 [] <-> one []\n** <-> x.**",
+    ],
 )
 def test_json_and_back_is_the_same_plan(text):
     """A plan written as JSON and read again is proved again, and is equal."""
@@ -119,7 +125,7 @@ def test_every_gap_is_in_one_report_with_its_place():
 
 def test_a_morph_read_in_the_wrong_direction_is_recognised():
     """When nothing fits a left side and everything a right side, the error says --inverse."""
-    with pytest.raises(MorphError, match="this is already the target layout. Did you mean --inverse"):
+    with pytest.raises(MorphError, match=r"this is already the target layout\. Did you mean --inverse"):
         plan_of("enc.{l}.w <-> layers.{l}.v", {"layers.0.v": "f32[1]", "layers.1.v": "f32[1]"})
 
 

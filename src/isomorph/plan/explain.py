@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from isomorph.language.rules import FullName, PathHole, Rule
+from isomorph.language.tree import Drop
 from isomorph.plan.backward import backward
 from isomorph.plan.bars import bar, window
 from isomorph.plan.folding import fold_numbers, folded, last_pieces, template
@@ -168,25 +169,31 @@ def _stem(name: str) -> str:
 
 
 def _general_lines(plan: Plan, show_all: bool) -> list[str]:
-    """What the rules that end in a path took: legal, but nobody named it."""
-    taken: dict[int, list[str]] = {}
+    """What the rules that end in a path took, placed or dropped: legal, but nobody named it."""
+    placed: dict[int, list[str]] = {}
+    dropped: dict[int, list[str]] = {}
     for number, names in plan.taken_by_general.items():
         rule = plan.rules[len(plan.rules) - plan.last_stage + number] if plan.last_stage else plan.rules[number]
         if any(
             isinstance(term.head, FullName) and any(isinstance(piece, PathHole) for piece in term.head.pieces)
             for term in rule.left
         ):
-            taken[rule.origin.line] = [*taken.get(rule.origin.line, []), *names]
-    if not taken:
+            taken = dropped if all(isinstance(term.head, Drop) for term in rule.right) else placed
+            taken.setdefault(rule.origin.line, []).extend(names)
+    facts = [
+        f"{sum(map(len, taken.values())):,} {what} by ** (line{'s' * (len(taken) > 1)} {', '.join(map(str, sorted(taken)))})"
+        for taken, what in ((placed, "tensors placed"), (dropped, "dropped" if placed else "tensors dropped"))
+        if taken
+    ]
+    if not facts:
         return []
-    total = sum(len(names) for names in taken.values())
-    where = ", ".join(map(str, sorted(taken)))
-    word = "lines" if len(taken) > 1 else "line"
-    more = "" if show_all else "; --all lists them"
-    lines = [f"general   {total:,} tensors placed by ** ({word} {where}{more})"]
-    if show_all:
-        lines += [f"          line {line}: {name}" for line, names in sorted(taken.items()) for name in names]
-    return lines
+    if not show_all:
+        return [f"general   {', '.join(facts)[:-1]}; --all lists them)"]
+    by_line = sorted([*placed.items(), *dropped.items()], key=lambda each: each[0])
+    return [
+        f"general   {', '.join(facts)}",
+        *(f"          line {line}: {name}" for line, names in by_line for name in names),
+    ]
 
 
 def _check_lines(plan: Plan) -> list[str]:

@@ -1,4 +1,4 @@
-"""The conformance cases of the notation: text files, each case a morph, tensors, and what must come of them (see tests/cases/README.md).
+"""The conformance cases of the notation: each a morph, tensors, and what must come of them (see tests/cases/README.md).
 
 load_cases(folder) ──▶ Case(morph, source, config …)  ──run by plan + engine, and again by verify
 """
