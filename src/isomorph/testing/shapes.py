@@ -29,12 +29,12 @@ def prime_sizes(stage: Stage) -> dict[str, int]:
     neighbours: dict[str, set[str]] = {}
     fixed: dict[str, set[int]] = {}
     for rule in stage.rules:
-        axes = {shown(axis) for axis in rule.axes if axis[0].isalpha()}
+        axes = dict.fromkeys(shown(axis) for axis in rule.axes if axis[0].isalpha())
         sizes = {*rule.known.values(), *rule.labels.values(), *REST}
         for term in (*rule.rule.left, *rule.rule.right):
             sizes |= {size for dim in term.dims for size in _integers(dim)}
         for axis in axes:
-            neighbours.setdefault(axis, set()).update(axes - {axis})
+            neighbours.setdefault(axis, set()).update(other for other in axes if other != axis)
             fixed.setdefault(axis, set()).update(sizes)
     chosen: dict[str, int] = {}
     for axis, others in neighbours.items():
