@@ -41,7 +41,8 @@ def gap(
     if not 0 <= rule < len(plan.rules):
         return Gap(kind, message, hint=hint, tensors=tensors)
     origin = plan.rules[rule].origin
-    return Gap(kind, message, file=origin.file, line=origin.line, text=origin.text, hint=hint, tensors=tensors)
+    file = None if origin.file == "<morph>" else origin.file
+    return Gap(kind, message, file=file, line=origin.line, text=origin.text, hint=hint, tensors=tensors)
 
 
 def refused_value(plan: Plan, source: Source, target: Box, error: ElementError) -> CheckError:

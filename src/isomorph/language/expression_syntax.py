@@ -15,6 +15,7 @@ from isomorph.language.tree import (
     Both,
     Compare,
     ConfigPath,
+    Decimal,
     Expression,
     Length,
     Negative,
@@ -31,6 +32,8 @@ DEEPEST = 24
 """Brackets may nest this deep; deeper is refused, so that no text can exhaust the stack."""
 MOST_STEPS = 100
 """Operators in one expression."""
+MOST_DECIMALS = 60
+"""Digits of a decimal, before and after its point."""
 MOST_DIGITS = 18
 """Digits of an integer: no size is larger than 10**18."""
 WORDS = frozenset({"and", "or", "not", "true", "false"})
@@ -42,12 +45,13 @@ Either = Expression | Test
 class _Steps:
     """How much of an expression has been read: brackets open now, operators so far."""
 
-    __slots__ = ("depth", "in_hole", "taken")
+    __slots__ = ("depth", "in_hole", "in_test", "taken")
 
-    def __init__(self, in_hole: bool) -> None:
+    def __init__(self, in_hole: bool, in_test: bool = False) -> None:
         self.depth = 0
         self.taken = 0
         self.in_hole = in_hole
+        self.in_test = in_test
 
     def take(self, cursor: Cursor) -> None:
         self.taken += 1
@@ -81,7 +85,7 @@ def read_test(cursor: Cursor) -> Test:
     start = cursor.pos
     if cursor.at_end:
         cursor.fail("a test is missing", hint="for example  config.bias  or  config.num_layers == 12")
-    test = _as_test(cursor, _either(cursor, _Steps(in_hole=False)), start)
+    test = _as_test(cursor, _either(cursor, _Steps(in_hole=False, in_test=True)), start)
     cursor.skip_blanks()
     if not cursor.at_end:
         _unexpected(cursor)
@@ -258,7 +262,7 @@ def _primary(cursor: Cursor, steps: _Steps) -> Either:
     if char == '"':
         return _string(cursor)
     if char and char in "0123456789":
-        return _number(cursor)
+        return _number(cursor, steps)
     name = cursor.identifier()
     if not name:
         if cursor.at_end:
@@ -331,9 +335,21 @@ def _axes_in_brackets(cursor: Cursor) -> tuple[str, ...] | None:
         axes.append(axis)
 
 
-def _number(cursor: Cursor) -> Number:
+def _number(cursor: Cursor, steps: _Steps) -> Number | Decimal:
+    """An integer; in a test also a decimal (`0.5`), which sizes and indices never are."""
     start = cursor.pos
     digits = cursor.digits()
+    if steps.in_test and cursor.char == ".":
+        cursor.pos += 1
+        fraction = cursor.digits()
+        follows = cursor.char
+        if (
+            not fraction
+            or len(digits) + len(fraction) > MOST_DECIMALS
+            or (follows and (follows.isalnum() or follows in "_."))
+        ):
+            cursor.fail(f"`{snippet(cursor.text(start) + cursor.word())}` is no number", start, cursor.pos + 1)
+        return Decimal(cursor.text(start), cursor.span(start))
     if cursor.char and (cursor.char.isalnum() or cursor.char in "_."):
         cursor.fail(f"`{snippet(digits + cursor.word())}` is not a whole number", start, cursor.pos + 1)
     if len(digits) > MOST_DIGITS:

@@ -17,6 +17,7 @@ from isomorph.language.tree import (
     Both,
     Compare,
     ConfigPath,
+    Decimal,
     Expression,
     Length,
     Negative,
@@ -35,7 +36,7 @@ LARGEST = 1 << 127
 
 
 def evaluate(expression: Expression, variables: Mapping[str, int], config: Mapping[str, object]) -> object:
-    """The value of an expression: an int, bool, str, list or mapping (the last three only from the config).
+    """The value of an expression: an int, bool, str, float, list or mapping (the last two only from the config).
 
     >>> from isomorph.language.tree import Binary, ConfigPath, Number
     >>> evaluate(Binary("//", ConfigPath(("hidden",)), Number(2)), {}, {"hidden": 8})
@@ -47,6 +48,10 @@ def evaluate(expression: Expression, variables: Mapping[str, int], config: Mappi
     match expression:
         case Number(value) | String(value) | Boolean(value):
             return value
+        case Decimal(text):
+            return float(text)
+        case Negative(Decimal(text)):
+            return -float(text)
         case Variable(name, span):
             found = variables.get(name)
             if found is None:
@@ -146,15 +151,19 @@ def linear(expression: Expression) -> Linear:
                 sign if second.axes else first.sign,
                 first.axes or second.axes,
             )
-        case Binary(_, left, right):
-            if linear(left).axes or linear(right).axes:
-                raise NotLinear("an axis in a name is shifted or turned ({l+1}, {config.n-1-l}), not scaled")
-            return Linear(expression, 1, ())
+        case Binary(operator, left, right):
+            first, second = linear(left), linear(right)
+            if not first.axes and not second.axes:
+                return Linear(expression, 1, ())
+            factor, scaled = (second, first) if first.axes else (first, second)
+            if operator == "*" and factor.offset in (Number(1), Number(-1)) and not factor.axes:
+                return scaled if factor.offset == Number(1) else linear(Negative(left if first.axes else right))
+            raise NotLinear("an axis in a name is shifted or turned ({l+1}, {config.n-1-l}), not scaled")
         case Subscript(value, index):
             if linear(value).axes or linear(index).axes:
                 raise NotLinear("an axis in a name is shifted or turned, not used to look something up")
             return Linear(expression, 1, ())
-        case String() | Boolean():
+        case String() | Boolean() | Decimal():
             raise NotLinear("an index is a number")
         case Length(value):
             if linear(value).axes:
@@ -270,7 +279,7 @@ def _arithmetic(operator: str, left: int, right: int, told: str, span: Span) -> 
     if operator == "*":
         return left * right
     if right == 0:
-        raise _refusal("size", f"division by {told}, which is 0", span)
+        raise _refusal("size", "division by 0" if told == "0" else f"division by {told}, which is 0", span)
     return left // right if operator == "//" else left % right
 
 

@@ -39,6 +39,14 @@ class Number:
 
 
 @dataclass(frozen=True, slots=True)
+class Decimal:
+    """`0.5` in a test: its digits as written."""
+
+    text: str
+    span: Span = _span()
+
+
+@dataclass(frozen=True, slots=True)
 class String:
     value: str
     span: Span = _span()
@@ -103,7 +111,9 @@ class AxisProduct:
     span: Span = _span()
 
 
-Expression = Number | String | Boolean | Variable | ConfigPath | Subscript | Length | Negative | Binary | AxisProduct
+Expression = (
+    Number | Decimal | String | Boolean | Variable | ConfigPath | Subscript | Length | Negative | Binary | AxisProduct
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from isomorph.language.tree import (
     Compare,
     ConfigPath,
     Constant,
+    Decimal,
     Dim,
     Drop,
     DropStatement,
@@ -271,6 +272,8 @@ def expression_text(expression: Expression, rank: int = 0) -> str:
     match expression:
         case Number(value):
             return str(value) if value >= 0 or rank == 0 else f"({value})"
+        case Decimal(text):
+            return text
         case String(value):
             return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
         case Boolean(value):

@@ -87,6 +87,8 @@ def move_block(
                 hint="Cast first:  | float -> f32, sum",
                 tensors=(target_name,),
             )
+        if summing:
+            through((Op("sum"),), results[0][0], "exact", target_name)  # refuses what cannot be added
         dtype, klass = through(after, results[0][0], worst_of(k for _, k in results), target_name)
         if summing:
             klass = "one-way"

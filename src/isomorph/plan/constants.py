@@ -43,7 +43,16 @@ def constant_dtype_problem(constant: Constant, dtype: DType) -> str | None:
         if dtype.kind not in ("float", "complex") or dtype.name == "f8e4m3":
             return f"{text} is no number of {dtype}"
         return None
-    number = Fraction(value)
+    return _number_problem(Fraction(value), text, dtype)
+
+
+def arange_problem(last: int, dtype: DType) -> str | None:
+    """Why this dtype cannot hold an arange up to `last`, or None."""
+    problem = _number_problem(Fraction(last), str(last), dtype)
+    return None if problem is None else f"arange goes up to {last}: {problem}"
+
+
+def _number_problem(number: Fraction, text: str, dtype: DType) -> str | None:
     if dtype.kind == "bool":
         return None if number in (0, 1) else f"{text} is no bool: 0 or 1"
     if dtype.is_integer:

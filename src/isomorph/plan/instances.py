@@ -272,7 +272,11 @@ class Maker:
             made.used.update(left[part])
         try:
             for part, slot in settled.unmade:
-                made.unmade.append(self._name(rule.right[part], group, slot, settled))
+                made.unmade.append(
+                    rule.right[part].pattern.text
+                    if slot is None
+                    else self._name(rule.right[part], group, slot, settled)
+                )
             names: dict[tuple[int, Slot], str] = {
                 (target.part, target.slot): self._name(rule.right[target.part], group, target.slot, settled)
                 for target in settled.targets

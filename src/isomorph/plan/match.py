@@ -43,6 +43,8 @@ class Matching:
     groups: dict[int, list[Group]] = field(default_factory=dict)
     unmatched: list[str] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
+    unread: set[int] = field(default_factory=set)
+    """Rules that met a name which they could not read (two cuts, an unsized index): said of the name, not of the rule again."""
 
 
 class Matcher:
@@ -112,10 +114,13 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
         try:
             taken = matcher.take(name)
         except TwoCuts as error:
-            matching.gaps.append(_two_cuts(stage, name, error))
+            cutter = _cutter(stage, error)
+            matching.unread.add(cutter.number)
+            matching.gaps.append(_two_cuts(cutter, name, error))
             continue
         except Unsized as error:
             rule = _culprit(stage, name)
+            matching.unread.add(rule.number)
             if rule.number not in unsized:
                 unsized.add(rule.number)
                 matching.gaps.append(_unsized(rule, name, error))
@@ -162,11 +167,14 @@ def _unsized(rule: StageRule, name: str, error: Unsized) -> Gap:
     )
 
 
-def _two_cuts(stage: Stage, name: str, error: TwoCuts) -> Gap:
-    one, other = (" · ".join(f"`{text}`" for text in cut) for cut in error.cuts)
-    rule = next(
+def _cutter(stage: Stage, error: TwoCuts) -> StageRule:
+    return next(
         rule for rule in stage.rules if any(term.pattern.text == error.pattern for term in (*rule.left, *rule.right))
     )
+
+
+def _two_cuts(rule: StageRule, name: str, error: TwoCuts) -> Gap:
+    one, other = (" · ".join(f"`{text}`" for text in cut) for cut in error.cuts)
     return rule_gap(
         rule.rule,
         "two-cuts",

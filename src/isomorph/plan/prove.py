@@ -166,6 +166,7 @@ def _prove_stage(
             and not rule.is_against
             and not rule.rule.open
             and rule.number not in matching.groups
+            and rule.number not in matching.unread
         ):
             if idle_is_error:
                 front.append(idle_gap(stage, rule.number, manifest))

@@ -50,7 +50,10 @@ def settle(
     read_dtypes = sorted({spec.dtype for part in parts for spec in part.specs}, key=str)
     for part, term in enumerate(rule.right):
         if part in lost:
-            settled.unmade.extend((part, slot) for slot in slots_of(rule, term, sizes))
+            if all(axis in sizes for axis in term.slots):
+                settled.unmade.extend((part, slot) for slot in slots_of(rule, term, sizes))
+            else:
+                settled.unmade.append((part, None))
 
     dtypes: dict[tuple[int, Slot], dict[DType, str]] = {}
     classes: dict[tuple[int, Slot], Class] = {}

@@ -8,7 +8,7 @@ from fractions import Fraction
 from isomorph.errors import MorphError
 from isomorph.language.tree import Constant, Op
 from isomorph.operators.registry import build
-from isomorph.plan.constants import constant_dtype_problem, fill_value
+from isomorph.plan.constants import arange_problem, constant_dtype_problem, fill_value
 from isomorph.plan.kinds import MixOf, Naming, SourceOf, Unsettled
 from isomorph.plan.moves import Fill
 from isomorph.plan.plan import CLASSES, Class
@@ -76,7 +76,7 @@ def made_fill(
     if problem is not None:
         raise Unsettled("constant", problem, find=constant.text)
     if constant.is_arange:
-        return Fill(Fraction(start), dtype, shape, strides)
+        return _arange(constant, dtype, shape, strides, start)
     return Fill(fill_value(constant, dtype), dtype, shape)
 
 
@@ -95,5 +95,14 @@ def expected_fill(
     if problem is not None:
         raise Unsettled("constant", problem, find=constant.text, tensors=names)
     if constant.is_arange:
-        return Fill(Fraction(start), dtype, shape, strides)
+        return _arange(constant, dtype, shape, strides, start)
     return Fill(fill_value(constant, dtype), dtype, shape)
+
+
+def _arange(constant: Constant, dtype: DType, shape: tuple[int, ...], strides: tuple[int, ...], start: int) -> Fill:
+    if 0 not in shape:
+        last = start + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+        problem = arange_problem(last, dtype)
+        if problem is not None:
+            raise Unsettled("constant", problem, find=constant.text)
+    return Fill(Fraction(start), dtype, shape, strides)

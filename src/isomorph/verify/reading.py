@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from isomorph.language.expressions import evaluate
+from isomorph.language.expressions import whole_number
 from isomorph.language.rules import FullName, IndexHole, LabelHole, Literal, NamePiece, PathHole, PieceHole
 
 Value = int | str | tuple[str, ...]
@@ -64,6 +64,12 @@ def number_text(number: int, pad: str | None) -> str | None:
     return str(number).zfill(int(pad)) if pad else str(number)
 
 
+def _text_of(number: int, pad: str | None) -> str:
+    """A number without an axis as text: it may be negative."""
+    text = number_text(number, pad)
+    return str(number).zfill(int(pad or 1)) if text is None and pad != "_" else f"_{number}" if text is None else text
+
+
 def canonical(text: str) -> int | None:
     """The number that `text` is, when it is written as numbers are: `0`, `12`, not `01`."""
     if not text or len(text) > LONGEST_NUMBER or not DIGITS.issuperset(text) or (text[0] == "0" and text != "0"):
@@ -81,12 +87,11 @@ class Pattern:
             if not isinstance(piece, IndexHole):
                 pieces.append(piece)
                 continue
-            offset = evaluate(piece.offset, {}, config)
-            offset = offset if isinstance(offset, int) else 0
+            offset = whole_number(piece.offset, {}, config)
             if piece.axes:
                 pieces.append(Number(piece.axes, offset, piece.sign, piece.pad, piece.tied))
             else:
-                pieces.append(Literal(number_text(offset, piece.pad) or ""))
+                pieces.append(Literal(_text_of(offset, piece.pad)))
         self.pieces = tuple(pieces)
         self._head = pieces[0].value if pieces and isinstance(pieces[0], Literal) else ""
         self._tail = pieces[-1].value if pieces and isinstance(pieces[-1], Literal) else ""

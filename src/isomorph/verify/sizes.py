@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from isomorph.errors import Gap, MorphError
-from isomorph.language.expressions import evaluate
+from isomorph.language.expressions import whole_number
 from isomorph.language.rules import FullName, LabelHole, Rule, shown
 from isomorph.language.tree import (
     AxisProduct,
@@ -83,9 +83,9 @@ def bound(
             if len(known) < len(variables_of(expression)):
                 later.append((axis, expression))
                 continue
-            size = evaluate(expression, known, config)
-            if not isinstance(size, int) or isinstance(size, bool) or size < 0:
-                raise SizeProblem(f"`{shown(axis)}` is bound to {size!r}, which is no size")
+            size = whole_number(expression, known, config)
+            if size < 0:
+                raise SizeProblem(f"`{shown(axis)}` is bound to {size}, which is no size")
             _agree(sizes, axis, size, "`where`")
         if len(later) == len(waiting):
             break
@@ -178,6 +178,5 @@ def size_gap(rule: Rule, problem: str, tensors: Iterable[str] = ()) -> MorphErro
 def gap(kind: str, rule: Rule | None, problem: str, tensors: Iterable[str] = ()) -> Gap:
     if rule is None:
         return Gap(kind, problem, tensors=tuple(tensors))
-    return Gap(
-        kind, problem, file=rule.origin.file, line=rule.origin.line, text=rule.origin.text, tensors=tuple(tensors)
-    )
+    file = None if rule.origin.file == "<morph>" else rule.origin.file
+    return Gap(kind, problem, file=file, line=rule.origin.line, text=rule.origin.text, tensors=tuple(tensors))

@@ -20,7 +20,7 @@ class BadConstant(Exception):
 def constant_bits(value: Fraction | float, kind: DType) -> Bits:
     """The bits of a constant, as an array of shape (). BadConstant for what the dtype cannot hold."""
     if kind.kind in ("signed", "unsigned", "bool"):
-        if isinstance(value, float) and (math.isinf(value) or math.copysign(1.0, value) < 0):
+        if isinstance(value, float) and math.isinf(value):
             raise BadConstant(f"{value} is no {kind}")
         number = Fraction(value)
         low, high = bounds(kind)
@@ -70,7 +70,9 @@ def _nearest(value: Fraction | float, kind: DType) -> Bits:
         best = candidate if best is None else min(best, candidate)
     assert best is not None
     beyond = _exactly(last, kind) + (_exactly(last, kind) - _exactly(last - 1, kind)) / 2
-    if size >= beyond:
+    if size > beyond or (
+        size == beyond and last & 1
+    ):  # at the middle the even one is taken: the largest, if it is even
         raise BadConstant(f"{value} overflows {kind}")
     bits = best[2] | (1 << (8 * kind.nbytes - 1) if sign else 0)
     return np.array(bits, dtype=kind.bits)
