@@ -69,17 +69,17 @@ class Gap:
             where = f"line {self.line}: "
         elif self.file is not None:
             where = f"{self.file}: "
-        lines = [where + self.message]
+        lines = [whole_line(where) + whole_line(self.message)]
         if self.text is not None:
-            lines.append("    " + self.text)
+            lines.append("    " + whole_line(self.text))
             if self.column is not None:
                 width = max(1, (self.end or self.column + 1) - self.column)
                 lines.append(
                     "    " + " " * (self.column - 1) + "^" * min(width, max(1, len(self.text) - self.column + 1))
                 )
-        lines.extend("  " + detail for detail in self.details)
+        lines.extend("  " + whole_line(detail) for detail in self.details)
         if self.hint is not None:
-            lines.append("  " + self.hint)
+            lines.append("  " + whole_line(self.hint))
         return "\n".join(lines)
 
 
@@ -119,7 +119,7 @@ class FormatError(IsomorphError, ValueError):
 
     def __str__(self) -> str:
         text = f"{printable(self.path, 4096)}: {self.problem}"
-        return text if self.advice is None else f"{text.rstrip('.')}. {self.advice}"
+        return whole_line(text if self.advice is None else f"{text.rstrip('.')}. {self.advice}")
 
 
 class UnsafeError(FormatError):
@@ -133,7 +133,9 @@ class RefusedError(IsomorphError, OSError):
         self.path = str(path)
         self.problem = problem
         self.advice = advice
-        super().__init__(f"{path} {problem}" if advice is None else f"{path} {problem.rstrip('.')}. {advice}")
+        super().__init__(
+            whole_line(f"{path} {problem}" if advice is None else f"{path} {problem.rstrip('.')}. {advice}")
+        )
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -146,7 +148,9 @@ class SourceChanged(IsomorphError, OSError):
         self.path = str(path)
         self.problem = problem
         super().__init__(
-            f"{path}: {problem}. Nothing was written under the final name; run again once the file is stable"
+            whole_line(
+                f"{path}: {problem}. Nothing was written under the final name; run again once the file is stable"
+            )
         )
 
     def __str__(self) -> str:
@@ -188,6 +192,15 @@ def near_misses(name: str, candidates: Iterable[str], most: int = 3) -> tuple[st
 
     pool = list(islice(candidates, 4000))
     return tuple(difflib.get_close_matches(name, pool, n=most, cutoff=0.75))
+
+
+def whole_line(text: str) -> str:
+    r"""`text` as one line that a terminal shows and does not obey, nothing of it cut: names in it may hold line breaks too.
+
+    >>> whole_line("a\nb")
+    'a\\nb'
+    """
+    return text if text.isprintable() else printable(text, len(text))
 
 
 def printable(text: str, most: int = 300) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from isomorph.errors import UsageError, near_misses
+from isomorph.errors import UsageError, near_misses, whole_line
 from isomorph.tensors import DType, Manifest, TensorSpec
 
 if TYPE_CHECKING:
@@ -133,11 +133,11 @@ def find(manifest: Mapping[str, TensorSpec], text: str) -> tuple[str, View, str]
     if spec is None:
         near = near_misses(name, manifest)
         hint = (
-            f"did you mean {' or '.join(near)}?"
+            f"did you mean {' or '.join(map(whole_line, near))}?"
             if near
             else f"`isomorph inspect --keys` lists its {len(manifest):,} tensors"
         )
-        raise UsageError(f"there is no tensor `{name}` in this checkpoint; {hint}")
+        raise UsageError(f"there is no tensor `{whole_line(name)}` in this checkpoint; {hint}")
     try:
         return name, view(spec.shape, parse_slice(inside)), f"[{inside}]" if inside else ""
     except IndexError as error:

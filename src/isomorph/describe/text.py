@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from isomorph.errors import printable
+from isomorph.errors import whole_line
 
 _DIGITS = re.compile(r"(\d+)")
 
@@ -16,7 +16,7 @@ def escaped(text: str) -> str:
     >>> escaped("a\x1b[31mb")
     'a\\x1b[31mb'
     """
-    return text if text.isprintable() else printable(text, len(text))
+    return whole_line(text)
 
 
 def escaped_lines(text: str) -> str:

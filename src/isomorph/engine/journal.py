@@ -60,16 +60,21 @@ def plan_digest(plan: Plan) -> str:
     """A digest of all that is done to the bytes: targets and moves."""
     found = hashlib.blake2b(digest_size=16)
     for name, target in plan.targets.items():
-        found.update(f"{name}\0{target.spec}\n".encode())
+        found.update(f"{name}\0{target.spec}\n".encode("utf-8", "surrogatepass"))
     for move in plan.moves:
-        found.update(f"{source_text(move.target)} = {source_text(move.source)} {move.operators}\n".encode())
+        found.update(
+            f"{source_text(move.target)} = {source_text(move.source)} {move.operators}\n".encode(
+                "utf-8", "surrogatepass"
+            )
+        )
     return found.hexdigest()
 
 
 def layout_digest(layout: OutputLayout) -> str:
     found = hashlib.blake2b(f"{layout.format} {layout.is_folder}".encode(), digest_size=16)
     for file in layout.files:
-        found.update(f"{file.name}\0{file.nbytes}\0{list(file.tensors.items())}\0{file.records}".encode())
+        text = f"{file.name}\0{file.nbytes}\0{list(file.tensors.items())}\0{file.records}"
+        found.update(text.encode("utf-8", "surrogatepass"))
         for literal in file.literals:
             found.update(f"{literal.offset}:".encode() + literal.data)
     return found.hexdigest()

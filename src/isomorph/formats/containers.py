@@ -41,6 +41,8 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
     tensors: dict[str, Tensor | Array] = {}
     leaves: dict[str, str] = {}
     holders: dict[str, None] = {}
+    if named_tuples and _is_named_array(root):
+        root = root[1]
     if type(root) in (Tensor, Array):
         return Flat({TENSOR_ALONE: root}, {}, ())
     if not isinstance(root, dict | list | tuple) and not (type(root) is Object and isinstance(root.state, dict)):
@@ -62,13 +64,7 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
                     "Nothing was executed and nothing written.",
                 )
             kind = type(value)
-            if (
-                named_tuples
-                and kind is tuple
-                and len(value) == 2
-                and isinstance(value[0], str)
-                and type(value[1]) is Array
-            ):
+            if named_tuples and kind is tuple and _is_named_array(value):
                 value, kind = value[1], Array
             if kind is Tensor or kind is Array:
                 if name in tensors or name in leaves:
@@ -105,6 +101,11 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
         else:
             frames.pop()
     return Flat(tensors, leaves, tuple(sorted(holders, key=lambda name: name.count("/"))))
+
+
+def _is_named_array(value: Any) -> bool:
+    """True for (text, array): how Paddle pickles a tensor that is not in a state dict."""
+    return type(value) is tuple and len(value) == 2 and isinstance(value[0], str) and type(value[1]) is Array
 
 
 def _twice(path: object, name: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, FileLayout, Location
-from isomorph.formats.safetensors import unsupported
+from isomorph.formats.safetensors import require_unicode, unsupported
 from isomorph.formats.source import Source
 from isomorph.formats.zip import Member, read_members
 from isomorph.formats.zip_layout import Entry, lay_out_zip
@@ -185,6 +185,7 @@ class Writer:
         odd = [name for name in specs if not name or "\0" in name]
         if odd:
             raise FormatError("npz", f"cannot hold a tensor called {printable(odd[0])!r}", "Rename it")
+        require_unicode("npz", specs)
 
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
         self.check(specs)

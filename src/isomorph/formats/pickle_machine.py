@@ -159,6 +159,8 @@ class Machine:
     def storage(self, pid: Any, byte: int) -> Storage:
         if not self.storages:
             self.refused("refers to something outside of it (a persistent id)", byte)
+        if type(pid) is tuple and len(pid) == 4 and pid[0] == "module" and type(pid[1]) is Global:
+            self.unsafe("build", pid[1], byte)  # a whole module of a legacy file, with its source beside its class
         try:
             storage = storage_of(pid)
         except Mismatch as error:

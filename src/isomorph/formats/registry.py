@@ -221,6 +221,12 @@ def lay_out(
         raise UsageError(
             f"{row.name} has no shards; write one file (no --max-shard-size), or choose safetensors or torch_zip"
         )
+    from isomorph.formats.safetensors import require_unicode
+
+    try:
+        require_unicode("an index", specs)
+    except FormatError as error:
+        raise FormatError(target, f"{error.path} {error.problem}", error.advice) from None
     files = []
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):

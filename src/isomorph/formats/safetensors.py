@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isomorph.errors import FormatError, printable
@@ -150,7 +150,10 @@ class Writer:
         if bad:
             raise unsupported("safetensors", bad, "c64")
         if "__metadata__" in specs:
-            raise FormatError("safetensors", "no tensor can be called `__metadata__` there: the name is taken")
+            raise FormatError(
+                "safetensors", "cannot hold a tensor called `__metadata__`: the name is taken", "Rename it"
+            )
+        require_unicode("safetensors", specs)
 
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
         self.check(specs)
@@ -197,6 +200,17 @@ def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
         else:
             return offsets
     raise AssertionError("widths are powers of two, so that wider first is always aligned")
+
+
+def require_unicode(where: str, names: Iterable[str]) -> None:
+    """FormatError when one of the names is not Unicode text (it has lone surrogates, which pickles can hold)."""
+    for name in names:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise FormatError(
+                where, f"cannot hold a tensor called '{printable(name)}', which is no Unicode text", "Rename it"
+            ) from None
 
 
 def unsupported(where: str, bad: Mapping[str, TensorSpec], instead: str) -> FormatError:

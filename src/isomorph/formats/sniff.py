@@ -88,6 +88,12 @@ def _kind_of_zip(source: Source) -> str:
         return "npz"
     if any(name.endswith("model.weights.h5") for name in names):
         raise FormatError(source.path, "a Keras archive (.keras), which is not read yet")
+    if any(name.endswith(("/models/model.json", "/serialized_exported_program.json")) for name in names):
+        raise FormatError(
+            source.path,
+            "an exported program (torch.export, .pt2), whose weights are not read",
+            "Save its state_dict() with torch.save",
+        )
     shown = ", ".join(names[:3])
     raise FormatError(
         source.path,

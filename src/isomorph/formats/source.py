@@ -24,6 +24,17 @@ LARGEST_READ = 1 << 30
 """One system call reads less than 2 GiB; larger reads are made of several."""
 
 
+LARGE_READ = 1 << 16
+"""Bytes from which it pays to look where a buffer begins."""
+
+
+def _to_cache_line(buffer: memoryview) -> int:
+    """Bytes up to the next cache line: the kernel copies into memory that begins on one several times faster."""
+    import numpy as np
+
+    return int(-np.frombuffer(buffer, np.uint8).ctypes.data % 64)
+
+
 class Source:
     """A regular file, open for reading. `size` is its length in bytes when it was opened; `stored` what the disk holds of it."""
 
@@ -72,7 +83,9 @@ class Source:
         done = 0
         while done < len(whole):
             try:
-                count = os.preadv(self._fd, [whole[done : done + LARGEST_READ]], offset + done)
+                head = _to_cache_line(whole) if len(whole) >= LARGE_READ and done == 0 else 0
+                buffers = [whole[done : done + head], whole[done + head : done + LARGEST_READ]]
+                count = os.preadv(self._fd, buffers, offset + done)
             except OSError as error:
                 raise FormatError(self.path, f"cannot be read at byte {offset + done}: {error.strerror}") from None
             if count == 0:
@@ -136,6 +149,8 @@ def open_error(path: Path, error: OSError) -> FormatError:
             return FormatError(where, "no such file", f"Did you mean {' or '.join(printable(name) for name in names)}?")
         return FormatError(where, "no such file")
     if error.errno == errno.ELOOP:
+        if path.is_symlink() and is_loop(path):
+            return FormatError(where, "a link that leads back to itself")
         return FormatError(where, "a symbolic link, which is not followed here")
     if error.errno == errno.ENOTDIR:
         return FormatError(where, "no such file: a part of the path is a file, not a folder")
@@ -144,6 +159,15 @@ def open_error(path: Path, error: OSError) -> FormatError:
     if error.errno == errno.ENXIO:
         return FormatError(where, "a device or socket, not a file of weights")
     return FormatError(where, f"cannot be opened: {error.strerror}")
+
+
+def is_loop(path: Path) -> bool:
+    """True when following the link never ends."""
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ELOOP
+    return False
 
 
 def is_folder(path: Path) -> bool:

@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from isomorph.errors import whole_line
 from isomorph.language.rules import FullName, PathHole, Rule
 from isomorph.language.tree import Drop
 from isomorph.plan.backward import backward
@@ -49,7 +50,7 @@ def explain(plan: Plan, *, title: str = "", show_all: bool = False, seconds: flo
     lines += [f"warning   {warning}" for warning in plan.warnings]
     lines.append(f"backward  {backward(plan)}")
     lines.append(f"work      {_work(plan, seconds)}")
-    return "\n".join(lines)
+    return "\n".join(map(whole_line, lines))
 
 
 def _head(plan: Plan, title: str) -> str:

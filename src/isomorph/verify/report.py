@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isomorph.errors import Gap
+from isomorph.errors import Gap, whole_line
 from isomorph.tensors import TensorSpec
 
 SHOWN = 10
@@ -35,15 +35,15 @@ class Difference:
 
     def __str__(self) -> str:
         if self.first is None:
-            lines = [f"{self.tensor}: {self.problem}"]
+            lines = [whole_line(f"{self.tensor}: {self.problem}")]
         else:
             place = f"[{', '.join(map(str, self.first.index))}]"
             lines = [
-                f"{self.tensor}, {self.count:,} of {self.numel:,} elements",
-                f"{place} is {self.first.found}, expected {self.first.expected} = {self.first.source}",
+                whole_line(f"{self.tensor}, {self.count:,} of {self.numel:,} elements"),
+                whole_line(f"{place} is {self.first.found}, expected {self.first.expected} = {self.first.source}"),
             ]
         if self.cause is not None:
-            lines.append(f"cause     {self.cause}")
+            lines.append(whole_line(f"cause     {self.cause}"))
         return "\n".join(lines)
 
 
@@ -125,8 +125,8 @@ class Report:
 
     def _differences(self) -> list[str]:
         texts = [str(difference) for difference in self.differences]
-        texts += [f"{name}: missing from the target" + self._hint(name) for name in self.missing]
-        texts += [f"{name}: in the target, and nothing makes it" for name in self.unexpected]
+        texts += [whole_line(name) + ": missing from the target" + self._hint(name) for name in self.missing]
+        texts += [whole_line(name) + ": in the target, and nothing makes it" for name in self.unexpected]
         head = f"DIFFERENT {self.wrong:,} of {max(self.expected_tensors, self.wrong):,}: "
         if len(texts) == 1:
             first, *rest = texts[0].splitlines()
@@ -134,7 +134,7 @@ class Report:
         return [head.rstrip(), *_indented(texts, "tensors")]
 
     def _hint(self, name: str) -> str:
-        return f"\n{self.hints[name]}" if name in self.hints else ""
+        return "\n" + whole_line(self.hints[name]) if name in self.hints else ""
 
     def to_json(self) -> dict[str, Any]:
         """The facts, as plain data."""
