@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from engine_plans import identity, transposed
 
-from isomorph.engine import places, run, sync
+from isomorph.engine import journal, places, run, sync
 from isomorph.engine.journal import Journal
 from isomorph.engine.run import Written, write
 from isomorph.errors import CheckError, Different, RefusedError, SourceChanged
@@ -337,6 +337,50 @@ def test_a_folder_with_files_is_refused_and_with_overwrite_keeps_what_is_not_our
     convert(source, target, identity, overwrite=True, verify=lambda part: (part / "config.json").write_text("{}"))
     assert {"model.safetensors", "notes.txt", "config.json"} == names(target)
     assert {source.name, "out"} == names(tmp_path)
+
+
+def test_a_folder_that_is_a_disk_of_its_own_is_written_inside_it(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """It can be neither renamed nor replaced, and its temporary files must lie on the same disk as the final ones."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    monkeypatch.setattr(places.os.path, "ismount", lambda path: Path(path) == disk)
+    seen: list[Path] = []
+    before = disk.stat().st_ino
+    convert(source, disk, verify=seen.append)
+    assert seen == [disk / ".isomorph-part"]
+    assert {"model.safetensors"} == names(disk) and disk.stat().st_ino == before
+    with pytest.raises(RefusedError, match=r"holds model\.safetensors already; not touched"):
+        convert(source, disk)
+    with pytest.raises(RuntimeError):
+        convert(source, disk, overwrite=True, verify=fail)
+    assert {"model.safetensors"} == names(disk)
+
+
+def fail(part: Path) -> None:
+    raise RuntimeError(str(part))
+
+
+def test_a_link_to_a_folder_stands_for_the_folder(source: Path, tmp_path: Path):
+    """Also when the folder is empty, so that it could be replaced as a whole."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    convert(source, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert {"model.safetensors"} == names(tmp_path / "real")
+
+
+def test_a_journal_that_cannot_be_written_is_a_refusal(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The disk is full before the first byte of the target."""
+
+    def full(descriptor: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(journal.os, "write", full)
+    with pytest.raises(RefusedError, match=r"t\.safetensors cannot be written: no space left on device \(.*\)\. Free"):
+        convert(source, tmp_path / "t.safetensors")
+    assert {source.name} == names(tmp_path)
 
 
 def test_a_target_without_a_folder_or_that_is_one_is_refused(source: Path, tmp_path: Path):

@@ -85,7 +85,7 @@ class Journal:
 
     def __init__(self, path: Path, target: Path) -> None:
         """Open or create it. RefusedError while another run holds it, and where nothing can be written beside `target`."""
-        self.path = path
+        self.path, self._target = path, target
         while True:
             try:
                 self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -171,8 +171,13 @@ class Journal:
 
     def _append(self, line: dict[str, Any]) -> None:
         data = json.dumps(line).encode() + b"\n"
-        os.write(self._fd, data)
-        sync_data(self._fd)
+        try:
+            while data:
+                data = data[os.write(self._fd, data) :]
+            sync_data(self._fd)
+        except OSError as error:
+            problem = f"cannot be written: {(error.strerror or 'failed').lower()} ({self.path.parent})"
+            raise RefusedError(self._target, problem, "Free some space, or write elsewhere") from None
 
     def close(self, *, remove: bool) -> None:
         if remove:

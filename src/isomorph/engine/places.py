@@ -2,6 +2,7 @@
 
 out/model.pth     is written as out/.model.pth.isomorph-part, then linked to its name: a file that appeared meanwhile stays
 out/              is written as .out.isomorph-part/, then renamed; with overwrite, file by file into the folder that is there
+/mnt/disk/        a folder that is a disk of its own: written as /mnt/disk/.isomorph-part/, its files then moved up, each by its name
 """
 
 from __future__ import annotations
@@ -33,20 +34,23 @@ class Place:
     def __init__(self, target: Path, layout: OutputLayout, sources: Iterable[Path], *, overwrite: bool) -> None:
         """RefusedError where the target is its own source, or exists and is not to be overwritten, or has no folder to lie in."""
         self.target = target.absolute()
+        if layout.is_folder and self.target.is_symlink() and self.target.is_dir():
+            self.target = self.target.resolve()  # a link to a folder stands for the folder
+        self.is_disk = layout.is_folder and os.path.ismount(self.target)
         self.shown = target
         self.layout = layout
         self.overwrite = overwrite
         self.sources = tuple(sources)
-        self.parent = self.target.parent
+        self.parent = self.target if self.is_disk else self.target.parent
         self.temporary = self._beside("part")
         self.journal = self._beside("journal")
         self.check()
 
     def _beside(self, kind: str) -> Path:
-        name = self.target.name
+        name = "" if self.is_disk else self.target.name
         if len(os.fsencode(name)) > 200:
             name = hashlib.blake2b(os.fsencode(name), digest_size=16).hexdigest()
-        return self.parent / f".{name}.isomorph-{kind}"
+        return self.parent / f"{'.' if name else ''}{name}.isomorph-{kind}"
 
     @property
     def finals(self) -> tuple[Path, ...]:
@@ -81,7 +85,7 @@ class Place:
         if self.layout.is_folder:
             if not self.target.is_dir():
                 raise RefusedError(self.shown, "is a file, not a folder; not touched", "Give another name")
-            if not self.overwrite and any(self.target.iterdir()):
+            if not self.overwrite and self._holds_others():
                 there = [final.name for final in self.finals if os.path.lexists(final)]
                 what = f"holds {there[0]} already" if there else "is not empty"
                 raise RefusedError(self.shown, f"{what}; not touched", "Use --overwrite, or another name")
@@ -93,6 +97,10 @@ class Place:
             raise RefusedError(self.shown, "is a folder; not touched", "Give the name of a file in it")
         if not self.overwrite:
             raise self._exists()
+
+    def _holds_others(self) -> bool:
+        """True when the folder of the target holds anything but what this run leaves there meanwhile."""
+        return any(path not in (self.temporary, self.journal) for path in self.target.iterdir())
 
     def _exists(self) -> RefusedError:
         found = self.target.lstat()
