@@ -2,7 +2,7 @@
 
 out/model.pth     is written as out/.model.pth.isomorph-part, then linked to its name: a file that appeared meanwhile stays
 out/              is written as .out.isomorph-part/, then renamed; with overwrite, file by file into the folder that is there
-/mnt/disk/        a folder that is a disk of its own: written as /mnt/disk/.isomorph-part/, its files then moved up, each by its name
+/mnt/disk/        a folder that is a disk of its own: written as /mnt/disk/.isomorph-part/, its files then moved up one by one
 """
 
 from __future__ import annotations
