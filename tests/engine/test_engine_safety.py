@@ -423,7 +423,7 @@ def test_a_full_disk_is_seen_before_anything_is_written(source: Path, tmp_path: 
     assert {source.name} == names(tmp_path)
 
 
-@pytest.mark.parametrize("call", ["posix_fallocate", "pwrite"])
+@pytest.mark.parametrize("call", ["posix_fallocate", "pwritev"])
 @pytest.mark.parametrize(
     ("code", "message"), [(errno.ENOSPC, "the disk is full"), (errno.EDQUOT, "the quota is used up")]
 )

@@ -164,7 +164,7 @@ def test_changes_are_counted():
     changes = Changes()
     cast("f32", "bf16", rounding=True).apply(array, F32, changes=changes)
     assert (changes.elements, changes.changed) == (100_000, 1)
-    assert changes.largest == float(np.float32(1.001)) - 1
+    assert float(np.float32(1.001)) - 1 <= changes.largest <= 2**-8  # half a unit in the last place of bf16, at 1
 
 
 def test_an_error_in_a_late_tile_has_its_index_in_the_array():

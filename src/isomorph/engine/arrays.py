@@ -49,8 +49,12 @@ def fill_from(plan: Plan, move: Move, source: Checkpoint, flat: Array, start: in
     """Carry out `move` into `flat`, which holds the target's flat elements from `start` on. Raises CheckError."""
     if 0 in move.target.shape:
         return
+    box = move.target
+    first = box.offset - start
+    straight = flat[first : first + box.numel].reshape(box.shape) if move.operators and box.is_run else None
     try:
-        made, _ = evaluate(move.source, move.operators, source, changes)
+        made, _ = evaluate(move.source, move.operators, source, changes, out=straight)
     except ElementError as error:
         raise refused_value(plan, move.source, move.target, error) from None
-    place(made, flat, move.target.offset - start, move.target.strides)
+    if made is not straight:
+        place(made, flat, first, box.strides)

@@ -10,6 +10,15 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+CACHE_LINE = 64
+"""Bytes. The kernel copies into memory that begins on a cache line several times faster than into memory that does not."""
+
+
+def _aligned(whole: Array, nbytes: int) -> Array:
+    start = -whole.ctypes.data % CACHE_LINE
+    return whole[start : start + nbytes]
+
+
 class Buffers:
     """A pool of byte buffers that keeps at most `most` bytes. Safe to use from several threads."""
 
@@ -20,13 +29,14 @@ class Buffers:
 
     def take(self, nbytes: int) -> Array:
         """A buffer of exactly `nbytes`: one that was given back and is not more than twice as long, or a new one."""
+        needed = nbytes + CACHE_LINE
         with self._lock:
-            fitting = [buffer for buffer in self._free if nbytes <= buffer.size <= 2 * nbytes]
+            fitting = [buffer for buffer in self._free if needed <= buffer.size <= 2 * needed]
             if fitting:
                 whole = min(fitting, key=lambda buffer: buffer.size)
                 self._free = [buffer for buffer in self._free if buffer is not whole]
-                return whole[:nbytes]
-        return np.empty(nbytes, np.uint8)
+                return _aligned(whole, nbytes)
+        return _aligned(np.empty(needed, np.uint8), nbytes)
 
     def give_back(self, buffer: Array) -> None:
         """Let `buffer` be used again; what had lain longest is dropped where there is too much."""

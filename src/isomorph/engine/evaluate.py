@@ -48,9 +48,15 @@ def source_dtype(source: Source, checkpoint: Checkpoint) -> DType:
 
 
 def evaluate(
-    source: Source, operators: Sequence[Op], checkpoint: Checkpoint, changes: Changes | None = None
+    source: Source,
+    operators: Sequence[Op],
+    checkpoint: Checkpoint,
+    changes: Changes | None = None,
+    out: Array | None = None,
 ) -> tuple[Array, DType]:
     """The elements of `source` after `operators`: their bits, in the source's shape and any layout in memory; for reading only.
+
+    `out`, contiguous and of that shape and width, may be used for the result (then it is the result), where something is computed.
 
     Raises ElementError where an operator refuses a value; its index is row-major in the source's shape.
     """
@@ -62,8 +68,9 @@ def evaluate(
     else:
         array, dtype = _mix(source, checkpoint, changes)
     found, result = acting(operators, dtype)
-    for operator, met in found:
-        array = operator.apply(array, met, changes=changes)
+    for number, (operator, met) in enumerate(found):
+        is_last = number == len(found) - 1
+        array = operator.apply(array, met, changes=changes, out=out if is_last else None)
     return array, result
 
 

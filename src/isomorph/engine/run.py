@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.engine.budget import Budget
-from isomorph.engine.buffers import Buffers
+from isomorph.engine.buffers import CACHE_LINE, Buffers
 from isomorph.engine.checks import carry_out
 from isomorph.engine.checksums import Crcs, record_crcs
 from isomorph.engine.copy import produce
@@ -230,7 +230,8 @@ class _Run:
     def _pwrite(self, descriptor: int, data: memoryview, offset: int) -> None:
         try:
             while data:
-                count = os.pwrite(descriptor, data, offset)
+                head = -offset % CACHE_LINE  # the rest then begins on a cache line of the file's page
+                count = os.pwritev(descriptor, [data[:head], data[head:]], offset)
                 data, offset = data[count:], offset + count
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):

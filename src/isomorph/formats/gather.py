@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from isomorph.formats.room import room
+
 Array = np.ndarray[Any, np.dtype[Any]]
 Fill = Callable[[int, memoryview], None]
 """fill(byte_offset, buffer): the bytes of the file from there."""
@@ -53,13 +55,13 @@ def _read_sorted(fill: Fill, base: int, bits: np.dtype[Any], shape: list[int], s
     numel, reach = math.prod(shape), span(shape, strides)
     if reach <= 2 * numel or reach * bits.itemsize <= GAP:
         return _covering(fill, base, bits, shape, strides)
-    result = np.empty(shape, bits)
+    result = room(numel, bits).reshape(shape)
     _scatter(fill, base, result, shape, strides)
     return result
 
 
 def _covering(fill: Fill, base: int, bits: np.dtype[Any], shape: list[int], strides: list[int]) -> Array:
-    whole = np.empty(span(shape, strides), bits)
+    whole = room(span(shape, strides), bits)
     fill(base, whole.view("u1").data)
     return np.lib.stride_tricks.as_strided(whole, shape, [step * bits.itemsize for step in strides])
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Class = Literal["exact", "rounding", "one-way"]
-TILE = 1 << 15
+TILE = 1 << 16
 """Elements that a kernel works on at a time: with their scratch they stay in the second-level cache."""
 
 
@@ -47,7 +47,7 @@ class OpLike(Protocol):
 
 @dataclass(slots=True)
 class Changes:
-    """What rounding casts did: of `elements` seen, `changed` have another value now, the largest by `largest` (absolute)."""
+    """What rounding casts did: of `elements` seen, `changed` have another value now, none by more than `largest` (absolute)."""
 
     elements: int = 0
     changed: int = 0

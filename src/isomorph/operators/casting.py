@@ -14,6 +14,7 @@ back gives the same bits.
 
 from __future__ import annotations
 
+import math
 import threading
 from functools import cache
 from typing import Any
@@ -138,7 +139,7 @@ class _Scratch(threading.local):
     """Each thread's own space for a tile: fresh memory for every step costs as much as the step."""
 
     def __init__(self) -> None:
-        self.words = np.empty((2, TILE), np.uint32)
+        self.words = np.empty(TILE, np.uint32)
         self.flags = np.empty(TILE, np.bool_)
 
 
@@ -146,24 +147,28 @@ _scratch = _Scratch()
 
 
 def _f32_to_bf16(bits: Array, out: Array, changes: Changes | None) -> bool:
-    """The commonest cast, in as few steps as there are; False, and nothing done, where a number is too large, infinite or NaN."""
-    words, other = _scratch.words[:, : bits.size]
+    """The commonest cast, in as few steps as there are; False, and nothing done, where a number is too large, infinite or NaN.
+
+    Half a unit is added and the rest cut off: right but for ties, which then lose their last bit. Changes are counted, and bounded
+    by half a unit in the last place of the largest number.
+    """
+    words, flags = _scratch.words[: bits.size], _scratch.flags[: bits.size]
     np.bitwise_and(bits, np.uint32(0x7FFFFFFF), out=words)
-    if int(words.max(initial=0)) >= first_overflow(F32, BF16):
+    top = int(words.max(initial=0))
+    if top >= first_overflow(F32, BF16):
         return False
-    np.right_shift(bits, np.uint32(16), out=words)
-    np.bitwise_and(words, np.uint32(1), out=words)
-    np.add(words, bits, out=words)
-    np.add(words, np.uint32(0x7FFF), out=words)
-    np.copyto(out, words.view(np.uint16)[1::2])
+    np.bitwise_and(bits, np.uint32(0xFFFF), out=words)
     if changes is not None:
-        np.bitwise_and(words, np.uint32(0xFFFF0000), out=words)
-        np.subtract(bits.view(np.float32), words.view(np.float32), out=other.view(np.float32))
-        np.bitwise_and(other, np.uint32(0x7FFFFFFF), out=other)
-        flags = np.not_equal(other, np.uint32(0), out=_scratch.flags[: bits.size])
+        changed = int(np.count_nonzero(words))
         changes.elements += bits.size
-        changes.changed += int(np.count_nonzero(flags))
-        changes.largest = max(changes.largest, float(other.view(np.float32).max(initial=0)))
+        changes.changed += changed
+        if changed:
+            changes.largest = max(changes.largest, math.ldexp(1.0, max(top >> 23, 1) - 127 - 8))
+    np.equal(words, np.uint32(0x8000), out=flags)
+    np.add(bits, np.uint32(0x8000), out=words)
+    np.copyto(out, words.view(np.uint16)[1::2])
+    if flags.any():
+        out[np.flatnonzero(flags)] &= np.uint16(0xFFFE)
     return True
 
 

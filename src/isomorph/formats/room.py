@@ -1,0 +1,53 @@
+"""Room for what is read: arrays whose memory is used again as soon as nobody holds them.
+
+Fresh memory costs a page fault every 4 kB, more than reading into it. So each thread keeps a few blocks, and a new array takes one
+that no array uses any more (numpy arrays hold their block; a block that only its thread's list holds is free).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LEAST = 1 << 16
+"""Bytes below which fresh memory is as good."""
+MOST = 12 << 20
+"""Bytes of the blocks that a thread keeps for later."""
+CACHE_LINE = 64
+
+
+class _Blocks(threading.local):
+    def __init__(self) -> None:
+        self.blocks: list[Array] = []
+
+
+_held = _Blocks()
+
+
+def room(count: int, dtype: np.dtype[Any]) -> Array:
+    """An uninitialised array of `count` elements, in memory of this thread that nothing else uses."""
+    nbytes = count * dtype.itemsize
+    if nbytes < LEAST or nbytes > MOST:
+        return np.empty(count, dtype)
+    needed = nbytes + CACHE_LINE
+    blocks = _held.blocks
+    for number in range(len(blocks)):
+        block = blocks[number]  # held by the list, this name and the call's argument: then no array is a view of it
+        if block.size >= needed and sys.getrefcount(block) <= 3:
+            blocks.append(blocks.pop(number))
+            return _within(block, count, dtype)
+    block = np.empty(max(needed, min(2 * needed, 1 << 21)), np.uint8)
+    blocks.append(block)
+    while len(blocks) > 1 and sum(each.size for each in blocks) > MOST:
+        del blocks[0]
+    return _within(block, count, dtype)
+
+
+def _within(block: Array, count: int, dtype: np.dtype[Any]) -> Array:
+    start = -block.ctypes.data % CACHE_LINE
+    return block[start : start + count * dtype.itemsize].view(dtype)
