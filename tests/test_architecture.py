@@ -21,7 +21,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "operators": frozenset({"language.tree"}),
     "formats": frozenset(),
     "plan": frozenset({"language", "operators"}),
-    "engine": frozenset({"plan", "operators", "formats.base", "language.tree", "language.rules"}),
+    "engine": frozenset({"plan", "operators", "formats.base", "formats.crc", "language.tree", "language.rules"}),
     "verify": frozenset({"language", "formats", "operators.reference"}),
     "describe": frozenset({"formats"}),
     "job": frozenset({"language", "formats", "plan", "operators", "engine", "verify", "describe"}),

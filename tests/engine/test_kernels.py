@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isomorph.engine import kernels
-from isomorph.engine.checksums import combine_crc, zeros_crc
 from isomorph.engine.kernels import copy_into
+from isomorph.formats.crc import combine_crc, zeros_crc
 
 
 @settings(deadline=None)

@@ -21,10 +21,9 @@ from torch_files import (
     zip_of,
 )  # fmt: skip
 
+import isomorph
 from isomorph.errors import FormatError, UnsafeError
 from isomorph.formats.registry import open_checkpoint
-from isomorph.formats.source import Source
-from isomorph.formats.torch_zip import check_crcs
 
 GOOD = pickle_of({"w": tensor()})
 DATA = Part("archive/data/0", FLOATS)
@@ -198,17 +197,19 @@ def test_random_views_stay_inside_or_are_refused(tmp_path: Path) -> None:
             assert shape == checkpoint.manifest["layer.w"].shape
 
 
-def test_tampered_storages_are_found_by_their_checksums(tmp_path: Path) -> None:
-    """Row 21: `check_crcs` names the member whose bytes changed; torch loads such a file without a word."""
-    path = tmp_path / "tampered.pt"
+@pytest.mark.parametrize("into", ["out.safetensors", "out.pth"])
+def test_tampered_storages_are_found_by_their_checksums(tmp_path: Path, into: str) -> None:
+    """Row 21: torch loads such a file without a word; nothing made of it is verified, so none gets its name."""
+    path, out = tmp_path / "tampered.pt", tmp_path / into
     path.write_bytes(torch_file(GOOD).replace(FLOATS, FLOATS[:-1] + b"\x41"))
-    with open_checkpoint(path) as checkpoint:
-        assert list(checkpoint.manifest) == ["w"]
-    source = Source(path)
-    (problem,) = check_crcs(source)
-    source.close()
-    assert "archive/data/0" in problem
-    assert f"not {zlib.crc32(FLOATS):08x}" in problem
+    wrong = f"CRC-32 {zlib.crc32(FLOATS[:-1] + b'A'):08x}, not {zlib.crc32(FLOATS):08x}"
+    message = rf"tampered.pt: damaged: the bytes of `w` are not those that were saved \(archive/data/0: {wrong}\)"
+    with pytest.raises(FormatError, match=message):
+        isomorph.convert(path, out)
+    assert [found.name for found in tmp_path.iterdir()] == ["tampered.pt"]
+    isomorph.convert(path, out, verify=False)
+    with pytest.raises(FormatError, match=message):
+        isomorph.verify(path, out)
 
 
 def test_a_file_without_checksums_says_so(tmp_path: Path) -> None:
@@ -218,9 +219,7 @@ def test_a_file_without_checksums_says_so(tmp_path: Path) -> None:
     with open_checkpoint(path) as checkpoint:
         (note,) = checkpoint.manifest.notes
     assert "without checksums" in note
-    source = Source(path)
-    assert check_crcs(source) == ()
-    source.close()
+    isomorph.convert(path, tmp_path / "out.pth")
 
 
 def test_deflated_members_are_inflated(tmp_path: Path) -> None:
@@ -235,9 +234,7 @@ def test_deflated_members_are_inflated(tmp_path: Path) -> None:
         assert dict(checkpoint.manifest.encodings) == {"w": "deflate"}
         column = checkpoint.fetch("w", 0, (64,), (1,)).tobytes()
         assert struct.pack("<64f", *range(0, 4096, 64)) == column
-    source = Source(path)
-    assert check_crcs(source) == ()
-    source.close()
+    isomorph.convert(path, tmp_path / "out.pth")
 
 
 def test_big_endian_files_are_swapped(tmp_path: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from isomorph.engine.journal import Progress
 from isomorph.engine.pieces import Piece
+from isomorph.formats.crc import combine_crc, zeros_crc
 
 Array = np.ndarray[Any, Any]
 
@@ -30,51 +30,6 @@ def record_crcs(piece: Piece, buffer: Array, records: Sequence[tuple[int, int]])
             stretch = buffer[low - piece.offset : high - piece.offset]
             found.append((number, low, zlib.crc32(stretch.data), high - low))
     return found
-
-
-def zeros_crc(nbytes: int) -> int:
-    """The CRC-32 of so many zero bytes."""
-    crc, zeros = 0, bytes(min(nbytes, 1 << 16))
-    while nbytes > 0:
-        crc = zlib.crc32(zeros[:nbytes], crc)
-        nbytes -= len(zeros)
-    return crc
-
-
-# ── the CRC-32 of a whole from those of its parts: crc(a + b) = crc(a)·x^(8·len b) + crc(b), modulo the CRC's polynomial ──
-
-POLYNOMIAL = 0xEDB88320
-ONE = 1 << 31  # bit-reversed, as CRC-32 keeps its polynomials
-
-
-def combine_crc(first: int, second: int, second_nbytes: int) -> int:
-    """The CRC-32 of two runs of bytes, one after the other, from the CRC-32 of each.
-
-    >>> combine_crc(zlib.crc32(b"ab"), zlib.crc32(b"c"), 1) == zlib.crc32(b"abc")
-    True
-    """
-    return _times(_power(8 * second_nbytes), first) ^ second
-
-
-@lru_cache(maxsize=4096)
-def _power(exponent: int) -> int:
-    """x^exponent."""
-    result, square = ONE, ONE >> 1
-    while exponent:
-        if exponent & 1:
-            result = _times(square, result)
-        square = _times(square, square)
-        exponent >>= 1
-    return result
-
-
-def _times(left: int, right: int) -> int:
-    product = 0
-    for bit in range(31, -1, -1):
-        if left >> bit & 1:
-            product ^= right
-        right = right >> 1 ^ (POLYNOMIAL if right & 1 else 0)
-    return product
 
 
 class Crcs:

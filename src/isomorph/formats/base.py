@@ -104,6 +104,12 @@ class Checkpoint(ABC):
     def check_unchanged(self) -> None:  # noqa: B027  (nothing can change where nothing lies in a file)
         """SourceChanged when the size, the mtime or the inode of a file differ from when it was opened."""
 
+    def keep_sums(self) -> None:  # noqa: B027  (only zip archives have checksums)
+        """From now on, sum what is read, where the file keeps checksums of it."""
+
+    def check_sums(self) -> None:  # noqa: B027
+        """FormatError when bytes read since `keep_sums` are not those that were saved. What was read in bits is read again."""
+
     def close(self) -> None:  # noqa: B027  (nothing to close where no file is open)
         """Close the files. Reading afterwards is an error."""
 

@@ -135,6 +135,34 @@ class FileCheckpoint(Checkpoint):
             if problem is not None:
                 raise SourceChanged(printable(str(source.path)), problem)
 
+    def keep_sums(self) -> None:
+        from isomorph.formats.sums import Sums
+
+        for source in self._sources:
+            if source.members is not None and source.sums is None:
+                source.sums = Sums(tuple(source.members.values()))
+
+    def check_sums(self) -> None:
+        for number, source in enumerate(self._sources):
+            sums, source.sums = source.sums, None
+            for member, crc in sums.damaged(source.fill) if sums is not None else ():
+                inside = range(member.offset, member.offset + member.nbytes)
+                name = next(
+                    (
+                        name
+                        for name, where in self.contents.locations.items()
+                        if where.file == number and where.byte_offset in inside
+                    ),
+                    None,
+                )
+                what = "its bytes" if name is None else f"the bytes of `{printable(name)}`"
+                raise FormatError(
+                    source.path,
+                    f"damaged: {what} are not those that were saved ({printable(member.name, 120)}: CRC-32 {crc:08x}, "
+                    f"not {member.crc:08x})",
+                    "Copy or download it again",
+                )
+
     def close(self) -> None:
         for source in self._sources:
             source.close()

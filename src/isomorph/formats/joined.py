@@ -78,6 +78,14 @@ class Joined(Checkpoint):
         for checkpoint in self.inputs.values():
             checkpoint.check_unchanged()
 
+    def keep_sums(self) -> None:
+        for checkpoint in self.inputs.values():
+            checkpoint.keep_sums()
+
+    def check_sums(self) -> None:
+        for checkpoint in self.inputs.values():
+            checkpoint.check_sums()
+
     def close(self) -> None:
         for checkpoint in self.inputs.values():
             checkpoint.close()

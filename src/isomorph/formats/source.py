@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
 
 if TYPE_CHECKING:
+    from isomorph.formats.sums import Sums
     from isomorph.formats.zip import Member
 
 SMALL_READ = 1 << 20
@@ -42,6 +43,7 @@ class Source:
         """Open `path`. FormatError when it is missing, unreadable, empty, or anything but a regular file."""
         self.path = path
         self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
+        self.sums: Sums | None = None  # of what `fill` reads, where somebody wants to know
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self._fd = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
@@ -91,6 +93,8 @@ class Source:
             if count == 0:
                 raise SourceChanged(self.path, f"truncated while reading (byte {offset + done} is no longer there)")
             done += count
+        if self.sums is not None:
+            self.sums.seen(offset, whole)
 
     def changed(self) -> str | None:
         """What differs from when the file was opened, in words; None when nothing does."""

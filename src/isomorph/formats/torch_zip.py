@@ -10,8 +10,7 @@ Tensors are strided views of storages; several may share one. What a TorchScript
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Location
@@ -143,35 +142,6 @@ def _notes(
     if filled and not any(member.crc for member in filled):
         notes.append("saved without checksums (every CRC-32 is 0), so damage to it cannot be noticed")
     return tuple(notes)
-
-
-def check_crcs(source: Source) -> tuple[str, ...]:
-    """What is wrong with the members' CRC-32, one line each; none is checked where the file says 0. Reads the whole file."""
-    problems = []
-    for member in read_members(source).values():
-        if member.crc == 0:
-            continue
-        found = 0
-        for piece in _inflated(source, member):
-            found = zlib.crc32(piece, found)
-        if found != member.crc:
-            problems.append(f"{printable(member.name, 120)} is corrupt: CRC-32 {found:08x}, not {member.crc:08x}")
-    return tuple(problems)
-
-
-def _inflated(source: Source, member: Member) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-15)
-    for offset in range(0, member.stored_nbytes, 1 << 20):
-        piece = source.read(member.offset + offset, min(1 << 20, member.stored_nbytes - offset))
-        if not member.is_deflated:
-            yield piece
-            continue
-        while piece:
-            try:
-                yield inflater.decompress(piece, 1 << 20)
-            except zlib.error:
-                return  # what has come so far has another CRC
-            piece = inflater.unconsumed_tail
 
 
 _TYPED = {

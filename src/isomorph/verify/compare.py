@@ -127,7 +127,7 @@ def verify(
     """Compare `target`, element by element and bit for bit, with what the programs make of `source`.
 
     A morph that does not apply is a failed Report (its `problems`), never a pass. Raises FormatError and SourceChanged for
-    files that cannot be read.
+    files that cannot be read, and FormatError where the source keeps checksums and its bytes are not those that were saved.
     """
     started = time.perf_counter()
     report = Report()
@@ -145,7 +145,9 @@ def verify(
     report.unmade = tuple(stages[-1].unmade)
     if not gaps:
         run = Run(stages, source, target, max(1 << 16, max_memory // 24), progress)
+        source.keep_sums()
         _compare(run, report)
+        source.check_sums()
         source.check_unchanged()
         target.check_unchanged()
     report.seconds = time.perf_counter() - started

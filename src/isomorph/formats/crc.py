@@ -1,0 +1,49 @@
+"""The CRC-32 of a whole from those of its parts: crc(a + b) = crc(a)·x^(8·len b) + crc(b), modulo the CRC's polynomial."""
+
+from __future__ import annotations
+
+import zlib
+from functools import lru_cache
+
+
+def zeros_crc(nbytes: int) -> int:
+    """The CRC-32 of so many zero bytes."""
+    crc, zeros = 0, bytes(min(nbytes, 1 << 16))
+    while nbytes > 0:
+        crc = zlib.crc32(zeros[:nbytes], crc)
+        nbytes -= len(zeros)
+    return crc
+
+
+POLYNOMIAL = 0xEDB88320
+ONE = 1 << 31  # bit-reversed, as CRC-32 keeps its polynomials
+
+
+def combine_crc(first: int, second: int, second_nbytes: int) -> int:
+    """The CRC-32 of two runs of bytes, one after the other, from the CRC-32 of each.
+
+    >>> combine_crc(zlib.crc32(b"ab"), zlib.crc32(b"c"), 1) == zlib.crc32(b"abc")
+    True
+    """
+    return _times(_power(8 * second_nbytes), first) ^ second
+
+
+@lru_cache(maxsize=4096)
+def _power(exponent: int) -> int:
+    """x^exponent."""
+    result, square = ONE, ONE >> 1
+    while exponent:
+        if exponent & 1:
+            result = _times(square, result)
+        square = _times(square, square)
+        exponent >>= 1
+    return result
+
+
+def _times(left: int, right: int) -> int:
+    product = 0
+    for bit in range(31, -1, -1):
+        if left >> bit & 1:
+            product ^= right
+        right = right >> 1 ^ (POLYNOMIAL if right & 1 else 0)
+    return product
