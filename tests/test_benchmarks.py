@@ -43,3 +43,11 @@ def test_the_usual_way_can_be_measured(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "torch.load, torch.save" in done.stdout
+
+
+def test_memory_can_be_measured(tmp_path: Path) -> None:
+    """Every job of memory.py succeeds on checkpoints of two sizes."""
+    command = [sys.executable, str(BENCHMARKS / "memory.py"), "--small", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "| whole CLIP f32 to bf16 |" in done.stdout

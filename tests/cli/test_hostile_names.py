@@ -66,7 +66,7 @@ def test_a_file_of_any_name_is_converted_and_shown_escaped(spoofed: Path, isomor
     assert isomorph("verify", "plain.pt", name).code == 0
     assert isomorph("inspect", name).out.startswith(f"{shown} ·")
     assert isomorph("convert", "plain.pt", name).err == (
-        f"{shown} exists ({os.path.getsize(name)} bytes); not touched. Use --overwrite, or another name\n"
+        f"{shown} exists ({Path(name).stat().st_size} bytes); not touched. Use --overwrite, or another name\n"
     )
     assert isomorph("convert", name, name).err == f"{shown} is the source; not touched. Give another name\n"
 

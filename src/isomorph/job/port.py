@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 
 UNCHANGED = "** <->? **\n"
 """The morph of a conversion without one: every tensor keeps its name, shape and dtype."""
-
-_PACKAGED = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(.+)")
 
 
 @dataclass(frozen=True)
@@ -104,23 +100,19 @@ def read_morphs(morphs: Sequence[Any], *, inverse: bool = False) -> Morph | None
 
 def morph_path(text: str | os.PathLike[str]) -> Path:
     """The file of a morph: as written, or `package:path.morph` inside an installed package, which is not imported."""
+    from isomorph.language.morph import packaged
+
     written = os.fspath(text)
     path = Path(written)
     if path.is_file():
         return path
-    match = _PACKAGED.fullmatch(written)
-    if match is not None and not path.exists():
-        top, *below = match[1].split(".")
-        spec = importlib.util.find_spec(top)
-        if spec is None or not spec.submodule_search_locations:
-            raise FormatError(
-                written, f"no package `{top}` is installed", "A morph in a package is written  package:path.morph"
-            )
-        for root in spec.submodule_search_locations:
-            candidate = Path(root).joinpath(*below, match[2])
-            if candidate.is_file():
-                return candidate
-        raise FormatError(written, f"package `{match[1]}` holds no {match[2]}")
+    if not path.exists():
+        try:
+            found = packaged(written)
+        except FileNotFoundError as missing:
+            raise FormatError(written, str(missing), "A morph in a package is written  package:path.morph") from None
+        if found is not None:
+            return found
     if path.is_dir():
         raise FormatError(written, "a folder, not a morph file", "Name the .morph file in it")
     if not path.exists():

@@ -64,7 +64,7 @@ class Morph:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> Morph:
-        """A morph from a file; from several files in order, their chain. `use` reads files beside each.
+        """A morph from a file (`package:path.morph` too); from several in order, their chain. `use` reads files beside each.
 
         Raises FormatError for a file that cannot be read, MorphError with every gap of a text.
         """
@@ -74,6 +74,11 @@ class Morph:
                 raise ValueError("a chain needs one morph at least")
             return cls(stages)
         file = Path(path)
+        if isinstance(path, str) and not file.exists():
+            try:
+                file = packaged(path) or file
+            except FileNotFoundError as missing:
+                raise FormatError(path, str(missing), "A morph in a package is written  package:path.morph") from None
         return cls((Stage(read_module(file), Beside(file.parent)),))
 
     @property
@@ -155,10 +160,7 @@ class Beside:
     folder: Path
 
     def __call__(self, name: str) -> Module:
-        package, colon, inside = name.partition(":")
-        if colon and all(part.isidentifier() for part in package.split(".")):
-            return _read_packaged(package, inside)
-        path = self._path(name)
+        path = packaged(name) or self._path(name)
         if not path.is_file():
             raise FileNotFoundError(name)
         try:
@@ -183,20 +185,25 @@ class Beside:
             return []
 
 
-def _read_packaged(package: str, inside: str) -> Module:
-    """A morph that an installed package carries. The package is located, not imported."""
+def packaged(name: str) -> Path | None:
+    """The file of `package:path.morph`, inside an installed package, which is located and not imported; None for other names.
+
+    Raises FileNotFoundError, with what is missing, when there is no such package or file.
+    """
     from importlib.util import find_spec
 
+    package, colon, inside = name.partition(":")
+    if not colon or not all(part.isidentifier() for part in package.split(".")):
+        return None
     top, *below = package.split(".")
     try:
         spec = find_spec(top)
     except (ImportError, ValueError):
         spec = None
-    for root in (spec.submodule_search_locations or ()) if spec is not None else ():
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError(f"no package `{top}` is installed")
+    for root in spec.submodule_search_locations:
         path = Path(root, *below, inside if inside.endswith(SUFFIX) else inside + SUFFIX)
         if path.is_file():
-            try:
-                return read_module(path)
-            except FormatError as refused:
-                raise MorphError([Gap("use", str(refused))]) from refused
-    raise FileNotFoundError(f"{package}:{inside}")
+            return path
+    raise FileNotFoundError(f"package `{package}` holds no {inside}")
