@@ -7,6 +7,7 @@ raised as `Unreadable` and becomes one Gap per line, so that a report holds all 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -14,6 +15,7 @@ from isomorph.errors import Gap
 from isomorph.language.tree import Span
 
 BLANKS = " \t"
+_WORD = re.compile(r"[^ \t]*")
 DEFAULT_FILE = "<morph>"
 WIDEST = 160
 """Longer lines are shown as a window around the caret."""
@@ -164,10 +166,8 @@ class Cursor:
 
     def word(self) -> str:
         """The text up to the next blank, without moving."""
-        raw, end, stop = self.line.raw, self.end, self.pos
-        while stop < end and raw[stop] not in BLANKS:
-            stop += 1
-        return raw[self.pos : stop]
+        found = _WORD.match(self.line.raw, self.pos, self.end)
+        return found.group() if found is not None else ""
 
     def identifier(self) -> str:
         """Read an identifier (letters, digits, `_`, not a digit first); `""` when there is none."""

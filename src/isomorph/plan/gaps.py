@@ -60,7 +60,8 @@ def _word(text: str, word: str) -> int | None:
     return None
 
 
-def listed(names: Sequence[str], most: int = MOST_SHOWN) -> str:
-    """`a, b, c … and 7 more`."""
+def listed(names: Sequence[str], most: int = MOST_SHOWN, total: int | None = None) -> str:
+    """`a, b, c … and 7 more`. `total` counts them where `names` are but the first."""
     shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown} … and {len(names) - most} more"
+    more = (len(names) if total is None else total) - min(most, len(names))
+    return f"{shown} … and {more} more" if more > 0 else shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 
 from isomorph.language.rules import FullName, shown
@@ -11,6 +12,9 @@ from isomorph.plan.kinds import Naming, Part, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.sizes import Contradiction, Equation, Solution, dims_text, equations, solve
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, axes_of, variables, where_value
+
+MOST_NAMES = 1_000_000
+"""Tensors that one instance may write; the largest checkpoints known have some hundred thousand."""
 
 
 def solve_instance(
@@ -146,3 +150,27 @@ def need_sizes(rule: StageRule, solution: Solution, lost: set[int], parts: Seque
 def slots_of(rule: StageRule, term: NamedTerm, sizes: Mapping[str, int]) -> Iterator[Slot]:
     """All slots of a term that is written, stacked axes outermost."""
     return itertools.product(*(range(sizes[axis]) for axis in term.slots))
+
+
+def index_tuples(sizes: Sequence[int]) -> Iterator[Slot]:
+    """Every tuple of indices below `sizes`, the last running fastest: one at a time, however large the sizes are."""
+    if not sizes:
+        yield ()
+        return
+    for outer in index_tuples(sizes[:-1]):
+        for index in range(sizes[-1]):
+            yield (*outer, index)
+
+
+def limit_names(rule: StageRule, sizes: Mapping[str, int]) -> None:
+    """Refuse an instance that would write more tensors than any checkpoint has. Raises Unsettled."""
+    for term in rule.right:
+        count = math.prod(sizes.get(axis, 1) for axis in term.slots)
+        if count > MOST_NAMES:
+            axes = ", ".join(f"{shown(axis)}={sizes[axis]}" for axis in term.slots if axis in sizes)
+            raise Unsettled(
+                "size",
+                f"{term.pattern.text} would stand for {count} tensors ({axes}): more than any checkpoint has",
+                find=shown(max(term.slots, key=lambda axis: sizes.get(axis, 1))),
+                hint="Bind the axis that counts them, or mend the tensor's axes",
+            )

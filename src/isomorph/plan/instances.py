@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -11,6 +12,7 @@ from isomorph.language.names import Unsized, Value
 from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
 from isomorph.plan.gaps import listed, rule_gap
+from isomorph.plan.instance_sizes import index_tuples
 from isomorph.plan.kinds import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot, values_shown
 from isomorph.plan.moves import Box, Check, Mix, Move, Source
@@ -19,6 +21,9 @@ from isomorph.plan.settle import settle
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, located
 from isomorph.tensors import Manifest, TensorSpec
 
+MOST_MISSING = 100_000
+"""So many missing tensors of one instance are counted out; an index of a hostile name asks for more than there can be."""
+MOST_MISSING_SHOWN = 64
 MOST_GAPS = 12
 """So many instances of one rule tell what is wrong with them; the rest are counted."""
 
@@ -134,9 +139,11 @@ class Maker:
         counted = self._count(group)
         if counted is None:
             return None
-        missing = [name for part, term in enumerate(rule.left) for name in self._missing(group, part, term, counted)]
-        if missing:
-            if all(name in self.lost_before for name in missing):
+        lacking = sum(self._lacking(group, part, term, counted) for part, term in enumerate(rule.left))
+        if lacking:
+            every = (name for part, term in enumerate(rule.left) for name in self._missing(group, part, term, counted))
+            missing = list(itertools.islice(every, MOST_MISSING))
+            if len(missing) == lacking and all(name in self.lost_before for name in missing):
                 self.made.unmade.extend(missing)
                 return None
             values = ", ".join(values_shown(group.values))
@@ -145,7 +152,7 @@ class Maker:
                 rule_gap(
                     rule.rule,
                     "incomplete",
-                    f"missing {listed([f'`{name}`' for name in missing])}",
+                    f"missing {listed([f'`{name}`' for name in missing], MOST_MISSING_SHOWN, lacking)}",
                     details=(f"in the instance {values}",) if values else (),
                     hint="Every part of an instance must be there: fetch what is missing, or bind the size that counts them",
                     tensors=tuple(missing),
@@ -214,14 +221,23 @@ class Maker:
         except MorphError:
             return seen  # told when the instance is settled
 
-    def _missing(self, group: Group, part: int, term: NamedTerm, counted: Mapping[str, int]) -> Iterator[str]:
-        held = group.parts[part]
+    def _there(self, group: Group, part: int, term: NamedTerm) -> tuple[list[str], set[str], set[Slot]]:
+        """(axes whose every value must be there, label ties, the values that are)."""
         label_ties = {piece.axis for piece in term.pattern.pieces if isinstance(piece, LabelHole) and piece.tied}
         strict = [axis for axis in term.slots if axis not in label_ties]
-        have = {tuple(slot[position] for position, axis in enumerate(term.slots) if axis in strict) for slot in held}
-        if len(have) == _product(counted.get(axis, 1) for axis in strict):
-            return
-        for wanted in itertools.product(*(range(max(1, counted.get(axis, 1))) for axis in strict)):
+        have = {
+            tuple(slot[position] for position, axis in enumerate(term.slots) if axis in strict)
+            for slot in group.parts[part]
+        }
+        return strict, label_ties, have
+
+    def _lacking(self, group: Group, part: int, term: NamedTerm, counted: Mapping[str, int]) -> int:
+        strict, _, have = self._there(group, part, term)
+        return math.prod(max(1, counted.get(axis, 1)) for axis in strict) - len(have)
+
+    def _missing(self, group: Group, part: int, term: NamedTerm, counted: Mapping[str, int]) -> Iterator[str]:
+        strict, label_ties, have = self._there(group, part, term)
+        for wanted in index_tuples([max(1, counted.get(axis, 1)) for axis in strict]):
             if wanted not in have:
                 values = {**group.values, **dict.fromkeys(label_ties, 0), **dict(zip(strict, wanted, strict=True))}
                 yield term.pattern.write(values, counted)
@@ -272,11 +288,7 @@ class Maker:
             made.used.update(left[part])
         try:
             for part, slot in settled.unmade:
-                made.unmade.append(
-                    rule.right[part].pattern.text
-                    if slot is None
-                    else self._name(rule.right[part], group, slot, settled)
-                )
+                made.unmade.append(self._name(rule.right[part], group, slot, settled))
             names: dict[tuple[int, Slot], str] = {
                 (target.part, target.slot): self._name(rule.right[target.part], group, target.slot, settled)
                 for target in settled.targets
@@ -356,13 +368,6 @@ def _source(source: SourceOf, left: list[list[str]]) -> Source:
     if isinstance(source, MixOf):
         return Mix(tuple(_source(inner, left) for inner in source.sources), source.operators)
     return source
-
-
-def _product(numbers: Iterator[int]) -> int:
-    total = 1
-    for number in numbers:
-        total *= number
-    return total
 
 
 def made_manifest(made: Made, origin: str) -> Manifest:

@@ -77,8 +77,8 @@ class Settled:
     moves: list[MoveOf] = field(default_factory=list)
     checks: list[CheckOf] = field(default_factory=list)
     reaches: set[int] = field(default_factory=set)
-    unmade: list[tuple[int, Slot | None]] = field(default_factory=list)
-    """Tensors that a dropped block is missing from; None for a slot where not even their number is known."""
+    unmade: list[tuple[int, Slot]] = field(default_factory=list)
+    """Tensors that a dropped block is missing from; the first one where not even their number is known."""
     lossy: bool = False
 
 

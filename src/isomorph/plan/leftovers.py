@@ -12,6 +12,10 @@ from isomorph.plan.match import Matcher, Matching
 from isomorph.plan.stage import Stage, StageRule
 from isomorph.tensors import Manifest
 
+MOST_IDLE = 24
+MOST_TEXTS = 200
+"""Rules without a tensor that are explained one by one; and of the others, so many are shown."""
+
 
 def unmatched_gaps(stage: Stage, matching: Matching, manifest: Manifest) -> list[Gap]:
     if not matching.unmatched:
@@ -71,7 +75,19 @@ def _fits_the_other_way(stage: Stage, manifest: Manifest) -> int:
     return count
 
 
-def idle_gap(stage: Stage, number: int, manifest: Manifest) -> Gap:
+def idle_gaps(stage: Stage, numbers: Sequence[int], manifest: Manifest) -> list[Gap]:
+    """A gap for each rule that took no key; where they are many, the rest in one gap, by their texts."""
+    gaps = [_idle_gap(stage, number, manifest) for number in numbers[:MOST_IDLE]]
+    rest = [stage.rules[number].rule.origin for number in numbers[MOST_IDLE:]]
+    if rest:
+        details = [f"line {origin.line}:  {origin.text}" for origin in rest[:MOST_TEXTS]]
+        if len(rest) > MOST_TEXTS:
+            details.append(f"… and {len(rest) - MOST_TEXTS} more")
+        gaps.append(Gap("idle", f"{len(rest)} more rules fit no tensor", details=tuple(details)))
+    return gaps
+
+
+def _idle_gap(stage: Stage, number: int, manifest: Manifest) -> Gap:
     rule = stage.rules[number]
     above = [other for other in stage.rules[:number] if other.left]
     details: list[str] = []

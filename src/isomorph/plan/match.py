@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from heapq import merge
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.names import TwoCuts, Unsized, Value, Values
@@ -11,6 +12,8 @@ from isomorph.language.rules import shown
 from isomorph.plan.gaps import rule_gap
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, where_value
 
+MOST_GAPS = 12
+"""So many names that a rule can read in two ways are told; the rest are counted."""
 Slot = tuple[Value, ...]
 """The values of a term's stacked axes and ties: which tensor of the term."""
 
@@ -55,20 +58,25 @@ class Matcher:
         self.terms: list[tuple[StageRule, int, NamedTerm]] = [
             (rule, part, term) for rule in stage.rules for part, term in enumerate(rule.left)
         ]
-        self._by_piece: dict[str, list[tuple[StageRule, int, NamedTerm]]] = {}
+        self._plain: dict[str, list[int]] = {}
+        self._open: list[int] = []
+        for number, (_, _, term) in enumerate(self.terms):
+            if term.pattern.is_literal:
+                self._plain.setdefault(term.pattern.literal, []).append(number)
+            else:
+                self._open.append(number)
+        self._by_piece: dict[str, list[int]] = {}
 
-    def _candidates(self, name: str) -> list[tuple[StageRule, int, NamedTerm]]:
-        """The terms whose fixed beginning can begin this name, in order; remembered by the name's first piece."""
+    def _candidates(self, name: str) -> Iterator[tuple[StageRule, int, NamedTerm]]:
+        """The terms that can read this name, in order: those that are its very text, and those whose fixed beginning begins it."""
         head = name[: name.find(".") + 1] if "." in name else name
         found = self._by_piece.get(head)
         if found is None:
-            found = [
-                entry
-                for entry in self.terms
-                if head.startswith(entry[2].pattern.prefix) or entry[2].pattern.prefix.startswith(head)
-            ]
+            prefixes = ((number, self.terms[number][2].pattern.prefix) for number in self._open)
+            found = [number for number, prefix in prefixes if head.startswith(prefix) or prefix.startswith(head)]
             self._by_piece[head] = found
-        return found
+        plain = self._plain.get(name)
+        return map(self.terms.__getitem__, found if plain is None else merge(plain, found))
 
     def take(self, name: str) -> Taken | None:
         """The rule, term and values that take this key (statement 18). Raises TwoCuts, Unsized, MorphError."""
@@ -110,13 +118,16 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
     matcher = Matcher(stage)
     index: dict[tuple[int, tuple[Value, ...]], Group] = {}
     unsized: set[int] = set()
+    cuts: dict[int, int] = {}
     for name in names:
         try:
             taken = matcher.take(name)
         except TwoCuts as error:
             cutter = _cutter(stage, error)
             matching.unread.add(cutter.number)
-            matching.gaps.append(_two_cuts(cutter, name, error))
+            cuts[cutter.number] = cuts.get(cutter.number, 0) + 1
+            if cuts[cutter.number] <= MOST_GAPS:
+                matching.gaps.append(_two_cuts(cutter, name, error))
             continue
         except Unsized as error:
             rule = _culprit(stage, name)
@@ -139,6 +150,10 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
             matching.groups.setdefault(rule.number, []).append(group)
         slot = tuple(values[axis] for axis in term.slots) if term.slots else ()
         group.parts[taken.part][slot] = name
+    for number, count in cuts.items():
+        if count > MOST_GAPS:
+            more = f"{count - MOST_GAPS} more names can be read in two ways by this rule"
+            matching.gaps.append(rule_gap(stage.rules[number].rule, "two-cuts", more))
     return matching
 
 

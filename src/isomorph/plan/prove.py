@@ -16,7 +16,7 @@ from isomorph.language.tree import Op
 from isomorph.plan.chain import substitute
 from isomorph.plan.gaps import MOST_SHOWN, rule_gap
 from isomorph.plan.instances import Made, Maker, made_manifest
-from isomorph.plan.leftovers import idle_gap, unmatched_gaps
+from isomorph.plan.leftovers import idle_gaps, unmatched_gaps
 from isomorph.plan.like import unlike
 from isomorph.plan.match import Group, Matching, match_names
 from isomorph.plan.plan import Plan, Target
@@ -146,6 +146,7 @@ def _prove_stage(
     )
     made = Maker(stage, manifest, lost, cast, base).make(matching, order)
     front: list[Gap] = []
+    idle: list[int] = []
     front.extend(
         rule_gap(
             rule.rule,
@@ -169,10 +170,10 @@ def _prove_stage(
             and rule.number not in matching.unread
         ):
             if idle_is_error:
-                front.append(idle_gap(stage, rule.number, manifest))
+                idle.append(rule.number)
             else:
                 idle_later.append(f"{rule.rule.origin.text}  (line {rule.rule.origin.line})")
-    made.gaps[:0] = front
+    made.gaps[:0] = [*front, *idle_gaps(stage, idle, manifest)]
     if not any(rule.rule.open for rule in stage.rules):
         made.gaps.extend(read_back(stage, made))
     return made, matching

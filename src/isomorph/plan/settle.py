@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from isomorph.language.axes import pair, tensor_shape
 from isomorph.language.tree import Drop, Op
 from isomorph.plan.block_moves import move_block
-from isomorph.plan.instance_sizes import need_sizes, slots_of, solve_instance
+from isomorph.plan.instance_sizes import limit_names, need_sizes, slots_of, solve_instance
 from isomorph.plan.kinds import Naming, Part, Settled, TargetOf, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.plan import Class
@@ -37,6 +37,7 @@ def settle(
     """
     solution = solve_instance(stage, rule, parts, counted, captures, words, naming)
     sizes = solution.sizes
+    limit_names(rule, sizes)
     settled = Settled(sizes)
     pairs = [(each.left, each.right[0]) for each in pair(rule.rule)]
     part_of_left = {term.index: part for part, term in enumerate(rule.left)}
@@ -50,10 +51,8 @@ def settle(
     read_dtypes = sorted({spec.dtype for part in parts for spec in part.specs}, key=str)
     for part, term in enumerate(rule.right):
         if part in lost:
-            if all(axis in sizes for axis in term.slots):
-                settled.unmade.extend((part, slot) for slot in slots_of(rule, term, sizes))
-            else:
-                settled.unmade.append((part, None))
+            at_least = {axis: sizes.setdefault(axis, 1) for axis in term.slots}
+            settled.unmade.extend((part, slot) for slot in slots_of(rule, term, at_least))
 
     dtypes: dict[tuple[int, Slot], dict[DType, str]] = {}
     classes: dict[tuple[int, Slot], Class] = {}

@@ -14,7 +14,7 @@ from isomorph.tensors import TensorSpec
 from isomorph.verify.reading import Pattern, Reading, TwoCuts, UnknownFactor, Value
 from isomorph.verify.sizes import SizeProblem, bound, gap
 
-MOST_COPIES = 1 << 24
+MOST_COPIES = 1_000_000
 """More names than this are not written out for one instance."""
 
 

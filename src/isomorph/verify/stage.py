@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from math import prod
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FlatTerm, FullName, Program, Rule
@@ -18,6 +19,7 @@ from isomorph.language.tree import Constant as ConstantHead
 from isomorph.language.tree import Drop, Op
 from isomorph.tensors import DType, TensorSpec, dtype
 from isomorph.verify.instances import (
+    MOST_COPIES,
     Instance,
     complete,
     group,
@@ -160,17 +162,20 @@ class Stage:
         ]
         makeable = not any(self._is_lost(instance, source) for source, _ in blocks)
         lacking = [axis for axis in (*instance.stacked(term), *instance.tied(term)) if axis not in sizes]
-        if lacking and not makeable:
-            self.unmade.append(term.head.text if isinstance(term.head, FullName) else "")
-            return
         if makeable:
             lacking += missing(term.dims, sizes, instance.rank)
+        else:  # not even their number is known: the first stands for all that cannot be made
+            sizes.update(dict.fromkeys(lacking, 1))
+            lacking = []
         if lacking:
             names = ", ".join(f"`{axis.partition(chr(39))[0]}`" for axis in dict.fromkeys(lacking))
             self.gaps.append(gap("size", rule, f"{names} has no size: give it with where or --set", instance.names()))
             return
         if any(sizes[axis] == 0 for axis in (*instance.stacked(term), *instance.tied(term))):
             self.gaps.append(gap("size", rule, "an axis written into names has size 0", instance.names()))
+            return
+        if prod(sizes[axis] for axis in (*instance.stacked(term), *instance.tied(term))) > MOST_COPIES:
+            self.gaps.append(gap("size", rule, f"more than {MOST_COPIES} tensors of one instance", instance.names()))
             return
         spec: TensorSpec | None = None
         if makeable:
