@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
 from itertools import product
+from math import prod
 
 from isomorph.language.rules import FlatTerm, Rule
 from isomorph.language.tree import Constant as ConstantHead
@@ -13,7 +15,8 @@ from isomorph.verify.instances import Instance
 from isomorph.verify.operators import result
 from isomorph.verify.pairing import Block, Partners, pair
 from isomorph.verify.regions import Constant, Leaf, Made, Node, Region
-from isomorph.verify.shapes import Choices, blocks_of, further, locate, spread
+from isomorph.verify.shapes import Choices, blocks_of, further, locate, size_of, spread
+from isomorph.verify.sizes import missing
 from isomorph.verify.values import BadConstant, constant_bits
 
 
@@ -45,7 +48,12 @@ class Maker:
         head = instance.rule.left[place].head
         if isinstance(head, ConstantHead):
             kind = self.constant_kind(instance, head)
-            constant_bits(head.value if not head.is_arange else 0, kind) if not head.is_arange else None
+            dims = instance.rule.left[place].dims
+            if not head.is_arange:
+                constant_bits(head.value, kind)
+            elif not missing(dims, instance.sizes, instance.rank):
+                count = prod(size_of(dim, instance.sizes) for dim in dims)
+                constant_bits(Fraction(max(0, count - 1)), kind)
             return [kind]
         return list(
             {

@@ -94,11 +94,15 @@ class Stage:
 
     def reaching(self, names: Iterable[str]) -> set[str]:
         """What is read to make these tensors, or to check constants against."""
+        wanted = {(id(self.tensors[name].instance), self.tensors[name].term) for name in names}
         found: set[str] = set()
-        seen = {id(instance): instance for name in names for instance in [self.tensors[name].instance]}
         for instance in self.instances:
-            if id(instance) in seen or any(isinstance(term.head, ConstantHead) for term in instance.rule.right):
-                found.update(instance.names())
+            right = instance.rule.right
+            for (place, _), sources in self.maker.partners_of(instance.rule).of.items():
+                if (id(instance), place) in wanted or isinstance(right[place].head, ConstantHead):
+                    for source, _ in sources:
+                        for copies in instance.keys.get(source, {}).values():
+                            found.update(copies)
         return found
 
     # ── which instances there are ──────────────────────────────────────────────────────────────────────────────────
