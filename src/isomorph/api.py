@@ -15,9 +15,10 @@ from typing import Any
 
 from isomorph.errors import Different, UsageError
 from isomorph.formats.base import Checkpoint
-from isomorph.job.convert import Converted, Stage, Writing
+from isomorph.job.convert import Converted, Writing
 from isomorph.job.inputs import open_sources, place
 from isomorph.job.port import Port, make_port, read_morphs
+from isomorph.job.progress import notebook_stages
 from isomorph.statedict import StateDict
 from isomorph.tensors import Manifest
 
@@ -115,13 +116,14 @@ class BoundPlan:
         resume: bool = False,
         overwrite: bool = False,
         verify: bool = True,
-        stage: Stage | None = None,
     ) -> Converted:
         """Write the result; it gets its name when it is complete, synced, verified. Raises RefusedError, Different, CheckError."""
         from isomorph.job.convert import convert as carry_out
 
         writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
-        return carry_out(self.port, self.source, [place(one) for one in targets], writing, plan=self.plan, stage=stage)
+        return carry_out(
+            self.port, self.source, [place(one) for one in targets], writing, plan=self.plan, stage=notebook_stages()
+        )
 
     def items(self, library: str = "numpy", *, device: Any = None) -> Iterator[tuple[str, Any]]:
         """(name, array) one target at a time; `library` is numpy, torch or paddle. Ties and constants are checked too."""
@@ -193,11 +195,11 @@ def convert(
     port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
     writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
     if isinstance(source, str | os.PathLike):
-        return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like)
+        return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like, stage=notebook_stages())
     bound = bind(port, source, like=like)
     from isomorph.job.convert import convert as carry_out
 
-    return carry_out(bound.port, bound.source, [place(target)], writing, plan=bound.plan)
+    return carry_out(bound.port, bound.source, [place(target)], writing, plan=bound.plan, stage=notebook_stages())
 
 
 def verify(
@@ -224,7 +226,7 @@ def verify(
     first, second = open_sources([source]), open_sources([target])
     try:
         port = port.with_config_beside([*first.paths[:1], *second.paths[:1]])
-        report = compare(port, first, second, max_memory=max_memory)
+        report = compare(port, first, second, max_memory=max_memory, stage=notebook_stages())
     finally:
         for given, opened in ((source, first), (target, second)):
             if isinstance(given, str | os.PathLike):

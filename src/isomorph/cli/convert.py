@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from isomorph.cli.console import print_json, print_lines
-from isomorph.cli.options import mapping_options, output_options, stages, writing_options
+from isomorph.cli.options import mapping_options, output_options, writing_options
 
 
 @click.command("convert")
@@ -32,6 +32,7 @@ def command(
     """
     from isomorph.cli.options import port_of, writing_of
     from isomorph.job.plan_file import is_plan_file, read_plan_file
+    from isomorph.job.progress import terminal_stages
     from isomorph.job.session import convert_places, plan_places
 
     port, writing = port_of(options), writing_of(options)
@@ -55,7 +56,7 @@ def command(
                 print_lines(planned.lines())
                 print_lines(["dry run   nothing was written"])
         return
-    done = convert_places(port, arguments, writing, like=like, stage=stages(quiet), expected=recorded)
+    done = convert_places(port, arguments, writing, like=like, stage=terminal_stages(quiet), expected=recorded)
     if as_json:
         print_json(done.to_json())
     elif not quiet:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from isomorph.cli.console import print_json, print_lines, progress
-from isomorph.cli.options import output_options, stages
+from isomorph.cli.console import print_json, print_lines
+from isomorph.cli.options import output_options
 
 MORPH = "isomorph:demo/clip_vision_fused.morph"
 
@@ -53,6 +53,7 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
     from isomorph.job.convert import Writing
     from isomorph.job.inputs import open_place, place
     from isomorph.job.port import make_port, morph_path
+    from isomorph.job.progress import terminal_bar, terminal_stages
     from isomorph.job.session import convert_places, plan_places, verify_places
 
     began = time.perf_counter()
@@ -65,7 +66,7 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
             f"{folder}: {bytes_text(needed)} are needed there and {bytes_text(space)} are free; use --keep DIR"
         )
     say([f"# everything happens in {folder}" + ("" if kept else ", which is removed at the end")])
-    write_checkpoint(LARGE if full else SMALL, source, progress("making", quiet))
+    write_checkpoint(LARGE if full else SMALL, source, terminal_bar("making", quiet))
     say(["", f"$ isomorph inspect {source.name}"])
     with open_place(place(source)) as checkpoint:
         summary = Summary(source.name, checkpoint.format, checkpoint.manifest)
@@ -77,10 +78,10 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
     with plan_places(port, [str(source)]) as planned:
         say(planned.lines())
     say(["", f"$ isomorph convert {source.name} {target.name} -m {Path(MORPH).name}"])
-    done = convert_places(port, [str(source), str(target)], Writing(), stage=stages(quiet))
+    done = convert_places(port, [str(source), str(target)], Writing(), stage=terminal_stages(quiet))
     say(line.replace(str(target), target.name) for line in done.lines())
     say(["", f"$ isomorph verify {source.name} {target.name} -m {Path(MORPH).name}"])
-    report = verify_places(port, [str(source), str(target)], stage=stages(quiet))
+    report = verify_places(port, [str(source), str(target)], stage=terminal_stages(quiet))
     say(str(report).splitlines())
     plan, seconds = done.plan, time.perf_counter() - began
     if as_json:

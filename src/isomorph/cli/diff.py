@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from isomorph.cli.console import print_json, print_lines, progress
+from isomorph.cli.console import print_json, print_lines
 from isomorph.cli.failures import AnswerIsNo
 from isomorph.cli.options import output_options
 
@@ -22,9 +22,10 @@ def command(a: str, b: str, values: bool, as_json: bool, quiet: bool) -> None:
     """
     from isomorph.describe.diff import diff
     from isomorph.job.inputs import open_place, place
+    from isomorph.job.progress import terminal_bar
 
     with open_place(place(a)) as left, open_place(place(b)) as right:
-        found = diff(left, right, with_values=values, progress=progress("comparing", quiet))
+        found = diff(left, right, with_values=values, progress=terminal_bar("comparing", quiet))
         left.check_unchanged()
         right.check_unchanged()
     if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from isomorph.job.convert import Stage, Writing
+    from isomorph.job.convert import Writing
     from isomorph.job.port import Port
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -105,10 +105,3 @@ def writing_of(options: dict[str, Any]) -> Writing:
         overwrite=options["overwrite"],
         verify=not options["no_verify"],
     )
-
-
-def stages(quiet: bool) -> Stage:
-    """Progress for each stage of a conversion."""
-    from isomorph.cli.console import progress
-
-    return lambda label: progress(label, quiet)

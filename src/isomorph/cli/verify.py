@@ -8,7 +8,7 @@ import click
 
 from isomorph.cli.console import print_json, print_lines
 from isomorph.cli.failures import AnswerIsNo
-from isomorph.cli.options import ByteSize, mapping_options, output_options, stages
+from isomorph.cli.options import ByteSize, mapping_options, output_options
 
 
 @click.command("verify")
@@ -27,9 +27,10 @@ def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool,
     Example:  isomorph verify pytorch_model.bin tower.safetensors -m tower.morph
     """
     from isomorph.cli.options import port_of
+    from isomorph.job.progress import terminal_stages
     from isomorph.job.session import verify_places
 
-    report = verify_places(port_of(mapping), paths, max_memory=max_memory, stage=stages(quiet))
+    report = verify_places(port_of(mapping), paths, max_memory=max_memory, stage=terminal_stages(quiet))
     if as_json:
         print_json(report.to_json())
     elif not quiet:

@@ -13,6 +13,7 @@ from isomorph.job.companions import Companions, copy_companions, find_companions
 from isomorph.job.inputs import Place
 from isomorph.job.outputs import Output, lay_out_outputs
 from isomorph.job.port import Port
+from isomorph.job.progress import Stage
 from isomorph.job.story import work_line
 from isomorph.tensors import dtype
 
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
     from isomorph.tensors import Manifest
 
 Progress = Callable[[int, int], None]
-Stage = Callable[[str], "Progress | None"]
-"""Called with `writing` or `verifying`; gives what is then called with bytes done and bytes in all."""
-
 
 WORKERS = 2
 """Threads that read and compute beside the one that writes, unless told otherwise."""

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import UsageError
 from isomorph.job.arguments import sources_and_targets
-from isomorph.job.convert import Converted, Stage, Writing, compare, convert
+from isomorph.job.convert import Converted, Writing, compare, convert
 from isomorph.job.inputs import Place, open_sources, place
 from isomorph.job.likes import like as like_manifest
 from isomorph.job.outputs import Output, lay_out_outputs
 from isomorph.job.port import Port
+from isomorph.job.progress import Stage
 
 if TYPE_CHECKING:
     from isomorph.formats.base import Checkpoint
