@@ -111,7 +111,7 @@ class FileCheckpoint(Checkpoint):
         for piece in where.pieces:
             base, fill = piece.byte_offset, self._sources[where.file].fill
             if piece.encoding is not None:
-                base, fill = self._decoded(replace(piece, file=where.file))
+                base, fill = self._decoded(piece._replace(file=where.file))
                 base += piece.decoded_offset
             parts.append((end, base, fill))
             end += piece.decoded_nbytes

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 from isomorph.errors import FormatError, printable
@@ -99,7 +98,7 @@ def _join_pieces(path: object, said: Any, tensors: dict[str, TensorSpec], locati
             if where.encoding is not None and where.encoding.endswith("big"):
                 raise wrong(name, "it was cut on a big-endian machine, which is not read")
             kinds.add(part.dtype)
-            parts.append(replace(where, decoded_nbytes=part.nbytes))
+            parts.append(where._replace(decoded_nbytes=part.nbytes))
         if len(kinds) != 1:
             raise wrong(name, "its pieces have more than one dtype")
         spec = TensorSpec(kinds.pop(), shape)

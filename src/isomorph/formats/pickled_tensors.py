@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Location
@@ -23,8 +23,7 @@ EXPAND_FREE = 256 << 20
 ODD_ADVICE = "Re-save them as plain dense tensors in torch (to_dense(), dequantize(), resolve_conj()), or without them."
 
 
-@dataclass(frozen=True, slots=True)
-class Region:
+class Region(NamedTuple):
     """The bytes of one storage: plain at `byte_offset` of the file, or `nbytes` bytes at `decoded_offset` once decoded."""
 
     byte_offset: int
@@ -69,28 +68,28 @@ def sizes(value: Any) -> tuple[int, ...] | None:
     return tuple(value)
 
 
+def _wrong(path: object, name: str, problem: str) -> FormatError:
+    return FormatError(path, f"tensor `{printable(name)}`: {problem}")
+
+
 def tensor_location(
     path: object, name: str, tensor: Tensor, region: Region, big: bool = False
 ) -> tuple[TensorSpec, Location]:
     """Where a strided view of a storage lies. FormatError when it leaves the storage; UnsafeError when it repeats it absurdly."""
 
-    def wrong(problem: str) -> FormatError:
-        return FormatError(path, f"tensor `{printable(name)}`: {problem}")
-
     shape, strides, offset = sizes(tensor.shape), sizes(tensor.strides), tensor.offset
     if shape is None:
-        raise wrong("its shape is not a tuple of sizes")
+        raise _wrong(path, name, "its shape is not a tuple of sizes")
     if strides is None or len(strides) != len(shape):
-        raise wrong(f"its strides are not {len(shape)} numbers of at least 0")
+        raise _wrong(path, name, f"its strides are not {len(shape)} numbers of at least 0")
     if type(offset) is not int or not 0 <= offset < 1 << 63:
-        raise wrong("its offset is not a number of at least 0")
+        raise _wrong(path, name, "its offset is not a number of at least 0")
     storage: Storage = tensor.storage
     element = tensor.dtype or storage.dtype
     if not element:
-        raise wrong(f"its storage is a torch.{printable(storage.kind, 40)}, which holds quantised numbers")
-    spec = TensorSpec(DTYPE_OF[element], shape)
+        raise _wrong(path, name, f"its storage is a torch.{printable(storage.kind, 40)}, which holds quantised numbers")
+    spec, numel = _spec(element, shape)
     itemsize = spec.dtype.nbytes
-    numel = spec.numel
     if numel == 0:
         return spec, region.location(0, None)
     row_major, span, step = True, 1, 1
@@ -100,17 +99,26 @@ def tensor_location(
             span += (size - 1) * stride
             step *= size
     if (offset + span) * itemsize > region.nbytes:
-        raise wrong(
+        raise _wrong(
+            path,
+            name,
             f"its last element is number {offset + span - 1:,}, but its storage has {region.nbytes // itemsize:,} elements "
-            f"({printable(storage.key, 40)})"
+            f"({printable(storage.key, 40)})",
         )
-    if numel > span and spec.nbytes > EXPAND * region.nbytes + EXPAND_FREE:
+    if numel > span and numel * itemsize > EXPAND * region.nbytes + EXPAND_FREE:
         raise UnsafeError(
             path,
             f"tensor `{printable(name)}` {spec} repeats the {region.nbytes:,} bytes of its storage to {spec.nbytes:,} bytes",
             "That is a trap, not a checkpoint; nothing was written.",
         )
     return spec, region.location(offset * itemsize, None if row_major else strides, big and itemsize > 1)
+
+
+@lru_cache(maxsize=4096)
+def _spec(element: str, shape: tuple[int, ...]) -> tuple[TensorSpec, int]:
+    """(the spec, its number of elements): most tensors of a checkpoint have one of few shapes."""
+    spec = TensorSpec(DTYPE_OF[element], shape)
+    return spec, spec.numel
 
 
 def array_location(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +159,7 @@ def _merged(path: Path, parts: list[Contents], total: int | None) -> Contents:
     leaves: dict[str, str] = {}
     for number, part in enumerate(parts):
         tensors.update(part.tensors)
-        locations.update({name: replace(where, file=number) for name, where in part.locations.items()})
+        locations.update({name: where._replace(file=number) for name, where in part.locations.items()})
         metadata = {**part.metadata, **metadata}
         leaves.update(part.leaves)
     held = sum(spec.nbytes for spec in tensors.values())

@@ -10,7 +10,8 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from operator import itemgetter
+from typing import NamedTuple
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.source import Source
@@ -25,15 +26,22 @@ ZIP64_ID = 1
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
 DESCRIPTOR_SIZES = (12, 16, 20, 24)
 
+ONE_HEADER, MANY_HEADERS = 1 << 8, 1 << 18
+"""Bytes read at once for a local header, and for those of many small members."""
+
+SMALL_MEMBER = 1 << 12
+ALIGNED = 64
+"""torch fills local headers up, so that what follows begins at a multiple of so many bytes."""
+
 _END = struct.Struct("<4s4H2IH")
 _LOCATOR = struct.Struct("<4sIQI")
+_FIELD = struct.Struct("<2H")
 _END_64 = struct.Struct("<4sQ2H2I4Q")
 _ENTRY = struct.Struct("<4s6H3I5H2I")
 _LOCAL = struct.Struct("<4s5H3I2H")
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(NamedTuple):
     """One file of the archive. Its bytes lie at `offset`, `stored_nbytes` of them, and are `nbytes` long once inflated."""
 
     name: str
@@ -81,9 +89,31 @@ def read_member(source: Source, member: Member, limit: int) -> bytes:
     return raw
 
 
+class _Entry(NamedTuple):
+    """One entry of the directory; its local header is at `begin`."""
+
+    begin: int
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    stored: int
+    nbytes: int
+
+
+def _is_padding(head: bytes, at: int, length: int) -> bool:
+    """True when the extra field there is one field, whole, and not the zip64 one: what most local headers have."""
+    if length < _FIELD.size:
+        return False
+    kind, nbytes = _FIELD.unpack_from(head, at)
+    return bool(nbytes == length - _FIELD.size and kind != ZIP64_ID)
+
+
 class _Reader:
     def __init__(self, source: Source) -> None:
         self.source = source
+        self._base, self._bytes, self._most = 0, b"", ONE_HEADER
 
     def fail(self, problem: str) -> FormatError:
         return FormatError(self.source.path, problem)
@@ -91,7 +121,7 @@ class _Reader:
     def members(self) -> dict[str, Member]:
         count, begin, end = self._directory()
         raw = self.source.read(begin, end - begin)
-        found: list[Member] = []
+        found: list[_Entry] = []
         seen: set[str] = set()
         at = 0
         for _ in range(count):
@@ -163,8 +193,8 @@ class _Reader:
             raise self.fail(f"its zip directory claims {count:,} members in {nbytes:,} bytes")
         return count, begin, directory_end
 
-    def _entry(self, raw: bytes, at: int) -> tuple[Member, int]:
-        """The directory entry at `at` (its `offset` not known yet), and where the next one begins."""
+    def _entry(self, raw: bytes, at: int) -> tuple[_Entry, int]:
+        """The directory entry at `at`, and where the next one begins."""
         fields = _ENTRY.unpack_from(raw, at)
         mark, _, _, flags, method, _, _, crc, stored, nbytes, name_length, extra_length, comment, disk, _, _, header = (
             fields
@@ -174,26 +204,27 @@ class _Reader:
         end = extra_at + extra_length
         if mark != b"PK\1\2" or end > len(raw):
             raise self.fail(f"its zip directory is corrupt (byte {at} of it)")
-        name = self._name(raw[name_at:extra_at], flags)
+        raw_name = raw[name_at:extra_at]
+        name = self._name(raw_name, flags)
         if flags not in FLAGS:
             raise self.fail(f"its member {printable(name)} has zip flags {flags:#x}: encrypted, patched or hidden")
         if method not in (STORED, DEFLATED):
             raise self.fail(f"its member {printable(name)} is compressed with method {method}; only deflate is read")
         if comment or disk not in (0, FULL_16 if extra_length else 0):
             raise self.fail(f"its member {printable(name)} has a comment or lies in another volume")
-        sizes = self._zip64(raw[extra_at:end], name, [nbytes, stored, header])
-        nbytes, stored, header = sizes
+        if extra_length or FULL_32 in (nbytes, stored, header):
+            nbytes, stored, header = self._zip64(raw[extra_at:end], name, [nbytes, stored, header])
         if method == STORED and stored != nbytes:
             raise self.fail(f"its member {printable(name)} is stored in {stored:,} bytes and said to have {nbytes:,}")
         if method == DEFLATED and nbytes > 1040 * stored:
             raise self.fail(
                 f"its member {printable(name)} claims {nbytes:,} bytes deflated to {stored:,}, more than deflate can do"
             )
-        return Member(name, 0, nbytes, stored, crc, method == DEFLATED, header, bool(flags & 8)), end
+        return _Entry(header, name, raw_name, flags, method, crc, stored, nbytes), end
 
     def _name(self, raw: bytes, flags: int) -> str:
         try:
-            name = raw.decode("utf-8" if flags & 0x800 else "cp437")
+            name = raw.decode("ascii" if raw.isascii() else "utf-8" if flags & 0x800 else "cp437")
         except UnicodeDecodeError:
             raise self.fail(f"the name of a zip member is not UTF-8: {raw[:40]!r}") from None
         if not name or "\0" in name:
@@ -232,63 +263,83 @@ class _Reader:
             at += length
         return wide
 
-    def _placed(self, entries: list[Member], end: int) -> dict[str, Member]:
+    def _placed(self, entries: list[_Entry], end: int) -> dict[str, Member]:
         """The members with their payload's offset, each checked against its local header; FormatError for gaps and overlaps."""
         placed: dict[str, Member] = {}
         reached = 0
         descriptor = False
-        before = "the beginning"
-        for entry in sorted(entries, key=lambda entry: entry.header_offset):
-            self._require_next(entry.header_offset - reached, descriptor, before, printable(entry.name))
+        before = ""
+        # Headers of small members lie close together: many are read at once.
+        self._most = MANY_HEADERS if entries and end < len(entries) * SMALL_MEMBER else ONE_HEADER
+        for entry in sorted(entries, key=itemgetter(0)):
+            begin, name, _, flags, method, crc, stored, nbytes = entry
+            if descriptor or begin != reached:
+                self._require_next(begin - reached, descriptor, before, name)
             offset = self._payload_offset(entry, end)
-            placed[entry.name] = Member(
-                entry.name, offset, entry.nbytes, entry.stored_nbytes, entry.crc, entry.is_deflated, entry.header_offset,
-                entry.has_descriptor,
-            )  # fmt: skip
-            reached, descriptor, before = offset + entry.stored_nbytes, entry.has_descriptor, printable(entry.name)
+            descriptor = bool(flags & 8)
+            placed[name] = Member(name, offset, nbytes, stored, crc, method == DEFLATED, begin, descriptor)
+            reached, before = offset + stored, name
             if reached > end:
-                raise self.fail(f"its member {before} reaches to byte {reached:,}, beyond the zip directory at {end:,}")
-        self._require_next(end - reached, descriptor, before, "the zip directory")
+                raise self.fail(
+                    f"its member {printable(name)} reaches to byte {reached:,}, beyond the zip directory at {end:,}"
+                )
+        self._require_next(end - reached, descriptor, before, "")
         return placed
 
     def _require_next(self, gap: int, descriptor: bool, before: str, after: str) -> None:
+        before = printable(before) if before else "the beginning"
+        after = printable(after) if after else "the zip directory"
         if gap < 0:
             raise self.fail(f"its zip members overlap: {after} begins {-gap:,} bytes before the end of {before}")
         if gap not in (DESCRIPTOR_SIZES if descriptor else (0,)):
             raise self.fail(f"{gap:,} bytes between {before} and {after} belong to no zip member")
 
-    def _payload_offset(self, entry: Member, end: int) -> int:
-        begin = entry.header_offset
+    def _local(self, begin: int, nbytes: int, end: int) -> tuple[bytes, int]:
+        """(some bytes of the file, where among them those from `begin` on are, at least `nbytes` of them or all up to `end`)."""
+        at = begin - self._base
+        if at < 0 or at + min(nbytes, end - begin) > len(self._bytes):
+            self._base, at = begin, 0
+            self._bytes = self.source.read(begin, min(max(nbytes, self._most), end - begin))
+        return self._bytes, at
+
+    def _payload_offset(self, entry: _Entry, end: int) -> int:
+        begin = entry.begin
         if begin + _LOCAL.size > end:
             raise self.fail(f"its member {printable(entry.name)} is said to lie at byte {begin:,}, outside the archive")
-        head = self.source.read(begin, min(256, end - begin))
-        mark, _, flags, method, _, _, crc, stored, nbytes, name_length, extra_length = _LOCAL.unpack_from(head)
+        head, at = self._local(begin, _LOCAL.size + len(entry.raw_name) + 2 * ALIGNED, end)
+        mark, _, flags, method, _, _, crc, stored, nbytes, name_length, extra_length = _LOCAL.unpack_from(head, at)
         length = _LOCAL.size + name_length + extra_length
         if mark != b"PK\3\4" or begin + length > end:
             raise self.fail(f"its member {printable(entry.name)} has no header at byte {begin:,}")
-        if length > len(head):
-            head = self.source.read(begin, length)
-        name = self._name(head[_LOCAL.size : _LOCAL.size + name_length], flags)
-        if name != entry.name or bool(flags & 8) != entry.has_descriptor or flags not in FLAGS:
-            raise self.fail(
-                f"its member {printable(entry.name)} is called {printable(name)} (flags {flags:#x}) at byte {begin:,}"
-            )
-        if (method == DEFLATED) != entry.is_deflated or method not in (STORED, DEFLATED):
+        if at + length > len(head):
+            head, at = self._local(begin, length, end)
+        extra_at = at + _LOCAL.size + name_length
+        raw_name = head[at + _LOCAL.size : extra_at]
+        if raw_name != entry.raw_name or flags != entry.flags:
+            name = self._name(raw_name, flags)
+            if name != entry.name or (flags ^ entry.flags) & 8 or flags not in FLAGS:
+                raise self.fail(
+                    f"its member {printable(entry.name)} is called {printable(name)} (flags {flags:#x}) at byte {begin:,}"
+                )
+        if method != entry.method:
             raise self.fail(f"its member {printable(entry.name)} has two compression methods")
-        wide = self._extra(head[_LOCAL.size + name_length : length], name)
-        self._require_agreement(entry, crc, stored, nbytes, wide)
+        wide = None
+        if extra_length and not _is_padding(head, extra_at, extra_length):
+            wide = self._extra(head[extra_at : at + length], entry.name)
+        if wide is not None or (crc, stored, nbytes) != (entry.crc, entry.stored, entry.nbytes):
+            self._require_agreement(entry, crc, stored, nbytes, wide)
         return begin + int(length)
 
-    def _require_agreement(self, entry: Member, crc: int, stored: int, nbytes: int, wide: bytes | None) -> None:
+    def _require_agreement(self, entry: _Entry, crc: int, stored: int, nbytes: int, wide: bytes | None) -> None:
         """Local sizes equal those of the directory, or are left to the descriptor (0, or full with zeros in the zip64 field)."""
         if wide is not None and FULL_32 in (stored, nbytes):
             if len(wide) < 16:
                 raise self.fail(f"its member {printable(entry.name)} has zip and zip64 sizes that do not go together")
             nbytes, stored = struct.unpack_from("<2Q", wide)
         said = (crc, stored, nbytes)
-        true = (entry.crc, entry.stored_nbytes, entry.nbytes)
+        true = (entry.crc, entry.stored, entry.nbytes)
         if said == true or (
-            entry.has_descriptor and all(left in (0, right) for left, right in zip(said, true, strict=True))
+            entry.flags & 8 and all(left in (0, right) for left, right in zip(said, true, strict=True))
         ):
             return
         raise self.fail(
