@@ -14,10 +14,10 @@ objects stay shared (a pickle of 400 bytes can describe 2**60 of them), so whoev
 from __future__ import annotations
 
 import codecs
-import gc
 import struct
 from typing import Any, NoReturn
 
+from isomorph.collector import uncollected
 from isomorph.errors import FormatError
 from isomorph.formats.pickle_machine import Machine, Memory
 from isomorph.formats.pickle_objects import Global, Payload, Text
@@ -49,10 +49,9 @@ class Interpreter(Machine):
         FormatError when it is truncated, malformed or over a budget; UnsafeError when it would call or name anything not known.
         """
         at = [self.start]
-        collecting = gc.isenabled()
-        gc.disable()  # hundreds of thousands of small containers, none of them garbage: collecting takes half of the time
         try:
-            value = self._follow(at)
+            with uncollected():
+                value = self._follow(at)
         except (IndexError, struct.error):
             if self.source.size - at[0] < 16:
                 self.broken("it ends in the middle (truncated)", at[0])
@@ -65,9 +64,6 @@ class Interpreter(Machine):
             if isinstance(error, FormatError):
                 raise
             self.broken("a number or length that cannot be", at[0])
-        finally:
-            if collecting:
-                gc.enable()
         if self.unknown is not None:
             self.unsafe("import", *self.unknown)
         return value

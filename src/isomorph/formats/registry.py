@@ -5,16 +5,15 @@ To add a format: one file with `read(source) -> Contents` and, to write, a class
 
 from __future__ import annotations
 
-import contextlib
-import gc
 import importlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from isomorph.collector import uncollected
 from isomorph.errors import FormatError, UsageError, near_misses
 from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Writer
 from isomorph.formats.checkpoint import FileCheckpoint
@@ -104,20 +103,8 @@ def open_checkpoint(path: str | Path, *, inner: str | None = None) -> Checkpoint
     `inner` (what follows `#` in `PATH#inner`, which may also be given in `path`) enters a nested container; `""` stays outside.
     FormatError (UnsafeError for what a hostile file asks for) says what is wrong and what to do.
     """
-    with _uncollected():
+    with uncollected():
         return _open(*(split_inner(path) if inner is None else (Path(path), inner)))
-
-
-@contextlib.contextmanager
-def _uncollected() -> Iterator[None]:
-    """No garbage collection inside: headers are hundreds of thousands of small objects, none of them garbage."""
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            gc.enable()
 
 
 def _open(where: Path, inner: str | None) -> Checkpoint:

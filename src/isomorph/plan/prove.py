@@ -6,10 +6,10 @@ each further program is applied to the manifest of the one before, and its moves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from isomorph.collector import uncollected
 from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.language.rules import Program, shown
 from isomorph.language.tree import Op
@@ -43,22 +43,8 @@ def make_plan(
     """
     if not programs:
         raise ValueError("a plan needs at least one program")
-    with _without_collector():
+    with uncollected():
         return _make_plan(programs, source, config, sizes, cast, like)
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """Planning makes very many objects and no cycles: looking for some would take a third of its time."""
-    import gc
-
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()
 
 
 def _make_plan(

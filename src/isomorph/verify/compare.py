@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from isomorph.collector import uncollected
 from isomorph.errors import Gap, MorphError
 from isomorph.formats.base import Checkpoint
 from isomorph.language.rules import Program
@@ -131,15 +132,32 @@ def verify(
     """
     started = time.perf_counter()
     report = Report()
+    with uncollected():
+        _verify(programs, source, target, report, config or {}, sizes or {}, cast, max_memory, progress)
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+def _verify(
+    programs: Sequence[Program],
+    source: Checkpoint,
+    target: Checkpoint,
+    report: Report,
+    config: Mapping[str, object],
+    sizes: Mapping[str, int],
+    cast: Op | None,
+    max_memory: int,
+    progress: Progress | None,
+) -> None:
     try:
         stages, gaps, notes = read_stages(programs, source.manifest, config=config, sizes=sizes, cast=cast)
     except MorphError as error:
         report.problems.extend(error.gaps)
-        return report
+        return
     report.notes = tuple(notes)
     if not stages:
         report.problems.append(Gap("syntax", "no morph was given: nothing can be verified"))
-        return report
+        return
     report.problems.extend(gaps)
     report.dropped = () if gaps else _dropped(stages, source.manifest)
     report.unmade = tuple(stages[-1].unmade)
@@ -150,8 +168,6 @@ def verify(
         source.check_sums()
         source.check_unchanged()
         target.check_unchanged()
-    report.seconds = time.perf_counter() - started
-    return report
 
 
 def _dropped(stages: Sequence[Stage], source: Manifest) -> tuple[str, ...]:
