@@ -32,7 +32,7 @@ class Place:
 
 
 def place(text: str | os.PathLike[str]) -> Place:
-    """Read `PATH`, `name=PATH`, `PATH#inner`; a path that exists as written is taken as it is."""
+    """Read `PATH`, `name=PATH`, `PATH#inner`, `PATH#` (nothing is entered); a path that exists as written is taken as it is."""
     written = os.fspath(text)
     if not written:
         raise UsageError("a path is empty")
@@ -45,7 +45,7 @@ def place(text: str | os.PathLike[str]) -> Place:
         while tail and "#" in tail and not _exists(head):
             more, _, tail = tail.partition("#")
             head += "#" + more
-        if _exists(head) and tail:
+        if _exists(head):
             written, inner = head, tail
     return Place(name, written, inner)
 
@@ -87,6 +87,9 @@ def open_sources(sources: Sequence[Any]) -> Checkpoint:
     """
     if not sources:
         raise UsageError("no source was given")
+    for source in sources:
+        if isinstance(source, str | Place) and str(source).endswith(".morph"):
+            raise UsageError(f"{source} is a morph, not a checkpoint: give it as  -m {source}")
     opened: dict[str, Checkpoint] = {}
     try:
         for source in sources:

@@ -362,7 +362,8 @@ def _unpaired_message(left_over: Sequence[TermBlock], right_over: Sequence[TermB
 
 
 def _unpaired_hint(left_over: Sequence[TermBlock], right_over: Sequence[TermBlock]) -> str:
-    if any(FURTHER in each.block.keys for each in (*left_over, *right_over)):
+    sides = [[FURTHER in each.block.keys for each in side] for side in (left_over, right_over)]
+    if sum(sides[0]) != sum(sides[1]):
         return "`...` needs a partner on the other side; a term without brackets reads [...]"
     stacked = [factor.key for each in (*left_over, *right_over) for factor in each.block.factors if factor.dim is None]
     if stacked:

@@ -174,6 +174,10 @@ def _no_arrow(cursor: Cursor, word: str) -> NoReturn:
         )
     if any(arrow in line.body for arrow in ARROWS):
         at = min(found for arrow in ARROWS if (found := line.raw.find(arrow, line.start)) >= 0)
+        for word in body.split():
+            if word not in ARROWS and set(word) <= set("<->=~?"):
+                start = line.raw.find(word, line.start)
+                cursor.fail(f"`{snippet(word)}` is no arrow", start, start + len(word), "a rule is written  a <-> b")
         cursor.fail(
             f"`{body}`: an arrow has blanks around it",
             at,

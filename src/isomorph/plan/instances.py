@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.names import Unsized, Value
@@ -71,6 +71,7 @@ class Maker:
             if count > MOST_GAPS:
                 more = f"{count - MOST_GAPS} more instances of this rule have the same problem"
                 self.made.gaps.append(rule_gap(self.stage.rules[number].rule, kind, more))
+        self.made.gaps = list(_merged(self.made.gaps))
         return self.made
 
     def _gap(self, rule: StageRule, gap: Gap) -> None:
@@ -356,6 +357,17 @@ class Maker:
         if term.slots:
             values = {**group.values, **dict(zip(term.slots, slot, strict=True))}
         return term.pattern.write(values, settled.sizes)
+
+
+def _merged(gaps: list[Gap]) -> Iterator[Gap]:
+    """Gaps that say the same of several instances as one, which tells the details of each."""
+    alike: dict[Gap, list[Gap]] = {}
+    for gap in gaps:
+        alike.setdefault(replace(gap, details=(), tensors=()), []).append(gap)
+    for gap, same in alike.items():
+        details = dict.fromkeys(line for each in same for line in each.details)
+        tensors = dict.fromkeys(name for each in same for name in each.tensors)
+        yield replace(gap, details=tuple(details), tensors=tuple(tensors))
 
 
 def _box(box: BoxOf, name: str) -> Box:
