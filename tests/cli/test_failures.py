@@ -258,3 +258,9 @@ def test_an_os_error_without_a_file_is_told_too() -> None:
         os_message(OSError(errno.EMFILE, "Too many open files"))
         == "too many open files. Raise the limit of open files (ulimit -n)"
     )
+
+
+def test_a_link_that_leads_back_to_itself_is_said(folder: Path, isomorph: Isomorph) -> None:
+    (folder / "round.pt").symlink_to("round.pt")
+    said = isomorph("inspect", "round.pt")
+    assert (said.code, said.err) == (2, "round.pt: a link that leads back to itself\n")

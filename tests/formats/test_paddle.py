@@ -201,3 +201,13 @@ def test_protocol_1_is_known_by_its_shape(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps({"w": array}, protocol=1))
     with open_checkpoint(path) as checkpoint:
         assert array.tobytes() == whole(checkpoint, "w").tobytes()
+
+
+def test_a_tensor_by_itself_is_called_tensor(tmp_path: Path) -> None:
+    """paddle.save of a tensor pickles its name and its array."""
+    path = tmp_path / "alone.pdparams"
+    array = np.arange(200, dtype="f4").reshape(4, 50)
+    path.write_bytes(pickle.dumps(("generated_tensor_0", array), protocol=4))
+    with open_checkpoint(path) as checkpoint:
+        assert list(checkpoint.manifest) == ["tensor"]
+        assert array.tobytes() == whole(checkpoint, "tensor").tobytes()
