@@ -150,6 +150,18 @@ def test_the_header_is_padded_to_eight_bytes() -> None:
         assert layout.files[0].tensors["n" * length] % 8 == 0
 
 
+def test_a_header_whose_length_begins_like_a_pickle_is_no_pickle(tmp_path: Path) -> None:
+    """A length of 640 is `80 02`, how a pickle of protocol 2 begins: the brace after the length decides."""
+    path = tmp_path / "model.safetensors"
+    for protocol in range(6):
+        length = protocol * 256 + 0x80
+        header = b'{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'.ljust(length)
+        path.write_bytes(length.to_bytes(8, "little") + header + b"x")
+        with open_checkpoint(path) as checkpoint:
+            assert checkpoint.format == "safetensors"
+            assert list(checkpoint.manifest) == ["a"]
+
+
 def test_a_dtype_it_cannot_hold_is_named(tmp_path: Path) -> None:
     """c128 has no name in the format: the error lists the tensors and says what to do."""
     with pytest.raises(FormatError) as caught:

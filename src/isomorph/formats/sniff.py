@@ -53,10 +53,12 @@ def sniff(source: Source) -> str:
         return _kind_of_zip(source)
     if head.startswith(b"PK\x05\x06"):
         raise FormatError(source.path, "an empty zip archive: it holds no tensors")
+    if _is_safetensors(head, source.size):
+        return "safetensors"
+    if head[4:9] == b"\0\0\0\0{":
+        return "safetensors"  # before pickles: the length of a header may begin as they do (640 is 80 02)
     if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
         return "torch_legacy" if head[2 : 2 + len(TORCH_MAGIC)] == TORCH_MAGIC else "paddle"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 1 << 48:
-        return "safetensors"
     if text.startswith(b"{"):
         return INDEX
     if head[:1] in OLD_PICKLES and source.read(source.size - 1, 1) == b".":
@@ -76,6 +78,20 @@ def sniff(source: Source) -> str:
     raise FormatError(
         source.path, f"not a checkpoint of a known format (its first bytes are {shown})", f"Read are {KNOWN}"
     )
+
+
+def _is_safetensors(head: bytes, size: int) -> bool:
+    """True when an opening brace follows what can be the length of a header.
+
+    Asked before the pickles: a header of 0x0280 bytes begins as a pickle of protocol 2 does. Five zero bytes then decide, since
+    no pickle begins so; a longer header must be in the file.
+    """
+    if head[8:9] != b"{":
+        return False
+    length = int.from_bytes(head[:8], "little")
+    if head[0] == 0x80 and head[1] <= 5 and any(head[3:8]):
+        return length <= size - 8
+    return length < 1 << 48
 
 
 def _kind_of_zip(source: Source) -> str:
