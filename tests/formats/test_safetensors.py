@@ -15,6 +15,8 @@ from safetensors.numpy import load_file, save_file
 from isomorph.errors import FormatError
 from isomorph.formats.registry import lay_out, open_checkpoint
 from isomorph.formats.safetensors import aligned_offsets
+from isomorph.formats.sniff import sniff
+from isomorph.formats.source import Source
 from isomorph.tensors import spec
 from isomorph.testing.formats import FormatConformance, tensors_of, write_checkpoint
 
@@ -169,3 +171,34 @@ def test_a_dtype_it_cannot_hold_is_named(tmp_path: Path) -> None:
     assert str(caught.value) == (
         f"{tmp_path}/m.safetensors: safetensors cannot hold `a` c128[2]. Cast them (--dtype c64), or choose another format"
     )
+
+
+@pytest.mark.parametrize("length", [0x80, 0x180, 0x280, 0x380, 0x480, 0x580, 0x10280])
+def test_a_header_whose_length_looks_like_a_pickle_is_a_header(tmp_path: Path, length: int) -> None:
+    """The length is the first thing in the file: 0x0280 is 80 02, as pickles of protocol 2 begin. Also when the file is cut."""
+    header = json.dumps({"w": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).ljust(length).encode()
+    path = tmp_path / "m.bin"
+    path.write_bytes(raw_file(None, np.arange(2, dtype="f4").tobytes(), text=header))
+    assert len(load_file(path)) == 1
+    with open_checkpoint(path) as checkpoint:
+        assert (checkpoint.format, list(checkpoint.manifest)) == ("safetensors", ["w"])
+    path.write_bytes(path.read_bytes()[: length // 2])
+    with pytest.raises(FormatError, match="truncated: its safetensors header has"):
+        open_checkpoint(path)
+
+
+def test_no_length_of_a_header_hides_a_safetensors_file() -> None:
+    """Every length up to 64 KiB, and those around every other format's first bytes."""
+
+    class Headed(Source):
+        def __init__(self, length: int) -> None:
+            self.path, self.size, self.head = Path("m.bin"), length + 8, length.to_bytes(8, "little") + b'{"w":{'
+
+        def read(self, offset: int, nbytes: int) -> bytes:
+            return self.head
+
+    lengths = [
+        *range(2, 1 << 16),
+        *(int.from_bytes(magic, "little") for magic in (b"PK\3\4", b"GGUF", b"\x80\5\x95\1", b"}q\0")),
+    ]
+    assert {sniff(Headed(length)) for length in lengths} == {"safetensors"}

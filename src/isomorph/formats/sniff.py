@@ -49,12 +49,12 @@ def sniff(source: Source) -> str:
             "a web page (HTML or XML), not weights: a download that failed",
             "Open it to see what the server said, and download the file itself",
         )
+    if _is_safetensors(head, source.size):
+        return "safetensors"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(source)
     if head.startswith(b"PK\x05\x06"):
         raise FormatError(source.path, "an empty zip archive: it holds no tensors")
-    if _is_safetensors(head, source.size):
-        return "safetensors"
     if head[4:9] == b"\0\0\0\0{":
         return "safetensors"  # before pickles: the length of a header may begin as they do (640 is 80 02)
     if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
@@ -83,8 +83,8 @@ def sniff(source: Source) -> str:
 def _is_safetensors(head: bytes, size: int) -> bool:
     """True when an opening brace follows what can be the length of a header.
 
-    Asked before the pickles: a header of 0x0280 bytes begins as a pickle of protocol 2 does. Five zero bytes then decide, since
-    no pickle begins so; a longer header must be in the file.
+    Asked before zips and pickles: a header of 0x0280 bytes begins as a pickle of protocol 2 does. Five zero bytes then decide,
+    since no pickle begins so; a longer header must be in the file.
     """
     if head[8:9] != b"{":
         return False
