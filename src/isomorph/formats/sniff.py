@@ -55,8 +55,6 @@ def sniff(source: Source) -> str:
         return _kind_of_zip(source)
     if head.startswith(b"PK\x05\x06"):
         raise FormatError(source.path, "an empty zip archive: it holds no tensors")
-    if head[4:9] == b"\0\0\0\0{":
-        return "safetensors"  # before pickles: the length of a header may begin as they do (640 is 80 02)
     if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
         return "torch_legacy" if head[2 : 2 + len(TORCH_MAGIC)] == TORCH_MAGIC else "paddle"
     if text.startswith(b"{"):
