@@ -171,3 +171,14 @@ def test_script_archives_are_read_and_exported_programs_named(tmp_path: Path) ->
     torch.export.save(torch.export.export(net, (torch.randn(2, 4),)), tmp_path / "program.pt2")
     with pytest.raises(FormatError, match=r"program\.pt2: an exported program \(torch\.export, \.pt2\)"):
         isomorph.open(tmp_path / "program.pt2")
+
+
+@pytest.mark.parametrize("is_zip", [True, False])
+def test_a_key_with_a_slash_is_not_taken_for_a_container(tmp_path: Path, is_zip: bool) -> None:
+    """`a/w` does not lie in the dict `a`, so that `a` is not entered; its name stays whole."""
+    made = {"a/w": torch.zeros(2), "a": {"v": torch.ones(3), "b": {"u": torch.ones(1)}}}
+    torch.save(made, tmp_path / "m.pt", _use_new_zipfile_serialization=is_zip)
+    assert list(isomorph.open(tmp_path / "m.pt")) == ["a/w", "a/v", "a/b/u"]
+    assert list(isomorph.open(f"{tmp_path}/m.pt#a/b")) == ["u"]
+    with pytest.raises(FormatError, match="it has no container `a`"):
+        isomorph.open(f"{tmp_path}/m.pt#a")

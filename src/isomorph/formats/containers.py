@@ -41,6 +41,7 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
     tensors: dict[str, Tensor | Array] = {}
     leaves: dict[str, str] = {}
     holders: dict[str, None] = {}
+    slashed: list[tuple[int, str]] = []
     if named_tuples and _is_named_array(root):
         root = root[1]
     if type(root) in (Tensor, Array):
@@ -70,6 +71,8 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
                 if name in tensors or name in leaves:
                     _twice(path, name)
                 tensors[name] = value
+                if "/" in name[len(prefix) :]:
+                    slashed.append((len(prefix), name))
                 for _, _, holder in frames[1:]:
                     if holder is not None:
                         holders[holder] = None
@@ -100,6 +103,11 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
             break
         else:
             frames.pop()
+    for begin, name in slashed:  # `{"a/w": …, "a": {…}}`: `a/w` is not in `a`, so that `a` cannot be entered
+        at = name.find("/", begin)
+        while at >= 0:
+            holders.pop(name[:at], None)
+            at = name.find("/", at + 1)
     return Flat(tensors, leaves, tuple(sorted(holders, key=lambda name: name.count("/"))))
 
 
