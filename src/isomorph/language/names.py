@@ -263,7 +263,8 @@ def _has_one_cut(pieces: tuple[NamePiece, ...]) -> bool:
 
     Dots and slashes in the literals make segments. At most one hole may cross segments (a path, labels of several segments): the
     segments before it are fixed from the left, those after it from the right. Within a segment, one hole at most may have an
-    open end: one of changing length whose neighbour on the right could be part of it.
+    open end: one of changing length whose neighbour on the right could be part of it. Behind an open end a number begins
+    where its digits begin, so what stands before it is a text that ends in none.
     """
     crossing = open_ends = 0
     for number, piece in enumerate(pieces):
@@ -281,7 +282,9 @@ def _has_one_cut(pieces: tuple[NamePiece, ...]) -> bool:
                 crossing += 1
                 is_open = True
             case IndexHole():
-                is_open = piece.pad == "_" or border == "" or border.isdigit()
+                before = pieces[number - 1] if number else None
+                starts = isinstance(before, Literal) and not before.value[-1].isdigit()
+                is_open = piece.pad == "_" or border == "" or border.isdigit() or (open_ends > 0 and not starts)
             case _:
                 is_open = True
         open_ends += is_open
