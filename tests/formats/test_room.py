@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from isomorph.formats.room import LEAST, MOST, room
+from isomorph.formats.room import LEAST, MOST, _held, room
 
 U1 = np.dtype(np.uint8)
 
 
 def test_room_is_used_again_once_nobody_holds_it():
-    """The block of an array that is gone serves the next."""
+    """The block of an array that is gone serves the next (from no blocks on: of several free ones, any may)."""
+    _held.blocks.clear()
     first = room(LEAST, U1)
     place = first.ctypes.data
     del first
