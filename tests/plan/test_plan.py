@@ -118,15 +118,48 @@ def test_every_gap_is_in_one_report_with_its_place():
     text = str(caught.value)
     assert {"size", "idle", "unmatched"} == caught.value.kinds
     assert "line 1: axes h and d have no size" in text and "--set h=N" in text
-    assert "line 2: no tensor fits this rule:  never <-> made" in text
+    assert "line 2: no tensor fits this rule\n    never <-> made" in text
     assert "`neverr` [1] f32 (did you mean `never`, line 2?)" in text
     assert "drop neverr" in text
 
 
 def test_a_morph_read_in_the_wrong_direction_is_recognised():
-    """When nothing fits a left side and everything a right side, the error says --inverse."""
-    with pytest.raises(MorphError, match=r"this is already the target layout\. Did you mean --inverse"):
-        plan_of("enc.{l}.w <-> layers.{l}.v", {"layers.0.v": "f32[1]", "layers.1.v": "f32[1]"})
+    """When nothing fits a left side and everything a right side, that is the one thing that is said, whatever `drop **` took."""
+    for text in ("enc.{l}.w <-> layers.{l}.v", "enc.{l}.w <-> layers.{l}.v\ndrop enc.x\ndrop **"):
+        with pytest.raises(MorphError) as caught:
+            plan_of(text, {"layers.0.v": "f32[1]", "layers.1.v": "f32[1]"})
+        (gap,) = caught.value.gaps
+        assert "no tensor of SRC fits a left side, all 2 fit a right side: SRC is already the target layout." in str(
+            gap
+        )
+        assert "Did you mean --inverse?" in str(gap)
+        assert "`layers.0.v` fits  layers.{l}.v  (line 1)" in str(gap)
+
+
+def test_one_wrong_size_is_one_gap_whatever_the_number_of_layers():
+    """Instances that fail alike are told once, their names folded."""
+    with pytest.raises(MorphError) as caught:
+        plan_of("l.{l}.q [(h d) i] <-> m.{l}.q [h d i]", {f"l.{k}.q": "f32[8,3]" for k in range(12)}, sizes={"h": 3})
+    (gap,) = caught.value.gaps
+    assert "8 of `l.{0..11}.q` [8 3] is (h d) with h=3" in gap.message
+    assert gap.tensors == tuple(f"l.{k}.q" for k in range(12))
+
+
+def test_a_missing_config_key_is_shown_where_it_is_asked():
+    """A `where` of the file stands above its rules; the caret stands there."""
+    with pytest.raises(MorphError) as caught:
+        plan_of("where h=config.heads\na [(h d)] <-> b [h d]\n", {"a": "f32[6]"})
+    assert "line 1: the config has no key `heads`\n    where h=config.heads\n            ^^^^^^^^^^^^" in str(
+        caught.value
+    )
+
+
+def test_a_long_line_is_cut_around_its_caret():
+    """A message shows what fits a screen, however long the line is."""
+    text = "a [(hh d)] <-> b [hh d], " + ", ".join(f"c{number} [hh d]" for number in range(300))
+    with pytest.raises(MorphError) as caught:
+        plan_of(text, {"a": "f32[6]"})
+    assert max(map(len, str(caught.value).splitlines())) < 200
 
 
 def test_like_says_it_in_the_words_of_torch():

@@ -16,7 +16,8 @@ def backward(plan: Plan) -> str:
     except MorphError as error:
         first = error.gaps[0]
         more = f" (and {len(error.gaps) - 1} more)" if len(error.gaps) > 1 else ""
-        return f"not without more: {first.message}{more}"
+        rule = f": {first.text}" if first.kind == "idle" and first.text is not None else ""
+        return f"not without more: {first.message}{rule}{more}"
     classes = Counter(target.klass for target in back.targets.values() if target.name in plan.source)
     rounded = [name for name, target in plan.targets.items() if target.klass != "exact"]
     lossy_sources = {

@@ -27,7 +27,7 @@ def solve_instance(
     naming: Naming,
 ) -> Solution:
     sizes = dict(rule.known)
-    solution = Solution(sizes)
+    solution = Solution(sizes, origins={axis: _given_by(stage, rule, axis) for axis in sizes})
     dynamic = dict(rule.dynamic)
     _bind(stage, rule, dynamic, sizes, captures, words)
     for axis, count in counted.items():
@@ -51,6 +51,16 @@ def solve_instance(
         find = shown(error.axis) if error.axis else None
         raise Unsettled("size", error.message, find=find, tensors=names) from None
     return solution
+
+
+def _given_by(stage: Stage, rule: StageRule, axis: str) -> str:
+    """What gives a size that is known before any tensor is seen."""
+    if shown(axis) in stage.sizes:
+        return f"--set {shown(axis)}"
+    if axis in rule.rule.where:
+        line = rule.rule.where[axis][0].span.line
+        return f"where, line {line}" if line else "where"
+    return "its labels"
 
 
 def _equations(rule: StageRule, parts: Sequence[Part], naming: Naming, solution: Solution) -> list[Equation]:

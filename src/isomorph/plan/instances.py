@@ -5,13 +5,13 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.names import Unsized, Value
 from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
-from isomorph.plan.gaps import listed, rule_gap
+from isomorph.plan.gaps import listed, merged, rule_gap
 from isomorph.plan.instance_sizes import index_tuples
 from isomorph.plan.kinds import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot, values_shown
@@ -25,7 +25,9 @@ MOST_MISSING = 100_000
 """So many missing tensors of one instance are counted out; an index of a hostile name asks for more than there can be."""
 MOST_MISSING_SHOWN = 64
 MOST_GAPS = 12
-"""So many instances of one rule tell what is wrong with them; the rest are counted."""
+"""So many different problems of one rule are told; the rest are counted."""
+MOST_KEPT = 2_000
+"""So many instances of one rule tell what is wrong with them, before what they say is folded; the rest are counted."""
 
 
 @dataclass
@@ -67,17 +69,17 @@ class Maker:
         for rule in self.stage.rules:
             if not rule.left and rule.makes and rule.right:
                 self._group(Group(rule, {}, []))
+        self.made.gaps = list(merged(self.made.gaps, MOST_GAPS))
         for (number, kind), count in self._told.items():
-            if count > MOST_GAPS:
-                more = f"{count - MOST_GAPS} more instances of this rule have the same problem"
+            if count > MOST_KEPT:
+                more = f"{count - MOST_KEPT:,} more instances of this rule have the same problem"
                 self.made.gaps.append(rule_gap(self.stage.rules[number].rule, kind, more))
-        self.made.gaps = list(_merged(self.made.gaps))
         return self.made
 
     def _gap(self, rule: StageRule, gap: Gap) -> None:
         key = (rule.number, gap.kind)
         self._told[key] = self._told.get(key, 0) + 1
-        if self._told[key] <= MOST_GAPS:
+        if self._told[key] <= MOST_KEPT:
             self.made.gaps.append(gap)
 
     # ── one instance ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,7 +243,11 @@ class Maker:
         for wanted in index_tuples([max(1, counted.get(axis, 1)) for axis in strict]):
             if wanted not in have:
                 values = {**group.values, **dict.fromkeys(label_ties, 0), **dict(zip(strict, wanted, strict=True))}
-                yield term.pattern.write(values, counted)
+                try:
+                    yield term.pattern.write(values, counted)
+                except ValueError:  # a number that no name can hold: it is missing all the same
+                    at = ", ".join(f"{shown(axis)}={value}" for axis, value in zip(strict, wanted, strict=True))
+                    yield f"{term.pattern.text} for {at}"
 
     def _check_ties(
         self,
@@ -357,17 +363,6 @@ class Maker:
         if term.slots:
             values = {**group.values, **dict(zip(term.slots, slot, strict=True))}
         return term.pattern.write(values, settled.sizes)
-
-
-def _merged(gaps: list[Gap]) -> Iterator[Gap]:
-    """Gaps that say the same of several instances as one, which tells the details of each."""
-    alike: dict[Gap, list[Gap]] = {}
-    for gap in gaps:
-        alike.setdefault(replace(gap, details=(), tensors=()), []).append(gap)
-    for gap, same in alike.items():
-        details = dict.fromkeys(line for each in same for line in each.details)
-        tensors = dict.fromkeys(name for each in same for name in each.tensors)
-        yield replace(gap, details=tuple(details), tensors=tuple(tensors))
 
 
 def _box(box: BoxOf, name: str) -> Box:

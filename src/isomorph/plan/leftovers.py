@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from isomorph.errors import Gap, MorphError, near_misses
+from isomorph.errors import Gap, near_misses
 from isomorph.language.names import TwoCuts, Unsized
 from isomorph.language.rules import Rule
-from isomorph.plan.gaps import MOST_SHOWN, listed, rule_gap
-from isomorph.plan.match import Matcher, Matching
+from isomorph.plan.gaps import MOST_SHOWN, cut, listed, rule_gap
 from isomorph.plan.stage import Stage, StageRule
 from isomorph.tensors import Manifest
 
+_NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
 MOST_IDLE = 24
 MOST_TEXTS = 200
 """Rules without a tensor that are explained one by one; and of the others, so many are shown."""
 
 
-def unmatched_gaps(stage: Stage, matching: Matching, manifest: Manifest) -> list[Gap]:
-    if not matching.unmatched:
+def unmatched_gaps(stage: Stage, names: Sequence[str], manifest: Manifest) -> list[Gap]:
+    """One gap for all keys that no rule takes."""
+    if not names:
         return []
-    names = matching.unmatched
     details = [f"`{name}` {manifest[name].shown}{_nearest(stage, name)}" for name in names[:MOST_SHOWN]]
     if len(names) > MOST_SHOWN:
         details.append(f"… and {len(names) - MOST_SHOWN} more: {listed(names[MOST_SHOWN:], 60)}")
-    hint = "To leave out what is not wanted, add:  drop " + ", ".join(_quoted(name) for name in names[:3])
-    turned = _fits_the_other_way(stage, manifest) if not matching.groups else 0
-    if turned:
-        whole = "all" if turned == len(manifest) else f"{turned} of"
-        hint = (
-            f"No tensor fits a left side, {whole} {len(manifest)} fit a right side: this is already the target layout. "
-            "Did you mean --inverse?"
-        )
-    count = "1 tensor has" if len(names) == 1 else f"{len(names)} tensors have"
+    count = "1 tensor has" if len(names) == 1 else f"{len(names):,} tensors have"
     file = stage.program.file
     return [
         Gap(
@@ -40,15 +33,39 @@ def unmatched_gaps(stage: Stage, matching: Matching, manifest: Manifest) -> list
             f"{count} no rule",
             file=None if file == "<morph>" else file,
             details=tuple(details),
-            hint=hint,
+            hint=f"To leave {'it' if len(names) == 1 else 'them'} out, add:  drop {', '.join(_patterns(names))}",
             tensors=tuple(names),
         )
     ]
 
 
-def _quoted(name: str) -> str:
+MOST_PATTERNS = 3
+
+
+def _patterns(names: Sequence[str]) -> list[str]:
+    """A few patterns for `drop` that take these names: as they are, with `*` for numbers, by their last piece, by their first."""
+    if len(names) <= MOST_PATTERNS:
+        return [_quoted(name) for name in names]
+    if not all(_is_plain(name) for name in names):
+        return ["**"]
+    for made in (
+        [_NUMBER.sub("*", name) for name in names],
+        [name if "." not in name else f"**.{name.rpartition('.')[2]}" for name in names],
+        [name if "." not in name else f"{name.partition('.')[0]}.**" for name in names],
+    ):
+        found = list(dict.fromkeys(made))
+        if len(found) <= MOST_PATTERNS:
+            return found
+    return ["**"]
+
+
+def _is_plain(name: str) -> bool:
     plain = name and not any(character in ' ,[]{}*"#' or not character.isprintable() for character in name)
-    if plain and not name.endswith(":") and name not in ("drop", "arange"):
+    return bool(plain) and not name.endswith(":") and name not in ("drop", "arange")
+
+
+def _quoted(name: str) -> str:
+    if _is_plain(name):
         return name
     return '"' + "".join("\\" + c if c in '"\\{*' else c for c in name) + '"'
 
@@ -64,23 +81,12 @@ def _nearest(stage: Stage, name: str) -> str:
     return ""
 
 
-def _fits_the_other_way(stage: Stage, manifest: Manifest) -> int:
-    matcher = Matcher(stage.inverse)
-    count = 0
-    for name in manifest:
-        try:
-            count += matcher.take(name) is not None
-        except (TwoCuts, Unsized, MorphError):
-            continue
-    return count
-
-
 def idle_gaps(stage: Stage, numbers: Sequence[int], manifest: Manifest) -> list[Gap]:
     """A gap for each rule that took no key; where they are many, the rest in one gap, by their texts."""
     gaps = [_idle_gap(stage, number, manifest) for number in numbers[:MOST_IDLE]]
     rest = [stage.rules[number].rule.origin for number in numbers[MOST_IDLE:]]
     if rest:
-        details = [f"line {origin.line}:  {origin.text}" for origin in rest[:MOST_TEXTS]]
+        details = [f"line {origin.line}:  {cut(origin.text)}" for origin in rest[:MOST_TEXTS]]
         if len(rest) > MOST_TEXTS:
             details.append(f"… and {len(rest) - MOST_TEXTS} more")
         gaps.append(Gap("idle", f"{len(rest)} more rules fit no tensor", details=tuple(details)))
@@ -91,6 +97,7 @@ def _idle_gap(stage: Stage, number: int, manifest: Manifest) -> Gap:
     rule = stage.rules[number]
     above = [other for other in stage.rules[:number] if other.left]
     details: list[str] = []
+    hint = "Mend its name, or let it be absent: " + ("drop?" if rule.is_drop else "`?` after the arrow")
     for term in rule.left:
         for name in manifest:
             try:
@@ -100,18 +107,21 @@ def _idle_gap(stage: Stage, number: int, manifest: Manifest) -> Gap:
             if fits:
                 taker = _taker(above, name)
                 if taker is not None:
-                    details.append(f"`{name}` fits, but line {taker.origin.line} took it:  {taker.origin.text}")
+                    details.append(f"`{name}` fits, but line {taker.origin.line} took it:  {cut(taker.origin.text)}")
+                    hint = f"Move it above line {taker.origin.line}: the first rule that fits a name takes it"
                 break
         else:
             likely = near_misses(term.pattern.text, manifest, 1) if len(manifest) <= 20000 else ()
             if likely:
                 details.append(f"no tensor is called {term.pattern.text} (did you mean `{likely[0]}`?)")
+    origin = rule.rule.origin
+    is_whole = origin.text.strip() == origin.line_text.strip()
     return rule_gap(
         rule.rule,
         "idle",
-        f"no tensor fits this rule:  {rule.rule.origin.text}",
+        "no tensor fits this rule" if is_whole else f"no tensor fits this rule:  {cut(origin.text)}",
         details=details,
-        hint="Mend its name, move it above the general rule that hides it, or let it be absent: `?` after the arrow or after drop",
+        hint=hint,
     )
 
 

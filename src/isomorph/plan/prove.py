@@ -14,6 +14,7 @@ from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.language.rules import Program, shown
 from isomorph.language.tree import Op
 from isomorph.plan.chain import substitute
+from isomorph.plan.direction import wrong_way
 from isomorph.plan.gaps import MOST_SHOWN, rule_gap
 from isomorph.plan.instances import Made, Maker, made_manifest
 from isomorph.plan.leftovers import idle_gaps, unmatched_gaps
@@ -82,6 +83,10 @@ def _make_plan(
             base,
             idle_later,
         )
+        if number == 0 and any(gap.kind in ("unmatched", "idle") for gap in made.gaps):
+            turned = wrong_way(stage, matching, programs[-1].inverse, manifest, config, sizes)
+            if turned is not None:
+                raise MorphError([turned])
         gaps.extend(made.gaps)
         unmade.extend(made.unmade)
         warnings.extend(_warnings(stage, made))
@@ -91,7 +96,7 @@ def _make_plan(
         before = made if before is None else substitute(before, made)
         manifest = made_manifest(made, origin=f"stage {number + 1}")
     unknown = sorted(set(sizes) - {shown(axis) for stage in stages for rule in stage.rules for axis in rule.axes})
-    if unknown and len(stages) == len(programs):
+    if unknown and len(stages) == len(programs) and not any(stage.gaps for stage in stages):
         axes = sorted(
             {shown(axis) for stage in stages for rule in stage.rules for axis in rule.axes if axis[0].isalpha()}
         )
@@ -145,7 +150,7 @@ def _prove_stage(
         if rule.rule.open
     )
     front.extend(matching.gaps)
-    front.extend(unmatched_gaps(stage, matching, manifest))
+    front.extend(unmatched_gaps(stage, matching.unmatched, manifest))
     for rule in stage.rules:
         if (
             rule.left

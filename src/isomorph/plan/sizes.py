@@ -45,6 +45,7 @@ class Solution:
     further: tuple[int, ...] | None = None
     further_tensor: str = ""
     origins: dict[str, str] | None = None
+    """Where each size comes from, for messages: a tensor, `where`, `--set`, labels."""
 
 
 def dim_text(dim: Dim) -> str:
@@ -111,7 +112,7 @@ def solve(waiting: Sequence[Equation], solution: Solution) -> list[Equation]:
                 known = sizes.get(dim.name)
                 if known is None:
                     sizes[dim.name] = equation.size
-                    origins[dim.name] = equation.tensor
+                    origins[dim.name] = f"`{equation.tensor}`"
                 elif known != equation.size:
                     raise _contradiction(equation, known, origins)
                 continue
@@ -127,7 +128,7 @@ def solve(waiting: Sequence[Equation], solution: Solution) -> list[Equation]:
                     rest.append(equation)
                 else:
                     sizes[axis] = found
-                    origins[axis] = equation.tensor
+                    origins[axis] = f"`{equation.tensor}`"
             else:
                 rest.append(equation)
         if len(rest) == len(open_equations):
@@ -164,10 +165,9 @@ def _contradiction(equation: Equation, expected: int, origins: Mapping[str, str]
     dim = equation.dim
     here = f"{equation.size} in `{equation.tensor}` [{_plain(equation.shape)}]"
     if isinstance(dim, Axis):
-        source = origins.get(dim.name)
-        other = f"`{source}`" if source else "where or --set gives it"
+        other = origins.get(dim.name, "where or --set gives it")
         return Contradiction(
-            f"{shown(dim.name)} is {expected} ({other}), but {here}: give one of them another name, or mend the size",
+            f"{shown(dim.name)} is {expected} ({other}), but {here}: rename one of the two axes, or mend the size",
             dim.name,
         )
     if isinstance(dim, Integer):

@@ -12,6 +12,7 @@ from isomorph.errors import Gap, MorphError
 from isomorph.language.expressions import whole_number
 from isomorph.language.names import NamePattern, Sizes
 from isomorph.language.rules import FlatTerm, FullName, IndexHole, LabelHole, PieceHole, Program, Rule, shown
+from isomorph.language.tokens import gap_at
 from isomorph.language.tree import Axis, AxisProduct, Binary, Expression, Length, Negative, Subscript, Sum, Variable
 from isomorph.plan.gaps import rule_gap
 
@@ -96,7 +97,7 @@ def make_stage(program: Program, config: Config, sizes: Mapping[str, int]) -> St
         try:
             rules.append(_ready(number, rule, config, sizes, gaps))
         except MorphError as error:
-            gaps.extend(located(gap, rule) for gap in error.gaps)
+            gaps.extend(_drawn(located(gap, rule), program) for gap in error.gaps)
     return Stage(program, rules, config, sizes, gaps)
 
 
@@ -105,6 +106,17 @@ def located(gap: Gap, rule: Rule) -> Gap:
     if gap.line is not None and gap.line != rule.origin.line:
         return gap if gap.file is not None or rule.origin.file == "<morph>" else replace(gap, file=rule.origin.file)
     return rule_gap(rule, gap.kind, gap.message, details=gap.details, hint=gap.hint, tensors=gap.tensors)
+
+
+def _drawn(gap: Gap, program: Program) -> Gap:
+    """The gap with its line of the program's own text, where a line above the rule (a `where`) is meant."""
+    lines = program.text.split("\n")
+    if gap.text is not None or gap.line is None or gap.line > len(lines) or gap.file not in (None, program.file):
+        return gap
+    drawn = gap_at(
+        gap.kind, gap.message, program.file, gap.line, lines[gap.line - 1], gap.column or 0, gap.end or 0, gap.hint
+    )
+    return replace(drawn, details=gap.details, tensors=gap.tensors)
 
 
 def _ready(number: int, rule: Rule, config: Config, given: Mapping[str, int], gaps: list[Gap]) -> StageRule:
