@@ -244,11 +244,7 @@ class Maker:
             if wanted not in have:
                 values = {**group.values, **dict.fromkeys(label_ties, 0), **dict(zip(strict, wanted, strict=True))}
                 try:
-                    try:
                     yield term.pattern.write(values, counted)
-                except ValueError:  # a number that no name can hold: it is missing all the same
-                    at = ", ".join(f"{shown(axis)}={value}" for axis, value in zip(strict, wanted, strict=True))
-                    yield f"{term.pattern.text} for {at}"
                 except ValueError:  # a number that no name can hold: it is missing all the same
                     at = ", ".join(f"{shown(axis)}={value}" for axis, value in zip(strict, wanted, strict=True))
                     yield f"{term.pattern.text} for {at}"
