@@ -172,3 +172,12 @@ def test_a_morph_from_a_package() -> None:
     morph = iso.morph("isomorph:demo/clip_vision_fused.morph")
     assert "qkv_proj" in str(morph)
     assert "<pre" in morph._repr_html_()
+
+
+def test_nothing_is_not_converted(tmp_path: Path) -> None:
+    """A checkpoint without elements proves nothing: it is refused before anything is written."""
+    with pytest.raises(iso.UsageError, match="every tensor it makes is empty"):
+        iso.convert({"w": np.zeros((0, 3), np.float32)}, tmp_path / "out.safetensors")
+    with pytest.raises(iso.UsageError, match="it makes no tensor"):
+        iso.convert({"w": np.zeros(3, np.float32)}, tmp_path / "out.safetensors", iso.morph(text="drop **"))
+    assert [] == list(tmp_path.iterdir())

@@ -339,6 +339,17 @@ def test_a_folder_with_files_is_refused_and_with_overwrite_keeps_what_is_not_our
     assert {source.name, "out"} == names(tmp_path)
 
 
+def test_old_weights_are_not_left_beside_new_ones(source: Path, tmp_path: Path):
+    """With overwrite too: a folder of two checkpoints is one that nobody can read rightly."""
+    target = tmp_path / "out"
+    target.mkdir()
+    convert(source, target)
+    (target / "model-00001-of-00002.safetensors").write_bytes(b"old")
+    with pytest.raises(RefusedError, match=r"holds model-00001-of-00002\.safetensors, which would stay beside the new"):
+        convert(source, target, overwrite=True)
+    assert {"model.safetensors", "model-00001-of-00002.safetensors"} == names(target)
+
+
 def test_a_folder_that_is_a_disk_of_its_own_is_written_inside_it(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

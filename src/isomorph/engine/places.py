@@ -28,6 +28,10 @@ def human(nbytes: float) -> str:
     raise AssertionError("unreachable")
 
 
+WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npz", ".pdparams"})
+"""Suffixes of files that a reader would take for the weights of a folder."""
+
+
 class Place:
     """A target, and the temporary name under which it is written."""
 
@@ -92,6 +96,14 @@ class Place:
             for final in self.finals:
                 if final.is_dir() and not final.is_symlink():
                     raise RefusedError(final, "is a folder; not touched", "Give another name")
+            stale = sorted(path.name for path in self.target.iterdir() if self._is_other_weights(path))
+            if stale:
+                raise RefusedError(
+                    self.shown,
+                    f"holds {', '.join(stale[:5])}{' …' if len(stale) > 5 else ''}, which would stay beside the new files: "
+                    "a folder of two checkpoints; not touched",
+                    "Remove what is old, or give another folder",
+                )
             return
         if self.target.is_dir():
             raise RefusedError(self.shown, "is a folder; not touched", "Give the name of a file in it")
@@ -101,6 +113,11 @@ class Place:
     def _holds_others(self) -> bool:
         """True when the folder of the target holds anything but what this run leaves there meanwhile."""
         return any(path not in (self.temporary, self.journal) for path in self.target.iterdir())
+
+    def _is_other_weights(self, path: Path) -> bool:
+        """True for weights in the target folder that this run neither writes nor replaces."""
+        ours = path in self.finals or path in (self.temporary, self.journal)
+        return not ours and (path.suffix in WEIGHTS or path.name.endswith(".index.json"))
 
     def _exists(self) -> RefusedError:
         found = self.target.lstat()

@@ -154,6 +154,9 @@ def convert(
     if writing.resume and writing.overwrite:
         raise UsageError("--resume goes on with what is there, --overwrite begins again: give one of them")
     plan = plan if plan is not None else port.plan(source.manifest, like)
+    if not any(target.spec.numel for target in plan.targets.values()):
+        what = "every tensor it makes is empty" if plan.targets else "it makes no tensor"
+        raise UsageError(f"this conversion would write nothing that can be compared: {what}")
     outputs = lay_out_outputs(
         plan,
         targets,
