@@ -75,6 +75,9 @@ class Morph:
     def __str__(self) -> str:
         return self.text
 
+    def __repr__(self) -> str:
+        return f"<morph {' @ '.join(self.language.files)}: {self.text.count(chr(10)):,} lines>"
+
     def _repr_html_(self) -> str:
         from isomorph.describe.html import preformatted
 

@@ -181,3 +181,10 @@ def test_nothing_is_not_converted(tmp_path: Path) -> None:
     with pytest.raises(iso.UsageError, match="it makes no tensor"):
         iso.convert({"w": np.zeros(3, np.float32)}, tmp_path / "out.safetensors", iso.morph(text="drop **"))
     assert [] == list(tmp_path.iterdir())
+
+
+def test_a_size_is_a_whole_number(source: Path) -> None:
+    """A float or a negative size is refused before anything is planned."""
+    for size in (2.0, -1, True, "2"):
+        with pytest.raises(iso.UsageError, match="a size is a whole number"):
+            iso.morph(text="** <-> **").plan(source, heads=size)

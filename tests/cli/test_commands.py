@@ -172,6 +172,61 @@ def test_check_runs_a_morph_both_ways(isomorph: Isomorph, folder: Path) -> None:
     assert "equal by both paths" in said.out
 
 
+def test_check_holds_the_right_sides_against_a_target(isomorph: Isomorph, folder: Path) -> None:
+    """--like: every tensor of the target has a rule that makes it, whatever its names are; a source in its place is recognised."""
+    assert isomorph("convert", "source.npz", "target.npz", "-m", "port.morph", "-q").code == 0
+    said = isomorph("check", "port.morph", "--config", "config.json", "--set", "pad=2", "--like", "target.npz")
+    assert (said.code, said.err) == (0, "")
+    assert said.out.rstrip().endswith("makes all 3 tensors of target.npz")
+    said = isomorph("check", "port.morph", "--config", "config.json", "--like", "source.npz")
+    assert said.code == 1
+    assert "source.npz fits the left sides, not the right" in said.out
+
+
+def test_check_goes_on_after_a_file_that_is_not_there(isomorph: Isomorph, folder: Path) -> None:
+    """The morphs that are there are told; the exit code says that something could not be read."""
+    said = isomorph("check", "port.morph", "nothing.morph", "--config", "config.json")
+    assert said.code == 2
+    assert "port.morph: 2 rules" in said.out
+    assert "nothing.morph: no such morph file" in said.err
+
+
+def test_a_cast_that_the_command_line_asks_is_refused_in_its_words(isomorph: Isomorph, folder: Path) -> None:
+    """--dtype and --exact are no lines of a morph: the message says what to change on the command line."""
+    np.savez("large.npz", w=np.array([1e6, 0.1], "f4"))
+    said = isomorph("convert", "large.npz", "large.safetensors", "--dtype", "f16")
+    assert said.code == 2
+    assert said.err.startswith("w[0]: 1000000.0 overflows f16")
+    assert "--dtype refuses an overflow" in said.err
+    said = isomorph("convert", "source.npz", "exact.safetensors", "--dtype", "bf16", "--exact")
+    assert said.code == 2
+    assert "--exact refuses to round. Leave it out" in said.err
+    assert not Path("large.safetensors").exists() and not Path("exact.safetensors").exists()
+
+
+def test_a_plan_as_json_says_what_each_target_is_made_of(isomorph: Isomorph, folder: Path) -> None:
+    """Source tensors, class and line of the morph for every target; what was dropped, and from which file the config came."""
+    found = json.loads(isomorph("plan", "source.npz", "-m", "port.morph", "--json").out)
+    assert found["targets"]["blocks.1.qkv.w"] == {
+        "dtype": "f32",
+        "shape": [12, 6],
+        "class": "exact",
+        "from": ["layers.1.q.w", "layers.1.k.w", "layers.1.v.w"],
+        "file": "port.morph",
+        "line": 1,
+    }
+    assert (found["total"], found["format"], found["config"]) == (True, "npz", "config.json")
+    assert found["sources"] == [{"name": "", "path": "source.npz", "inner": None}]
+
+
+def test_the_bare_command_shows_its_help(isomorph: Isomorph) -> None:
+    """The help as it is, not as a message about arguments."""
+    said = isomorph()
+    assert said.code == 2
+    assert said.err.startswith("Usage: isomorph")
+    assert "\\x08" not in said.err
+
+
 def test_check_fmt_rewrites_canonically_and_keeps_comments(isomorph: Isomorph, folder: Path) -> None:
     """Once rewritten, a file stays as it is."""
     (folder / "ugly.morph").write_text("# why\na.{l}.w   [o i]   <->   b.{l}.w [ i  o ]\n")

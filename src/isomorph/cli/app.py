@@ -23,6 +23,7 @@ COMMANDS = {
 
 EPILOG = """\b
 Exit codes: 0 done and true · 1 the answer is no (plan: not total; verify, diff: not equal) · 2 bad use or input, or refused.
+
 \b
 Try:  isomorph demo
       isomorph convert pytorch_model.bin model.safetensors

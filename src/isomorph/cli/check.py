@@ -16,7 +16,7 @@ from isomorph.cli.options import output_options
 @click.option("--set", "settings", multiple=True, metavar="AXIS=N", help="The size of an axis, or config.KEY=VALUE.")
 @click.option("--config", metavar="FILE", help="The config that the morph asks.")
 @click.option(
-    "--like", metavar="TARGET", help="A checkpoint or model whose names the right side must make; its sizes are used."
+    "--like", metavar="TARGET", help="A checkpoint or model: the right sides must name and fit each of its tensors."
 )
 @click.option("--fmt", is_flag=True, help="Rewrite each file in canonical form; comments stay.")
 @output_options
@@ -37,7 +37,7 @@ def command(
     Example:  isomorph check tower.morph
               isomorph check tower.morph --fmt
     """
-    from isomorph.errors import Gap, MorphError
+    from isomorph.errors import FormatError, Gap, MorphError
     from isomorph.job.likes import like as like_manifest
     from isomorph.job.port import make_port, morph_path
     from isomorph.testing.probe import Probe, probe
@@ -45,6 +45,7 @@ def command(
     target = None if like is None else like_manifest(like)
     results: list[Probe] = []
     unread: dict[Gap, None] = {}
+    no_files: list[FormatError] = []
     for morph in morphs:
         try:
             port = make_port([morph], settings=settings, config=config)
@@ -55,12 +56,17 @@ def command(
                 if not quiet and not as_json:
                     print_lines([f"{morph}: {'rewritten' if changed else 'already canonical'}"])
             results.append(probe(port.programs, file=morph, config=port.config, sizes=port.sizes, like=target))
+        except FormatError as error:
+            no_files.append(error)
         except MorphError as error:
             if error.kinds & NOT_TOTAL:
                 unread.update(dict.fromkeys(error.gaps))
             else:
                 problems = tuple(f"  {line}" for line in str(error).splitlines())
                 results.append(Probe(morph, len(port.programs[0].rules), problems=problems))
+    if len(no_files) == 1 and not unread and not results:
+        raise no_files[0]
+    unread.update((Gap("use", str(error)), None) for error in no_files)
     if as_json and not unread:
         print_json([result.to_json() for result in results])
     elif not quiet and not as_json:

@@ -47,11 +47,9 @@ def command(
         port, arguments = recorded.port, [*recorded.sources, *recorded.targets]
         writing = recorded.writing(writing)
     if dry_run:
-        from isomorph.plan.explain import facts
-
         with plan_places(port, arguments, like=like, with_targets=True, writing=writing) as planned:
             if as_json:
-                print_json(facts(planned.plan))
+                print_json(planned.to_json())
             elif not quiet:
                 print_lines(planned.lines())
                 print_lines(["dry run   nothing was written"])

@@ -105,6 +105,8 @@ def message(error: BaseException) -> str:
 
     if isinstance(error, IsomorphError):
         return str(error)
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        return error.ctx.get_help() if error.ctx is not None else ""
     if isinstance(error, click.UsageError):
         context = error.ctx
         text = _sentence(error.format_message())

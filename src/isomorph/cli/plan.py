@@ -45,7 +45,6 @@ def command(
     from isomorph.cli.options import port_of
     from isomorph.job.plan_file import write_plan_file
     from isomorph.job.session import plan_places
-    from isomorph.plan.explain import facts
 
     if bool(out) != bool(outputs):
         raise click.UsageError(
@@ -55,7 +54,7 @@ def command(
         if out is not None:
             write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)
         if as_json:
-            print_json(facts(planned.plan))
+            print_json(planned.to_json())
         elif not quiet:
             print_lines(planned.lines(show_all=show_all))
             if out is not None:

@@ -57,4 +57,11 @@ def refused_value(plan: Plan, source: Source, target: Box, error: ElementError) 
         origins = " (from a constant)"
     message = f"{target.tensor}{where}: {error.problem}{origins}"
     names = (target.tensor, *(box.tensor for box in boxes_of(source)))
+    if plan.cast is not None and not plan.rules[made.rule].operators:  # no line of the morph asks for this cast
+        hint = (
+            "--dtype refuses an overflow. Choose a dtype that reaches further, or cast in a morph:  | float ~> f16 saturate"
+            if plan.cast.rounding
+            else "--exact refuses to round. Leave it out to round to nearest, or choose a wider --dtype"
+        )
+        return CheckError([Gap("cast", message, hint=hint.replace("f16", str(plan.cast.target)), tensors=names)])
     return CheckError([gap(plan, made.rule, "cast", message, hint=error.hint, tensors=names)])

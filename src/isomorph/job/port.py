@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -137,6 +138,17 @@ def cast_to(name: str, *, exact: bool = False) -> Op:
     return Op("cast", source="float", target=target.name, rounding=not exact)
 
 
+def _size(axis: str, size: object) -> int:
+    """A size given in Python: a whole number, not negative, of any integer type. Raises UsageError."""
+    try:
+        found = operator.index(size)  # type: ignore[arg-type] # what is no integer is what this is for
+    except TypeError:
+        found = -1
+    if found < 0 or isinstance(size, bool):
+        raise UsageError(f"{axis}={size!r}: a size is a whole number that is not negative")
+    return found
+
+
 def make_port(
     morphs: Sequence[Any] = (),
     *,
@@ -150,7 +162,7 @@ def make_port(
     """Read a MAPPING. `config` is a path or a mapping; `settings` are `AXIS=N` and `config.KEY=V`, and win over everything."""
     if exact and dtype is None:
         raise UsageError("--exact goes with --dtype: it refuses a cast that would round")
-    all_sizes = dict(sizes or {})
+    all_sizes = {axis: _size(axis, size) for axis, size in (sizes or {}).items()}
     overrides: dict[str, Any] = {}
     for text in settings:
         key, value = parse_setting(text)

@@ -43,6 +43,19 @@ class Planned:
         if self.port.config_from not in (None, "given"):
             yield f"config    {self.port.config_from}"
 
+    def to_json(self) -> dict[str, Any]:
+        """The proof as data, with what it was made from."""
+        from isomorph.plan.explain import facts
+
+        return {
+            "sources": [{"name": one.name, "path": one.text, "inner": one.inner} for one in self.sources],
+            "format": self.source.format,
+            "morph": None if self.port.morph is None else self.port.morph.text,
+            "config": self.port.config_from,
+            "seconds": self.seconds,
+            **facts(self.plan),
+        }
+
     def lay_out(self, *, format: str | None, max_shard_size: int | None) -> list[Output]:
         """Where every byte of every target would go."""
         return lay_out_outputs(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from isomorph.errors import whole_line
@@ -20,6 +20,9 @@ from isomorph.plan.folding import fold_numbers, folded, last_pieces, template
 from isomorph.plan.moves import Box, Fill, Mix, Move, names_of
 from isomorph.plan.plan import Plan
 from isomorph.plan.sizes import dims_text
+
+WIDEST = 90
+"""A longer cell is no part of the alignment of its column."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +168,10 @@ def _square_lines(plan: Plan) -> list[str]:
 
 
 def _stem(name: str) -> str:
-    pieces = re.split(r"[./]", name)
-    return next((piece for piece in reversed(pieces) if piece not in ("weight", "kernel", "w", "bias")), name)
+    """The piece that says what a matrix is: not its kind, not a number, not the checkpoint it lies in."""
+    pieces = re.split(r"[./]", name.rpartition("::")[2])
+    words = [piece for piece in pieces if not piece.isdigit()]
+    return next((piece for piece in reversed(words) if piece not in ("weight", "kernel", "w", "bias")), name)
 
 
 def _general_lines(plan: Plan, show_all: bool) -> list[str]:
@@ -251,23 +256,35 @@ def _bytes(nbytes: int) -> str:
 
 
 def _columns(rows: Iterable[Sequence[str]]) -> list[str]:
+    """The rows aligned; nothing is cut, and a row that is much wider than the others does not spread them."""
     table = [list(row) for row in rows]
     if not table:
         return []
-    widths = [max(len(row[k]) for row in table) for k in range(len(table[0]))]
-    widths = [min(width, 64) for width in widths]
+    widths = [max((len(row[k]) for row in table if len(row[k]) <= WIDEST), default=0) for k in range(len(table[0]))]
     return ["   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
 
 
-def facts(plan: Plan) -> Mapping[str, object]:
-    """The same as data, for `--json`."""
+def facts(plan: Plan) -> dict[str, object]:
+    """The same as data, for `--json`: for each target its spec, its class, the source tensors it is made of, and its rule."""
+    made_of = {
+        name: list(dict.fromkeys(source for move in moves for source in names_of(move.source)))
+        for name, moves in by_target(plan).items()
+    }
     return {
+        "total": True,
         "source_tensors": len(plan.source),
         "used": len(plan.source) - len(plan.dropped),
         "dropped": list(plan.dropped),
         "unmade": list(plan.unmade),
         "targets": {
-            name: {"dtype": target.spec.dtype.name, "shape": list(target.spec.shape), "class": target.klass}
+            name: {
+                "dtype": target.spec.dtype.name,
+                "shape": list(target.spec.shape),
+                "class": target.klass,
+                "from": made_of[name],
+                "file": plan.rules[target.rule].origin.file,
+                "line": plan.rules[target.rule].origin.line,
+            }
             for name, target in plan.targets.items()
         },
         "elements": sum(target.spec.numel for target in plan.targets.values()),
@@ -276,7 +293,9 @@ def facts(plan: Plan) -> Mapping[str, object]:
         "moves": len(plan.moves),
         "checks": len(plan.checks),
         "warnings": list(plan.warnings),
+        "lossy": list(plan.lossy),
+        "idle": list(plan.idle_later),
+        "sizes": dict(plan.sizes or {}),
         "backward": backward(plan),
-        "total": True,
         "digest": plan.digest,
     }

@@ -51,9 +51,8 @@ def folded(names: Iterable[str], most: int = 12) -> list[str]:
         if count == 1:
             found.append(inside[0])
             continue
-        common = _common([template(name) for name in inside])
         alike = len({template(name) for name in inside}) == 1
-        shown = fold_numbers(inside) if alike else common + "**"
+        shown = fold_numbers(inside) if alike else _beginning(inside) + "**"
         found.append(f"{shown} {count:,}")
     return found if len(found) <= most else [*found[:most], f"… {sum(heads.values()):,} in all"]
 
@@ -63,12 +62,15 @@ def _head_piece(name: str) -> str:
     return name[:cut]
 
 
-def _common(names: Sequence[str]) -> str:
-    """The longest common beginning that ends at a border of pieces."""
-    first, last = min(names), max(names)
+def _beginning(names: Sequence[str]) -> str:
+    """What all names begin with, to a border of pieces, numbers folded: `transformer.layers.{0..23}.`"""
+    opened = [template(name) for name in names]
+    first, last = min(opened), max(opened)
     at = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     border = max(first.rfind(".", 0, at), first.rfind("/", 0, at))
-    return first[: border + 1].replace("{}", "*")
+    pieces = len(re.findall(r"[./]", first[: border + 1]))
+    begun = ["".join(re.split(r"([./])", name)[: 2 * pieces]) for name in names]
+    return fold_numbers(begun) if pieces else ""
 
 
 def differing(names: Sequence[str]) -> list[str]:

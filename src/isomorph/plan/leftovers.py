@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from isomorph.errors import Gap, near_misses
 from isomorph.language.names import TwoCuts, Unsized
 from isomorph.language.rules import Rule
-from isomorph.plan.gaps import MOST_SHOWN, cut, listed, rule_gap
+from isomorph.plan.folding import fold_numbers, folded, template
+from isomorph.plan.gaps import MOST_SHOWN, cut, rule_gap
 from isomorph.plan.stage import Stage, StageRule
 from isomorph.tensors import Manifest
 
@@ -22,9 +23,7 @@ def unmatched_gaps(stage: Stage, names: Sequence[str], manifest: Manifest) -> li
     """One gap for all keys that no rule takes."""
     if not names:
         return []
-    details = [f"`{name}` {manifest[name].shown}{_nearest(stage, name)}" for name in names[:MOST_SHOWN]]
-    if len(names) > MOST_SHOWN:
-        details.append(f"… and {len(names) - MOST_SHOWN} more: {listed(names[MOST_SHOWN:], 60)}")
+    details = _listing(stage, names, manifest)
     count = "1 tensor has" if len(names) == 1 else f"{len(names):,} tensors have"
     file = stage.program.file
     return [
@@ -37,6 +36,23 @@ def unmatched_gaps(stage: Stage, names: Sequence[str], manifest: Manifest) -> li
             tensors=tuple(names),
         )
     ]
+
+
+def _listing(stage: Stage, names: Sequence[str], manifest: Manifest) -> list[str]:
+    """The names with their specs and near misses; where they are many, those that differ in numbers alone as one."""
+    if len(names) <= MOST_SHOWN:
+        return [f"`{name}` {manifest[name].shown}{_nearest(stage, name)}" for name in names]
+    alike: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        alike.setdefault((template(name), manifest[name].shown), []).append(name)
+    details = []
+    for (_, shown), same in list(alike.items())[:MOST_SHOWN]:
+        times = f" × {len(same):,}" if len(same) > 1 else ""
+        details.append(f"`{fold_numbers(same)}` {shown}{times}{_nearest(stage, same[0])}")
+    rest = [name for same in list(alike.values())[MOST_SHOWN:] for name in same]
+    if rest:
+        details.append(f"… and {len(rest):,} more: {' · '.join(folded(rest))}  (--json lists all)")
+    return details
 
 
 MOST_PATTERNS = 3

@@ -53,6 +53,9 @@ class Probe:
     lost: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    like: str = ""
+    held: int = 0
+    """Which target the right sides were held against, and how many tensors it has."""
 
     @property
     def is_right(self) -> bool:
@@ -67,6 +70,7 @@ class Probe:
                 f"{self.file}: {self.rules:,} rules · {self.sources:,} tensors made up, {self.targets:,} out"
                 f" · {self.elements:,} elements equal by both paths · backward {self.returned:,} tensors return exactly"
                 + (f", {len(self.lost):,} do not (dropped, rounded or one-way)" if self.lost else "")
+                + (f" · makes all {self.held:,} tensors of {self.like}" if self.like else "")
             )
         else:
             yield f"{self.file}: not right"
@@ -285,6 +289,25 @@ def box_of(arrays: Mapping[str, Array], box: Any) -> Array:
     return np.lib.stride_tricks.as_strided(flat[box.offset :], box.shape, tuple(one * step for one in box.strides))
 
 
+def held_against(
+    programs: Sequence[Program],
+    like: Manifest,
+    config: Mapping[str, object] | None,
+    sizes: Mapping[str, int] | None,
+) -> list[str]:
+    """What keeps the right sides from making exactly the tensors of `like`: read backward, they must take each one of them."""
+    from isomorph.plan.prove import make_plan
+
+    try:
+        make_plan([program.inverse for program in reversed(programs)], like, config=config, sizes=sizes)
+    except MorphError as error:
+        where = like.origin or "the target"
+        if any("Leave out --inverse" in gap.message for gap in error.gaps):
+            return [f"  {where} fits the left sides, not the right: it is what the morph reads, not what it makes"]
+        return [f"  {where}, read backward:", *(f"    {line}" for line in str(error).splitlines())]
+    return []
+
+
 @dataclass
 class _Findings:
     problems: list[str] = field(default_factory=list)
@@ -301,7 +324,8 @@ def probe(
 ) -> Probe:
     """Make a checkpoint for the first program, carry it through all of them and back, and compare every element by verify.
 
-    Raises MorphError when the programs cannot be planned on a checkpoint made for them.
+    With `like`, the right sides must also name and fit every tensor of that manifest. Raises MorphError when the programs cannot
+    be planned on a checkpoint made for them.
     """
     from isomorph.engine.arrays import arrays as make_arrays
     from isomorph.formats.memory import ArrayCheckpoint
@@ -334,7 +358,9 @@ def probe(
         *programs[1:],
     ]
     given = {**made.sizes, **(sizes or {})}
-    plan = make_plan(forward, Manifest(made.specs, origin="made up"), config=config, sizes=given, like=like)
+    plan = make_plan(forward, Manifest(made.specs, origin="made up"), config=config, sizes=given)
+    if like is not None:
+        found.problems += held_against(programs, like, config, sizes)
     arrays = index_arrays(made.specs)
     keep_checks(plan, arrays)
     source = ArrayCheckpoint(arrays)
@@ -356,6 +382,8 @@ def probe(
         lost,
         tuple(found.problems),
         tuple(found.notes),
+        "" if like is None else like.origin or "the target",
+        0 if like is None else len(like),
     )
 
 

@@ -104,7 +104,7 @@ def read_stages(
         gaps = list(stage.gaps)
         for rule in stage.idle:
             if len(programs) == 1:
-                gaps.append(gap("idle", rule, f"no name fits `{rule.origin.text}`"))
+                gaps.append(gap("idle", rule, "no tensor of the source fits this rule"))
             else:
                 notes.append(f"no name fits `{rule.origin.text}` ({rule.origin.file}:{rule.origin.line})")
         stages.append(stage)

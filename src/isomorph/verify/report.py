@@ -10,6 +10,7 @@ from isomorph.errors import Gap, whole_line
 from isomorph.tensors import TensorSpec
 
 SHOWN = 10
+NAMED = 4
 
 
 @dataclass(frozen=True)
@@ -124,9 +125,10 @@ class Report:
         return "\n".join(lines)
 
     def _differences(self) -> list[str]:
-        texts = [str(difference) for difference in self.differences]
-        texts += [whole_line(name) + ": missing from the target" + self._hint(name) for name in self.missing]
-        texts += [whole_line(name) + ": in the target, and nothing makes it" for name in self.unexpected]
+        found = [(each.tensor, str(each)) for each in self.differences]
+        found += [(name, whole_line(name) + ": missing from the target" + self._hint(name)) for name in self.missing]
+        found += [(name, whole_line(name) + ": in the target, and nothing makes it") for name in self.unexpected]
+        texts = _grouped(found)
         head = f"DIFFERENT {self.wrong:,} of {max(self.expected_tensors, self.wrong):,}: "
         if len(texts) == 1:
             first, *rest = texts[0].splitlines()
@@ -179,6 +181,23 @@ class Report:
             "one_way": self.one_way,
             "seconds": self.seconds,
         }
+
+
+def _grouped(found: list[tuple[str, str]]) -> list[str]:
+    """What is said of several tensors in the same words, once: `a, b, c and 84 more: its dtype is bf16, expected f32`."""
+    alike: dict[str, list[str]] = {}
+    causes: dict[str, str] = {}
+    for name, text in found:
+        said, cause, why = text.removeprefix(whole_line(name)).partition("\ncause ")
+        alike.setdefault(said, []).append(whole_line(name))
+        causes.setdefault(said, cause + why)
+    return [
+        ", ".join(names[:NAMED])
+        + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        + said
+        + causes[said]
+        for said, names in alike.items()
+    ]
 
 
 def _indented(texts: list[str], what: str) -> list[str]:
