@@ -42,8 +42,8 @@ def steady(text: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with tower.morph."""
-    (tmp_path / "tower.morph").write_text(MORPH.read_text(encoding="utf-8"), encoding="utf-8")
+    """A working folder with the README's tower.morph."""
+    (tmp_path / "tower.morph").write_text(blocks("morph")[0], encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

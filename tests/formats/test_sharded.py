@@ -220,3 +220,11 @@ def test_a_pointer_in_place_of_a_shard_is_named(folder: Path) -> None:
     """The errors of single files hold for shards, and name the shard."""
     (folder / "model-00002-of-00003.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "model-00002-of-00003.safetensors: a Git LFS pointer" in failure(folder)
+
+
+def test_a_suffix_that_is_nearly_one_is_asked_about(tmp_path: Path) -> None:
+    """`model.safetensor` is a slip of the hand, not a folder; with a slash after it, it is a folder."""
+    with pytest.raises(UsageError, match=r"did you mean .*model\.safetensors\?"):
+        lay_out({"a": spec("f32[1]")}, tmp_path / "model.safetensor")
+    assert lay_out({"a": spec("f32[1]")}, f"{tmp_path}/model.safetensor/").is_folder
+    assert lay_out({"a": spec("f32[1]")}, tmp_path / "llama-3.1").is_folder

@@ -9,6 +9,7 @@ import pytest
 from isomorph.errors import MorphError, UsageError
 from isomorph.language.parse import parse
 from isomorph.language.scopes import flatten
+from isomorph.language.tree import Op
 from isomorph.plan.plan import Plan
 from isomorph.plan.prove import make_plan
 from isomorph.tensors import Manifest, spec
@@ -202,3 +203,12 @@ def test_shared_storages_are_written_out_and_the_plan_says_the_cost():
     assert "1 groups of names share their bytes in the source; each is written out: 4 kB more" in str(
         plan_of("** <-> **", source)
     )
+
+
+def test_a_cast_of_everything_is_one_line():
+    """Tensors whose names and shapes stay are folded, cast or not; their numbers are shown."""
+    source = Manifest({f"l.{k}.{n}": spec("f32[2,3]") for k in range(4) for n in "ab"} | {"ids": spec("i64[3]")})
+    cast = Op("cast", source="float", target="bf16", rounding=True)
+    lines = str(plan_of("** <-> **", source, cast=cast)).splitlines()
+    assert ["l.{0..3}.**", "8", "unchanged", "|", "float", "~>", "bf16", "rounding"] == lines[1].split()
+    assert ["ids", "unchanged", "exact"] == lines[2].split()

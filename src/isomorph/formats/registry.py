@@ -175,7 +175,7 @@ NOT_FOLDERS = (
 def is_folder_target(path: str | Path) -> bool:
     """True when a target of that name is a folder: it is one already, it ends in a slash, or its suffix is no file's.
 
-    UsageError when the suffix is that of a kind of file which is not written.
+    UsageError when the suffix is that of a kind of file which is not written, or nearly that of one which is.
     """
     target = Path(path)
     if str(path).endswith("/") or is_folder(target):
@@ -184,7 +184,14 @@ def is_folder_target(path: str | Path) -> bool:
         raise UsageError(
             f"{path}: {target.suffix} files are not written; choose one of {', '.join(_suffixes())}, or a folder"
         )
-    return format_of_suffix(target) is None
+    if format_of_suffix(target) is not None:
+        return False
+    near = near_misses(target.suffix.lower(), _suffixes(), 1)
+    if near:
+        raise UsageError(
+            f"{path}: did you mean {target.with_suffix(near[0])}? (For a folder of that name, write {path}/)"
+        )
+    return True
 
 
 def lay_out(

@@ -30,16 +30,17 @@ def backward(plan: Plan) -> str:
     )
     parts = []
     if exact:
-        parts.append(f"{exact:,} tensors return exactly")
+        parts.append(f"{exact:,} tensors return exactly" if exact > 1 else "1 tensor returns exactly")
     rest = sum(classes.values()) - exact
     if rest:
-        parts.append(f"{rest:,} return rounded")
+        parts.append(f"{rest:,} return rounded" if rest > 1 else "1 returns rounded")
     gone = [name for name in plan.source if name not in back.targets]
     if gone:
         dropped = set(plan.dropped)
         part = sum(1 for name in gone if name not in dropped)
         if len(gone) - part:
-            parts.append(f"the {len(gone) - part:,} dropped do not")
+            left = len(gone) - part
+            parts.append(f"the {left:,} dropped do not" if left > 1 else "the dropped one does not")
         if part:
-            parts.append(f"{part:,} that lost a part do not")
+            parts.append(f"{part:,} that lost a part do not" if part > 1 else "1 that lost a part does not")
     return "; ".join(parts) or "nothing returns"

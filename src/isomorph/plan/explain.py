@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isomorph.errors import whole_line
 from isomorph.language.rules import FullName, PathHole, Rule
@@ -23,6 +23,10 @@ from isomorph.plan.sizes import dims_text
 
 WIDEST = 90
 """A longer cell is no part of the alignment of its column."""
+
+
+UNWRITTEN = "unchanged"
+"""The file of the rule that keeps every tensor when no morph is given: nobody wrote it, so it has nothing to confess."""
 
 
 @dataclass(frozen=True)
@@ -73,11 +77,11 @@ def _head(plan: Plan, title: str) -> str:
 def made_lines(plan: Plan) -> list[Line]:
     """One line for each kind of target that is more than a copy, then one for all copies of each class."""
     special: dict[tuple[str, str, str, str], list[str]] = {}
-    plain: dict[str, list[str]] = defaultdict(list)
+    plain: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, moves in by_target(plan).items():
         target = plan.targets[name]
-        if len(moves) == 1 and moves[0].is_range:
-            plain[target.klass].append(name)
+        if len(moves) == 1 and _keeps_order(plan, moves[0]):
+            plain[(target.klass, ", ".join(dict.fromkeys(_operators(moves[0]))))].append(name)
             continue
         shape = f"[{' '.join(map(str, target.spec.shape))}]"
         key = (template(name), shape, _how(plan, name, moves), target.klass)
@@ -85,11 +89,24 @@ def made_lines(plan: Plan) -> list[Line]:
     lines = [
         Line(fold_numbers(names), shape, how, klass, len(names)) for (_, shape, how, klass), names in special.items()
     ]
-    for klass, names in plain.items():
+    for (klass, operators), names in plain.items():
         renamed = sum(1 for name in names if name not in plan.source)
         how = "renamed or unchanged" if 0 < renamed < len(names) else "renamed" if renamed else "unchanged"
+        how += f"  | {operators}" if operators else ""
         lines.append(Line(" · ".join(folded(names, most=8)), "", how, klass, len(names)))
     return lines
+
+
+def _keeps_order(plan: Plan, move: Move) -> bool:
+    """True when a whole tensor goes to a target as it lies, its values changed or not."""
+    if not move.operators:
+        return move.is_range
+    source = move.source
+    return (
+        isinstance(source, Box)
+        and replace(move, operators=()).is_range
+        and source.numel == plan.source[source.tensor].numel
+    )
 
 
 def by_target(plan: Plan) -> dict[str, list[Move]]:
@@ -180,6 +197,8 @@ def _general_lines(plan: Plan, show_all: bool) -> list[str]:
     dropped: dict[int, list[str]] = {}
     for number, names in plan.taken_by_general.items():
         rule = plan.rules[len(plan.rules) - plan.last_stage + number] if plan.last_stage else plan.rules[number]
+        if rule.origin.file == UNWRITTEN:
+            continue
         if any(
             isinstance(term.head, FullName) and any(isinstance(piece, PathHole) for piece in term.head.pieces)
             for term in rule.left
@@ -239,7 +258,7 @@ def _work(plan: Plan, seconds: float | None) -> str:
     cast = sum(bool(move.operators) or isinstance(move.source, Mix) for move in plan.moves)
     fills = sum(isinstance(move.source, Fill) for move in plan.moves)
     rest = sum(not move.is_range and not move.operators and isinstance(move.source, Box) for move in plan.moves)
-    parts = [f"{ranges:,} byte ranges", f"{rest:,} rearranged", f"{cast:,} computed"]
+    parts = [f"{ranges:,} byte range{'s' * (ranges != 1)}", f"{rest:,} rearranged", f"{cast:,} computed"]
     if fills:
         parts.append(f"{fills:,} constants")
     took = f", {seconds:.1f} s" if seconds is not None else ""
