@@ -164,6 +164,22 @@ def test_verify_says_no_with_exit_1(isomorph: Isomorph, folder: Path) -> None:
     assert not json.loads(isomorph("verify", "source.npz", "wrong.npz", "-m", "port.morph", "--json").out)["equal"]
 
 
+def test_the_wrong_direction_is_one_answer_of_plan_convert_and_verify(isomorph: Isomorph, folder: Path) -> None:
+    """A target given as the source: `Did you mean --inverse?`, and nothing else."""
+    (folder / "tower.morph").write_text(
+        "layers. <-> blocks.:\n  {l}.{p=q|k|v}.w [o i] <-> {l}.qkv.w [(p o) i]\ndrop **\n"
+    )
+    assert isomorph("convert", "source.npz", "tower.npz", "-m", "tower.morph").code == 0
+    said = isomorph("plan", "tower.npz", "-m", "tower.morph")
+    assert said.code == 1
+    assert said.err.startswith("tower.morph: no tensor of SRC fits a left side, all 2 fit a right side: SRC is already")
+    assert "problems in all" not in said.err
+    assert "Did you mean --inverse?" in isomorph("convert", "tower.npz", "x.npz", "-m", "tower.morph").err
+    said = isomorph("verify", "tower.npz", "source.npz", "-m", "tower.morph")
+    assert (said.code, said.out.count("Did you mean --inverse?"), said.out.count("fits this rule")) == (1, 1, 0)
+    assert isomorph("plan", "tower.npz", "-m", "tower.morph", "--inverse").code == 0
+
+
 def test_check_runs_a_morph_both_ways(isomorph: Isomorph, folder: Path) -> None:
     """Prime sizes, both paths, and back."""
     said = isomorph("check", "port.morph", "--set", "config.vocab=11")
@@ -353,6 +369,6 @@ def test_the_demo_ends_with_what_was_proved(isomorph: Isomorph, folder: Path) ->
     assert "no pickle executed, no torch." in last
     assert "bit for bit, by code that neither planned nor wrote them." in said.out
     assert isomorph("demo", "--keep", "kept").code == 0
-    assert {"pytorch_model.bin", "tower.safetensors"} == {path.name for path in Path("kept").iterdir()}
+    assert {"pytorch_model.bin", "tower.morph", "tower.safetensors"} == {path.name for path in Path("kept").iterdir()}
     refused = isomorph("demo", "--keep", "kept")
     assert (refused.code, refused.err) == (2, "kept exists; not touched. Name a folder that does not exist\n")

@@ -122,7 +122,7 @@ def test_what_is_no_tensor_is_listed() -> None:
     lines = list(Summary("m", "", manifest).foot())
     assert lines == [
         "strided   a   (views that are not one run of bytes)",
-        "encoded   deflate: a",
+        "encoded   compressed, read by unpacking it: a",
         "carries   1 leaf that is no tensor (not converted)",
         "          epoch  int 3",
         "metadata  format = pt",

@@ -200,7 +200,7 @@ def test_a_failing_rule_of_many_instances_is_told_a_few_times_and_counted():
 def test_shared_storages_are_written_out_and_the_plan_says_the_cost():
     """Names that lie on the same bytes are all written; the text says how many bytes more."""
     source = Manifest({"a": spec("f32[1000]"), "b": spec("f32[1000]")}, shared=(("a", "b"),))
-    assert "1 groups of names share their bytes in the source; each is written out: 4 kB more" in str(
+    assert "1 group of names on the same bytes in the source; each name is written out: 4 kB more" in str(
         plan_of("** <-> **", source)
     )
 

@@ -71,16 +71,18 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
     with open_place(place(source)) as checkpoint:
         summary = Summary(source.name, checkpoint.format, checkpoint.manifest)
         say(summary.lines(depth=2))
-    say(["", f"$ cat {Path(MORPH).name}"])
-    say(morph_path(MORPH).read_text(encoding="utf-8").splitlines())
-    port = make_port([MORPH])
-    say(["", f"$ isomorph plan {source.name} -m {Path(MORPH).name}"])
+    morph = folder / "tower.morph"
+    shutil.copyfile(morph_path(MORPH), morph)
+    say(["", f"$ cat {morph.name}"])
+    say(morph.read_text(encoding="utf-8").splitlines())
+    port = make_port([morph])
+    say(["", f"$ isomorph plan {source.name} -m {morph.name}"])
     with plan_places(port, [str(source)]) as planned:
         say(planned.lines())
-    say(["", f"$ isomorph convert {source.name} {target.name} -m {Path(MORPH).name}"])
+    say(["", f"$ isomorph convert {source.name} {target.name} -m {morph.name}"])
     done = convert_places(port, [str(source), str(target)], Writing(), stage=terminal_stages(quiet))
     say(line.replace(str(target), target.name) for line in done.lines())
-    say(["", f"$ isomorph verify {source.name} {target.name} -m {Path(MORPH).name}"])
+    say(["", f"$ isomorph verify {source.name} {target.name} -m {morph.name}"])
     report = verify_places(port, [str(source), str(target)], stage=terminal_stages(quiet))
     say(str(report).splitlines())
     plan, seconds = done.plan, time.perf_counter() - began

@@ -13,6 +13,13 @@ from isomorph.tensors import Manifest
 
 MOST_LEAVES = 40
 
+ENCODINGS = {
+    "utf8-latin1": "as text inside the pickle, read by decoding it",
+    "deflate": "compressed, read by unpacking it",
+    "big": "big-endian",
+}
+"""How tensors can lie that are no plain run of their elements, in words."""
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -76,7 +83,7 @@ class Summary:
         for name, encoding in manifest.encodings.items():
             by_encoding.setdefault(encoding, []).append(name)
         for encoding, names in by_encoding.items():
-            yield f"encoded   {encoding}: {listed(names)}"
+            yield f"encoded   {', '.join(ENCODINGS.get(part, part) for part in encoding.split('+'))}: {listed(names)}"
         if manifest.leaves:
             yield f"carries   {count(len(manifest.leaves), 'leaf that is no tensor', 'leaves that are no tensors')} (not converted)"
             shown = list(manifest.leaves.items())[:MOST_LEAVES]

@@ -27,6 +27,12 @@ def sources_and_targets(paths: Sequence[Place], port: Port) -> tuple[list[Place]
     if not reads:
         return places[:1], places[1:]
     first = next((at for at, one in enumerate(places) if at and _fits(writes, one) and not _fits(reads, one)), None)
+    unnamed = [str(one) for one in places if not one.name]
+    if first is None and unnamed:
+        wanted = " ".join(f"{pattern.pattern.replace(chr(92), '')}=PATH" for pattern in writes)
+        raise UsageError(
+            f"the morph writes named checkpoints: give them as  {wanted}; without a name: {', '.join(unnamed)}"
+        )
     if first is None:
         raise UsageError(
             "which are sources and which are targets? The morph reads and writes named checkpoints, and the names that were "

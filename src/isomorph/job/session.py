@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import UsageError
+from isomorph.errors import MorphError, UsageError
 from isomorph.job.arguments import sources_and_targets
 from isomorph.job.convert import Converted, Writing, compare, convert
 from isomorph.job.inputs import Place, open_sources, place
@@ -128,7 +128,18 @@ def verify_places(
         report = compare(port, source, target, max_memory=max_memory, stage=stage)
         source.check_unchanged()
         target.check_unchanged()
+        if any(problem.kind in ("idle", "unmatched") for problem in report.problems):
+            _say_wrong_way(port, source, report)
         return report
+
+
+def _say_wrong_way(port: Port, source: Checkpoint, report: Any) -> None:
+    """A morph that does not apply because it is read in the wrong direction: that is the one problem, and the planner knows it."""
+    try:
+        port.plan(source.manifest)
+    except MorphError as error:
+        if any("--inverse" in gap.message for gap in error.gaps):
+            report.problems[:] = error.gaps
 
 
 def _place(one: str | Place) -> Place:

@@ -249,7 +249,8 @@ def _shared_lines(plan: Plan) -> list[str]:
     if not groups:
         return []
     return [
-        f"shared    {groups:,} groups of names share their bytes in the source; each is written out: {_bytes(cost)} more"
+        f"shared    {groups:,} group{'s' * (groups != 1)} of names on the same bytes in the source; each name is written out: "
+        f"{_bytes(cost)} more"
     ]
 
 
