@@ -4,6 +4,7 @@
 
 Makes a CLIP checkpoint (the 592 tensors of clip-vit-large-patch14, 1.7 GB; with --small a few MB), and runs every job in a process
 of its own, interleaved with `cp` and the imports that the budget S is made of. Targets are synced; inputs are read, not mapped.
+Where torch and safetensors are installed, what is done today with them is measured in the same run.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ import json
 import shutil
 import sys
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 from measure import IMPORTS, ISOMORPH, MARGIN_S, Job, copy, interleaved, remover, warm
+from notebook_way import usual_ways
 
 from isomorph.demo.checkpoint import LARGE, SMALL, specs, write_checkpoint
 
@@ -104,6 +107,8 @@ def measure(folder: Path, *, small: bool, rounds: int, as_json: bool) -> None:
         ),
         Job("plan many tensors", [sys.executable, str(folder / "many.py"), "2000" if small else "100000"]),
     ]
+    if all(find_spec(library) is not None for library in ("torch", "safetensors")):
+        jobs += usual_ways(folder, source)  # what a user does today, in the same run; not synced, not verified
     found = interleaved(jobs, rounds)
     start = found["imports"].median + MARGIN_S
     copied, whole, compared = (

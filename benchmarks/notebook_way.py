@@ -53,15 +53,9 @@ def main() -> None:
         source = folder / "pytorch_model.bin"
         write_checkpoint(SMALL if given.small else LARGE, source)
         warm(source)
-        script = folder / "notebook.py"
-        script.write_text(NOTEBOOK, encoding="utf-8")
-        way = [sys.executable, str(script), str(source)]
-        pth, safe, target = folder / "tower.pth", folder / "tower.safetensors", folder / "copy"
+        safe, target = folder / "usual.safetensors", folder / "copy"
         jobs = [
-            Job("list the keys (torch.load)", [sys.executable, "-c", INSPECT, str(source)]),
-            Job("torch.load, torch.save", [*way, str(pth), "read"], remover(pth)),
-            Job("torch.load, safetensors save_file", [*way, str(safe), "read"], remover(safe)),
-            Job("torch.load(mmap=True), save_file", [*way, str(safe), "mapped"], remover(safe)),
+            *usual_ways(folder, source),
             Job("cp of the tower, not synced", ["cp", str(safe), str(target)], remover(target)),
         ]
         found = interleaved(jobs, given.rounds)
@@ -70,6 +64,20 @@ def main() -> None:
         copied = found["cp of the tower, not synced"].median
         for name, runs in found.items():
             print(f"| {name} | {runs.median:.2f} | {runs.median / copied:.1f} | {runs.peak:.0f} |")
+
+
+def usual_ways(folder: Path, source: Path) -> list[Job]:
+    """What is done today, job by job; the targets are written into `folder`."""
+    script = folder / "notebook.py"
+    script.write_text(NOTEBOOK, encoding="utf-8")
+    way = [sys.executable, str(script), str(source)]
+    pth, safe = folder / "usual.pth", folder / "usual.safetensors"
+    return [
+        Job("list the keys (torch.load)", [sys.executable, "-c", INSPECT, str(source)]),
+        Job("torch.load, torch.save", [*way, str(pth), "read"], remover(pth)),
+        Job("torch.load, safetensors save_file", [*way, str(safe), "read"], remover(safe)),
+        Job("torch.load(mmap=True), save_file", [*way, str(safe), "mapped"], remover(safe)),
+    ]
 
 
 if __name__ == "__main__":
