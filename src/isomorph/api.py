@@ -15,6 +15,7 @@ from typing import Any
 
 from isomorph.errors import Different, UsageError
 from isomorph.formats.base import Checkpoint
+from isomorph.job.byte_sizes import byte_size
 from isomorph.job.convert import Converted, Writing
 from isomorph.job.inputs import open_sources, place
 from isomorph.job.port import Port, make_port, read_morphs
@@ -113,8 +114,8 @@ class BoundPlan:
         self,
         *targets: PathLike,
         format: str | None = None,
-        max_shard_size: int | None = None,
-        max_memory: int = 256 << 20,
+        max_shard_size: int | str | None = None,
+        max_memory: int | str = 256 << 20,
         workers: int | None = None,
         resume: bool = False,
         overwrite: bool = False,
@@ -123,7 +124,7 @@ class BoundPlan:
         """Write the result; it gets its name when it is complete, synced, verified. Raises RefusedError, Different, CheckError."""
         from isomorph.job.convert import convert as carry_out
 
-        writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
+        writing = _writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
         return carry_out(
             self.port, self.source, [place(one) for one in targets], writing, plan=self.plan, stage=notebook_stages()
         )
@@ -181,8 +182,8 @@ def convert(
     dtype: str | None = None,
     exact: bool = False,
     format: str | None = None,
-    max_shard_size: int | None = None,
-    max_memory: int = 256 << 20,
+    max_shard_size: int | str | None = None,
+    max_memory: int | str = 256 << 20,
     workers: int | None = None,
     resume: bool = False,
     overwrite: bool = False,
@@ -196,7 +197,7 @@ def convert(
     from isomorph.job.session import convert_places
 
     port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
-    writing = Writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
+    writing = _writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
     if isinstance(source, str | os.PathLike):
         return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like, stage=notebook_stages())
     bound = bind(port, source, like=like)
@@ -216,7 +217,7 @@ def verify(
     dtype: str | None = None,
     exact: bool = False,
     check: bool = True,
-    max_memory: int = 256 << 20,
+    max_memory: int | str = 256 << 20,
     **axes: int,
 ) -> Any:
     """Compare every element of a target with what the morph says, bit for bit, by a path that shares no code with plan and convert.
@@ -229,7 +230,7 @@ def verify(
     first, second = open_sources([source]), open_sources([target])
     try:
         port = port.with_config_beside([*first.paths[:1], *second.paths[:1]])
-        report = compare(port, first, second, max_memory=max_memory, stage=notebook_stages())
+        report = compare(port, first, second, max_memory=byte_size(max_memory), stage=notebook_stages())
     finally:
         for given, opened in ((source, first), (target, second)):
             if isinstance(given, str | os.PathLike):
@@ -237,6 +238,12 @@ def verify(
     if check and not report.equal:
         raise Different(report)
     return report
+
+
+def _writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:
+    """How to write; sizes are bytes, or text as on the command line (`5GB`)."""
+    cut = None if max_shard_size is None else byte_size(max_shard_size)
+    return Writing(format, cut, byte_size(max_memory), *rest)
 
 
 def _port(morph: Any, inverse: bool, config: Any, sizes: Mapping[str, int], dtype: str | None, exact: bool) -> Port:

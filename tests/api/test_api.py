@@ -188,3 +188,34 @@ def test_a_size_is_a_whole_number(source: Path) -> None:
     for size in (2.0, -1, True, "2"):
         with pytest.raises(iso.UsageError, match="a size is a whole number"):
             iso.morph(text="** <-> **").plan(source, heads=size)
+
+
+def test_a_misspelt_option_is_no_axis(source: Path, tmp_path: Path) -> None:
+    """Axes are given by name, so a slip in an option looks like one: its value tells."""
+    with pytest.raises(iso.UsageError, match=r"dype='bf16': .*Did you mean the option dtype\?"):
+        iso.convert(source, tmp_path / "out.safetensors", dype="bf16")
+
+
+def test_sizes_are_written_as_on_the_command_line(source: Path, tmp_path: Path) -> None:
+    """`5GB` and `256MB` are read; what is no size is refused before anything is opened."""
+    done = iso.convert(source, f"{tmp_path}/out/", max_shard_size="200B", max_memory="8MiB")
+    assert len(done.outputs[0].layout.files) > 2
+    with pytest.raises(iso.UsageError, match="`5 apples` is no size"):
+        iso.convert(source, f"{tmp_path}/other/", max_shard_size="5 apples")
+
+
+def test_a_report_shows_itself_in_a_notebook(source: Path) -> None:
+    """As its text, escaped, in a block that scrolls."""
+    report = iso.verify(source, source)
+    assert str(report).splitlines()[0] in report._repr_html_()
+    assert report._repr_html_().startswith("<pre ")
+
+
+def test_what_was_closed_or_has_no_values_is_said(source: Path) -> None:
+    """Not `bad file descriptor`, not an error of torch."""
+    with iso.open(source) as sd:
+        tensor = next(iter(sd.values()))
+    with pytest.raises(iso.FormatError, match="was closed, and cannot be read any more"):
+        np.asarray(tensor)
+    with pytest.raises(iso.UsageError, match="`w` is on the meta device"):
+        iso.morph(text="** <-> **").plan({"w": torch.zeros(2, device="meta")})

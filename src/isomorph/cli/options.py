@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,9 +13,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kKmMgGtT]?)(i?)[bB]?")
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4}
-
 
 class ByteSize(click.ParamType[int]):
     """`5GB`, `256MB`, `1GiB`, `1048576`."""
@@ -24,16 +20,13 @@ class ByteSize(click.ParamType[int]):
     name = "size"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        if isinstance(value, int):
-            return value
-        match = _SIZE.fullmatch(str(value).strip())
-        number = 0
-        if match is not None:
-            base = 1024 if match[3] else 1000
-            number = int(float(match[1]) * base ** _UNITS[match[2].lower()])
-        if match is None or number <= 0:
-            self.fail(f"`{value}` is no size; write for example 5GB, 256MB or 1GiB", param, ctx)
-        return number
+        from isomorph.errors import UsageError
+        from isomorph.job.byte_sizes import byte_size
+
+        try:
+            return byte_size(value)
+        except UsageError as error:
+            self.fail(str(error), param, ctx)
 
 
 def _together(*options: Callable[[F], F]) -> Callable[[F], F]:

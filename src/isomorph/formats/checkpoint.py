@@ -200,6 +200,7 @@ def manifest_of(contents: Contents) -> Manifest:
 def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
     """FormatError unless every element of every tensor lies inside its file (or its decoded whole), and not absurdly often."""
     total = 0
+    wholes: set[tuple[int, int, str]] = set()
     if contents.tensors.keys() != contents.locations.keys():
         raise FormatError(contents.files[0], "internal: tensors and locations have different names")
     for name, where in contents.locations.items():
@@ -207,7 +208,12 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
         problem = _misplaced(spec, where, sizes[where.file])
         if problem is not None:
             raise FormatError(contents.files[where.file], f"tensor `{printable(name)}` {spec}: {problem}")
-        total += 0 if where.encoding in _PACKED else spec.nbytes
+        total += spec.nbytes
+        for part in where.pieces or (where,):
+            whole = (where.file, part.byte_offset, str(part.encoding))
+            if part.encoding in _PACKED and whole not in wholes:  # what a whole decodes to is bounded by itself, and free once
+                wholes.add(whole)
+                total -= part.decoded_nbytes
     if total > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:
         raise UnsafeError(
             contents.files[0],

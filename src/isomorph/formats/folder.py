@@ -70,6 +70,12 @@ def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: l
             f"holds shards of {printable(orphans[0])}, but not their index {printable(orphans[0])}.index.json",
             "Fetch the index as well",
         )
+    if any(name == ".metadata" or name.endswith(".distcp") for name in names):
+        return FormatError(
+            folder,
+            "a checkpoint of torch.distributed (.metadata, *.distcp), which is not read: its .metadata is a pickle",
+            "Gather it into one state dict in torch, and save that",
+        )
     seen = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return FormatError(
         folder,

@@ -113,9 +113,12 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
     notes: tuple[str, ...] = ()
     if is_folder(where):
         from isomorph.formats.folder import find_in_folder
+        from isomorph.formats.links import open_beside
 
-        where, notes = find_in_folder(where)
-    source = Source(where)
+        found, notes = find_in_folder(where)
+        source = open_beside(where, found.name, advice="name the file itself if it is meant")
+    else:
+        source = Source(where)
     sources = [source]
     try:
         from isomorph.formats.sniff import INDEX, sniff

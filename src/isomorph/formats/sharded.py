@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location
+from isomorph.formats.links import open_beside
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.tensors import TensorSpec
 
 LARGEST_INDEX = 256 << 20
 MOST_SHARDS = 10_000
-BLOB = re.compile(r"(?:\.\./){1,8}blobs/[0-9a-f]{32,64}")
-"""How a file of the hub's cache is linked: `../../blobs/<hash>`."""
 
 
 def read_index(source: Source) -> tuple[Contents, list[Source]]:
@@ -69,7 +67,9 @@ def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:
         raise FormatError(path, "its weight_map does not map names of tensors to names of files")
     metadata = index.get("metadata")
     total = metadata.get("total_size") if type(metadata) is dict else None
-    return mapped, int(total) if isinstance(total, (int, float)) else None
+    if type(total) not in (int, float) or not 0 <= total < 1 << 63:
+        return mapped, None
+    return mapped, int(total)
 
 
 def _require_plain(path: Path, name: str) -> None:
@@ -90,24 +90,6 @@ def _require_plain(path: Path, name: str) -> None:
             f"its index names the shard {printable(name)!r}, which is not a {expected or 'known kind of'} file",
             "Nothing was read from there",
         )
-
-
-def open_beside(folder: Path, name: str) -> Source:
-    """Open `folder/name`; a link is followed inside the folder, or where it is one of the hub's cache (`../../blobs/<hash>`)."""
-    path = folder / name
-    if not path.is_symlink():
-        return Source(path, follow_links=False)
-    link = str(path.readlink())
-    inside = "/" not in link and "\\" not in link
-    if not inside and not BLOB.fullmatch(link):
-        raise UnsafeError(
-            path,
-            f"a link to {printable(link)}, out of the folder of its index",
-            "Only links of the hub's cache (../../blobs/<hash>) are followed; copy the file here if it is meant",
-        )
-    source = Source(folder / link, follow_links=False)
-    source.path = path
-    return source
 
 
 def _read_shard(shard: Source) -> Contents:

@@ -89,6 +89,8 @@ class Source:
                 buffers = [whole[done : done + head], whole[done + head : done + LARGEST_READ]]
                 count = os.preadv(self._fd, buffers, offset + done)
             except OSError as error:
+                if self._fd < 0:
+                    raise FormatError(self.path, "was closed, and cannot be read any more", "Open it again") from None
                 raise FormatError(self.path, f"cannot be read at byte {offset + done}: {error.strerror}") from None
             if count == 0:
                 raise SourceChanged(self.path, f"truncated while reading (byte {offset + done} is no longer there)")

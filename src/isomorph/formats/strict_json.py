@@ -34,6 +34,8 @@ def load_strictly(raw: bytes, path: object, what: str, *, depth: int, floats: bo
     def integer(digits: str) -> int:
         if len(digits) > MOST_DIGITS:
             raise FormatError(path, f"its {what} holds a number of {len(digits):,} digits")
+        if digits == "-0":  # an integer to some parsers, a float to others
+            raise FormatError(path, f"its {what} holds -0 where only whole numbers belong")
         return int(digits)
 
     def number(digits: str) -> float:

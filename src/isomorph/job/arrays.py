@@ -71,6 +71,8 @@ def to_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     library = type(value).__module__.partition(".")[0]
     spec = spec_of(name, value)
     if library == "torch":
+        if value.is_meta:
+            raise UsageError(f"`{name}` is on the meta device: it has a shape and no values; load the weights first")
         plain = value.detach().cpu()
         plain = plain.resolve_conj().resolve_neg() if plain.is_complex() else plain
         if spec.dtype.name in ("bf16", "f8e4m3", "f8e5m2", "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0"):

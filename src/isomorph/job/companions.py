@@ -1,4 +1,5 @@
-"""Folder to folder: what lies beside the weights and belongs to them is copied; code, pickles and old indexes are listed."""
+"""Folder to folder: what lies beside the weights and belongs to them is copied; code, pickles, old indexes, and links that lead
+out of the folder are listed."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
+from isomorph.formats.links import leads_outside
 from isomorph.tensors import DType
 
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "README*", "LICENSE*")
@@ -43,7 +45,8 @@ def find_companions(folder: Path, weights: Iterable[Path]) -> Companions:
             continue
         wanted = any(fnmatch(entry.name, pattern) for pattern in COPIED)
         refused = any(fnmatch(entry.name, pattern) for pattern in NOT_COPIED)
-        (copied if wanted and not refused and entry.is_file() else left).append(entry.name)
+        is_ours = entry.is_file() and leads_outside(entry) is None
+        (copied if wanted and not refused and is_ours else left).append(entry.name)
     return Companions(tuple(copied), tuple(left))
 
 

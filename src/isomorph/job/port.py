@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import FormatError, UsageError
+from isomorph.errors import FormatError, UsageError, near_misses
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 
@@ -138,6 +138,11 @@ def cast_to(name: str, *, exact: bool = False) -> Op:
     return Op("cast", source="float", target=target.name, rounding=not exact)
 
 
+OPTIONS = ("inverse", "like", "config", "sizes", "dtype", "exact", "format", "max_shard_size", "max_memory", "workers", "resume",
+           "overwrite", "verify", "check")  # fmt: skip
+"""What the Python functions take besides the sizes of axes."""
+
+
 def _size(axis: str, size: object) -> int:
     """A size given in Python: a whole number, not negative, of any integer type. Raises UsageError."""
     try:
@@ -145,7 +150,9 @@ def _size(axis: str, size: object) -> int:
     except TypeError:
         found = -1
     if found < 0 or isinstance(size, bool):
-        raise UsageError(f"{axis}={size!r}: a size is a whole number that is not negative")
+        near = near_misses(axis, OPTIONS)
+        meant = f". Did you mean the option {' or '.join(near)}?" if near else ""
+        raise UsageError(f"{axis}={size!r}: a size is a whole number that is not negative{meant}")
     return found
 
 

@@ -228,9 +228,9 @@ def _check_lines(plan: Plan) -> list[str]:
     parts = [
         text
         for count, text in (
-            (ties, f"{ties:,} equal copies"),
-            (constants, f"{constants:,} constants"),
-            (casts, f"{casts:,} exact casts"),
+            (ties, f"{ties:,} equal cop{'ies' if ties > 1 else 'y'}"),
+            (constants, f"{constants:,} constant{'s' * (constants > 1)}"),
+            (casts, f"{casts:,} exact cast{'s' * (casts > 1)}"),
         )
         if count
     ]

@@ -143,7 +143,6 @@ def _prove_stage(
             rule.rule,
             "open",
             "this alternative is open (`?`): the plan waits for a decision",
-            details=(f"open: {rule.rule.origin.text}",),
             hint="Keep one of the alternatives without its `?`, and delete the others",
         )
         for rule in stage.rules

@@ -124,6 +124,11 @@ class Report:
             lines.append(f"compared  {self.elements:,} of {self.expected_elements:,} elements · {self.seconds:.1f} s")
         return "\n".join(lines)
 
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f'<pre style="white-space: pre; overflow-x: auto; line-height: 1.3">{escape(str(self))}</pre>'
+
     def _differences(self) -> list[str]:
         found = [(each.tensor, str(each)) for each in self.differences]
         found += [(name, whole_line(name) + ": missing from the target" + self._hint(name)) for name in self.missing]
