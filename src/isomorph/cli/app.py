@@ -22,7 +22,10 @@ COMMANDS = {
 """Every command with its line of help; `isomorph.cli.NAME:command` carries it out."""
 
 EPILOG = """\b
-Exit codes: 0 done and true · 1 the answer is no (plan: not total; verify, diff: not equal) · 2 bad use or input, or refused.
+Exit codes:  0  done and true
+             1  the check ran, and the answer is no: plan (not total),
+                check (not right), verify and diff (not equal)
+             2  bad use, bad input, and every refusal of convert
 
 \b
 Try:  isomorph demo
