@@ -210,8 +210,10 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
             raise FormatError(contents.files[where.file], f"tensor `{printable(name)}` {spec}: {problem}")
         total += spec.nbytes
         for part in where.pieces or (where,):
-            whole = (where.file, part.byte_offset, str(part.encoding))
-            if part.encoding in _PACKED and whole not in wholes:  # what a whole decodes to is bounded by itself, and free once
+            if part.encoding not in _PACKED or not part.encoding:
+                continue
+            whole = (where.file, part.byte_offset, part.encoding.removesuffix("+big"))
+            if whole not in wholes:  # what a whole decodes to is bounded by what it takes in the file, and free once
                 wholes.add(whole)
                 total -= part.decoded_nbytes
     if total > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:

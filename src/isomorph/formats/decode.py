@@ -28,13 +28,14 @@ class Decoder:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="isomorph-", buffering=0)  # noqa: SIM115  (lives as long as the checkpoint)
         self._end = 0
-        self._offsets: dict[tuple[str, int, str], int] = {}
+        self._offsets: dict[tuple[str, int, str, int], int] = {}
 
     def offset_of(self, where: Location, source: Source) -> int:
         """Where in the temporary file the decoded whole begins. Not for two threads at once."""
         encoding = (where.encoding or "").removesuffix("+big")
-        key = (str(source.path), where.byte_offset, encoding)
+        key = (str(source.path), where.byte_offset, encoding, where.decoded_nbytes)
         if key not in self._offsets:
+            self._require_room(where.decoded_nbytes)
             begin = self._end
             count = crc = 0
             for piece in _PIECES[encoding](source, where):
@@ -71,11 +72,13 @@ class Decoder:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise
-            raise RefusedError(
-                tempfile.gettempdir(),
-                f"is full: {wanted:,} bytes are needed there to decode a compressed tensor",
-                "Free some space, or set TMPDIR to a folder with room",
-            ) from None
+            raise _full(wanted) from None
+
+    def _require_room(self, nbytes: int) -> None:
+        """RefusedError before the first byte, where the whole cannot fit: a disk is not filled up to find that out."""
+        found = os.fstatvfs(self._file.fileno())
+        if nbytes > found.f_bavail * found.f_frsize:
+            raise _full(nbytes)
 
     def fill(self, offset: int, buffer: memoryview) -> None:
         done = 0
@@ -87,6 +90,14 @@ class Decoder:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _full(nbytes: int) -> RefusedError:
+    return RefusedError(
+        tempfile.gettempdir(),
+        f"is full: {nbytes:,} bytes are needed there to decode a compressed tensor",
+        "Free some space, or set TMPDIR to a folder with room",
+    )
 
 
 def _pieces(source: Source, where: Location) -> Iterator[bytes]:

@@ -66,10 +66,9 @@ def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:
     if type(mapped) is not dict or not all(type(shard) is str for shard in mapped.values()) or not mapped:
         raise FormatError(path, "its weight_map does not map names of tensors to names of files")
     metadata = index.get("metadata")
-    total = metadata.get("total_size") if type(metadata) is dict else None
-    if type(total) not in (int, float) or not 0 <= total < 1 << 63:
-        return mapped, None
-    return mapped, int(total)
+    total: Any = metadata.get("total_size") if type(metadata) is dict else None
+    said = isinstance(total, int | float) and not isinstance(total, bool) and 0 <= total < 1 << 63
+    return mapped, int(total) if said else None
 
 
 def _require_plain(path: Path, name: str) -> None:

@@ -1,0 +1,44 @@
+"""Links inside the folder of a checkpoint: whoever made the folder must not choose which other files of this machine are read.
+
+Followed are links to a file beside the link, and those of which the hub's cache is made (`../../blobs/<hash>`), not chains.
+A path that the user names is followed wherever it leads, and so is a hard link, which is a file like any other.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from isomorph.errors import UnsafeError, printable
+from isomorph.formats.source import Source
+
+BLOB = re.compile(r"(?:\.\./){1,8}blobs/[0-9a-f]{32,64}")
+"""How a file of the hub's cache is linked: `../../blobs/<hash>`."""
+
+
+def leads_outside(path: Path) -> str | None:
+    """Where a symbolic link leads, when that is not allowed; None for what is no link, or an allowed one."""
+    if not path.is_symlink():
+        return None
+    link = str(path.readlink())
+    if BLOB.fullmatch(link) or not ("/" in link or "\\" in link):
+        return None if not (path.parent / link).is_symlink() else link
+    return link
+
+
+def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if it is meant") -> Source:
+    """Open `folder/name`. UnsafeError when it is a link that leads elsewhere; FormatError as for any file."""
+    path = folder / name
+    if not path.is_symlink():
+        return Source(path, follow_links=False)
+    link = str(path.readlink())
+    inside = "/" not in link and "\\" not in link
+    if not inside and not BLOB.fullmatch(link):
+        raise UnsafeError(
+            path,
+            f"a link to {printable(link)}, out of its folder",
+            f"Only links of the hub's cache (../../blobs/<hash>) are followed; {advice}",
+        )
+    source = Source(folder / link, follow_links=False)
+    source.path = path
+    return source
