@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isomorph.describe.folding import fold, pieces
+from isomorph.describe.folding import fold, fold_lines, pieces
 from isomorph.describe.summary import Summary, key_lines, tree_lines
 from isomorph.describe.text import bytes_text, columns, escaped, natural, ranges
 from isomorph.tensors import Manifest, TensorSpec, spec
@@ -141,3 +141,13 @@ def test_the_flat_listing() -> None:
         "h.2.w  [2 3]  f32",
         "h.10   []     i64",
     ]
+
+
+def test_lines_fold_when_all_they_stand_for_are_there():
+    """Every combination of the numbers, of which the same is said; else they are listed one by one."""
+    square = [(f"l.{a}.e.{b}.w", "[2]") for a in range(2) for b in range(3)]
+    assert [("l.{0..1}.e.{0..2}.w", "[2]", 6)] == fold_lines(square)
+    assert square[1:] == [line[:2] for line in fold_lines(square[1:])]
+    assert [("a.01", "x", 1), ("a.{2,10}", "x", 2)] == fold_lines([("a.01", "x"), ("a.2", "x"), ("a.10", "x")])
+    assert [("a.#", "x", 1), ("a.1", "x", 1)] == fold_lines([("a.#", "x"), ("a.1", "x")])
+    assert [] == fold_lines([])

@@ -212,3 +212,13 @@ def test_a_cast_of_everything_is_one_line():
     lines = str(plan_of("** <-> **", source, cast=cast)).splitlines()
     assert ["l.{0..3}.**", "8", "unchanged", "|", "float", "~>", "bf16", "rounding"] == lines[1].split()
     assert ["ids", "unchanged", "exact"] == lines[2].split()
+
+
+def test_names_with_braces_of_their_own_are_shown():
+    """A name may look like a folded one."""
+    text = str(plan_of("** <-> x.**", {f"a.{k}.w": "f32[1]" for k in ("{}", "0", "1", "{0..1}", "2")}))
+    assert "x.a.** 5" in text
+    with pytest.raises(MorphError) as caught:
+        plan_of("b <-> c", {f"a.{k}.w": "f32[1]" for k in ["{}", *range(30)]})
+    assert "`a.{0..29}.w` [1] f32 × 30" in str(caught.value)
+    assert "`a.{}.w` [1] f32" in str(caught.value)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isomorph.describe.boxes import Reads, as_values, row_major, slabs, view
+from isomorph.describe.folding import fold_lines
 from isomorph.describe.stats import number
 from isomorph.describe.text import count, escaped, natural
 from isomorph.tensors import DType, Manifest, TensorSpec
@@ -58,12 +59,14 @@ class Difference:
         return "\n".join(self.lines())
 
     def lines(self) -> Iterator[str]:
-        for name in self.only_left:
-            yield f"- {escaped(name)}  {self.left[name].shown}"
-        for name in self.only_right:
-            yield f"+ {escaped(name)}  {self.right[name].shown}"
-        for name, left, right in self.specs:
-            yield f"! {escaped(name)}  {left.shown} and {right.shown}"
+        said = {
+            "-": [(name, self.left[name].shown) for name in self.only_left],
+            "+": [(name, self.right[name].shown) for name in self.only_right],
+            "!": [(name, f"{left.shown} and {right.shown}") for name, left, right in self.specs],
+        }
+        for mark, found in said.items():
+            for name, what, times in fold_lines(found):
+                yield f"{mark} {escaped(name)}  {what}" + (f"  × {times:,}" if times > 1 else "")
         for difference in self.values:
             yield f"~ {difference}"
         what = "names, shapes, dtypes and every element" if self.with_values else "names, shapes and dtypes"

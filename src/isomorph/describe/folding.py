@@ -6,8 +6,9 @@ contents agree in names, shapes and dtypes are one line; so 24 layers read as on
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from isomorph.describe.text import natural, ranges
@@ -122,3 +123,32 @@ def _joined(branch: Branch) -> Branch:
         child.repeats *= branch.repeats
         branch = child
     return branch
+
+
+_INDEX = re.compile(r"(?<![^./])(0|[1-9]\d{0,8})(?![^./])")
+
+
+def fold_lines(lines: Sequence[tuple[str, str]]) -> list[tuple[str, str, int]]:
+    """(name, what is said of it) -> the same with names folded, and how many each stands for; in the order of the first of each.
+
+    Names fold that differ in numbers alone, of which the same is said, and which are all there.
+
+    >>> fold_lines([("h.0.w", "[2]"), ("h.1.w", "[2]"), ("h.2.w", "[3]")])
+    [('h.{0..1}.w', '[2]', 2), ('h.2.w', '[3]', 1)]
+    """
+    alike: dict[tuple[tuple[str, ...], str], list[str]] = {}
+    for name, said in lines:
+        alike.setdefault((tuple(_INDEX.split(name)[::2]), said), []).append(name)
+    found = []
+    for (_, said), names in alike.items():
+        split = [_INDEX.split(name) for name in names]
+        numbers = [sorted({piece[at] for piece in split}, key=int) for at in range(1, len(split[0]), 2)]
+        if math.prod(map(len, numbers)) != len(names):
+            found += [(name, said, 1) for name in names]
+            continue
+        pieces = list(split[0])
+        for at, values in enumerate(numbers):
+            if len(values) > 1:
+                pieces[2 * at + 1] = "{" + ranges(map(int, values)) + "}"
+        found.append(("".join(pieces), said, len(names)))
+    return found

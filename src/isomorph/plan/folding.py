@@ -11,7 +11,7 @@ _NUMBER = re.compile(r"(?<![^./_])(\d+)(?![^./_])")
 
 def template(name: str) -> str:
     """The name with every number left open: names with one template differ in numbers alone."""
-    return _NUMBER.sub("{}", name)
+    return _NUMBER.sub("{}", name.replace("{}", "{ }"))  # a name may hold braces of its own
 
 
 def fold_numbers(names: Sequence[str]) -> str:
