@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.collector import uncollected
-from isomorph.errors import FormatError, UsageError, near_misses
+from isomorph.errors import FormatError, UsageError, near_misses, printable
 from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Writer
 from isomorph.formats.checkpoint import FileCheckpoint
 from isomorph.formats.source import Source, is_folder
@@ -197,6 +197,10 @@ def is_folder_target(path: str | Path) -> bool:
     return True
 
 
+LARGEST_TARGET = 1 << 62
+"""Bytes from which no file system has room, and the fields of the formats none either."""
+
+
 def lay_out(
     specs: Mapping[str, TensorSpec],
     path: str | Path,
@@ -220,6 +224,15 @@ def lay_out(
         writer.check(specs)
     except FormatError as error:
         raise FormatError(target, f"{row.name} {error.problem}", error.advice) from None
+    nbytes = sum(spec.nbytes for spec in specs.values())
+    if nbytes >= LARGEST_TARGET:
+        largest = max(specs, key=lambda name: specs[name].nbytes)
+        raise FormatError(
+            target,
+            f"its tensors would take {nbytes:,} bytes, more than a file can have (the largest is `{printable(largest)}` "
+            f"{specs[largest]})",
+            "Mend the sizes",
+        )
     given = dict(metadata or {})
     groups = _shards(specs, max_shard_size)
     if len(groups) == 1:
