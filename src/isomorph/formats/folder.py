@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
@@ -30,7 +29,7 @@ SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z]+)")
 def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """(the file to open, notes on what else lies there). FormatError when there is none, or no telling which."""
     try:
-        names = sorted(entry.name for entry in os.scandir(folder) if not entry.is_dir())
+        names = sorted(entry.name for entry in list(folder.iterdir()) if not entry.is_dir())
     except OSError as error:
         raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
     indexes = [name for name in names if name.endswith(".index.json")]
