@@ -10,6 +10,7 @@ from isomorph.errors import MorphError, UsageError
 from isomorph.language.parse import parse
 from isomorph.language.scopes import flatten
 from isomorph.language.tree import Op
+from isomorph.plan.folding import fold_numbers, template
 from isomorph.plan.plan import Plan
 from isomorph.plan.prove import make_plan
 from isomorph.tensors import Manifest, spec
@@ -222,3 +223,10 @@ def test_names_with_braces_of_their_own_are_shown():
         plan_of("b <-> c", {f"a.{k}.w": "f32[1]" for k in ["{}", *range(30)]})
     assert "`a.{0..29}.w` [1] f32 × 30" in str(caught.value)
     assert "`a.{}.w` [1] f32" in str(caught.value)
+
+
+def test_numbers_that_are_padded_fold_as_they_are_written():
+    """`02` is no `2`, and five thousand digits are no number at all."""
+    assert "layers.{00..09}.w" == fold_numbers([f"layers.{k:02}.w" for k in range(10)])
+    assert template("a.02") != template("a.2") == template("a.11")
+    assert "9" * 5000 == fold_numbers(["9" * 5000])

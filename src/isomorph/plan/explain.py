@@ -205,18 +205,20 @@ def _general_lines(plan: Plan, show_all: bool) -> list[str]:
         ):
             taken = dropped if all(isinstance(term.head, Drop) for term in rule.right) else placed
             taken.setdefault(rule.origin.line, []).extend(names)
-    facts = [
-        f"{sum(map(len, taken.values())):,} {what} by ** (line{'s' * (len(taken) > 1)} {', '.join(map(str, sorted(taken)))})"
-        for taken, what in ((placed, "tensors placed"), (dropped, "dropped" if placed else "tensors dropped"))
-        if taken
-    ]
-    if not facts:
+    told: list[str] = []
+    for taken, what in ((placed, "placed"), (dropped, "dropped")):
+        if taken:
+            count = sum(map(len, taken.values()))
+            noun = "" if told else " tensor" if count == 1 else " tensors"
+            lines = f"line{'s' * (len(taken) > 1)} {', '.join(map(str, sorted(taken)))}"
+            told.append(f"{count:,}{noun} {what} by ** ({lines})")
+    if not told:
         return []
     if not show_all:
-        return [f"general   {', '.join(facts)[:-1]}; --all lists them)"]
+        return [f"general   {', '.join(told)[:-1]}; --all lists them)"]
     by_line = sorted([*placed.items(), *dropped.items()], key=lambda each: each[0])
     return [
-        f"general   {', '.join(facts)}",
+        f"general   {', '.join(told)}",
         *(f"          line {line}: {name}" for line, names in by_line for name in names),
     ]
 

@@ -6,37 +6,40 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-_NUMBER = re.compile(r"(?<![^./_])(\d+)(?![^./_])")
+_NUMBER = re.compile(r"(?<![^./_])(\d{1,9})(?![^./_])")
 
 
 def template(name: str) -> str:
-    """The name with every number left open: names with one template differ in numbers alone."""
-    return _NUMBER.sub("{}", name.replace("{}", "{ }"))  # a name may hold braces of its own
+    """The name with every number left open: names with one template differ in numbers alone (`02` is no `2`)."""
+    opened = name.replace("{}", "{ }")  # a name may hold braces of its own
+    return _NUMBER.sub(lambda number: "{}" if number[0] == str(int(number[0])) else f"{{:0{len(number[0])}}}", opened)
 
 
 def fold_numbers(names: Sequence[str]) -> str:
     """Names that differ only in numbers as one: `layers.{0..23}.weight`."""
     split = [_NUMBER.split(name) for name in names]
+    if len({len(pieces) for pieces in split}) > 1:
+        return names[0]
     parts: list[str] = []
     for position, text in enumerate(split[0]):
         if position % 2 == 0:
             parts.append(text)
             continue
         numbers = sorted({int(pieces[position]) for pieces in split})
-        parts.append(split[0][position] if len(numbers) == 1 else "{" + _ranges(numbers) + "}")
+        width = len(text) if text.startswith("0") else 1
+        parts.append(text if len(numbers) == 1 else "{" + _ranges(numbers, width) + "}")
     return "".join(parts)
 
 
-def _ranges(numbers: Sequence[int]) -> str:
+def _ranges(numbers: Sequence[int], width: int) -> str:
     runs: list[list[int]] = []
     for number in numbers:
         if runs and runs[-1][1] == number - 1:
             runs[-1][1] = number
         else:
             runs.append([number, number])
-    return ",".join(str(low) if low == high else f"{low}..{high}" for low, high in runs[:6]) + (
-        ",…" if len(runs) > 6 else ""
-    )
+    shown = [f"{low:0{width}}" if low == high else f"{low:0{width}}..{high:0{width}}" for low, high in runs[:6]]
+    return ",".join(shown) + (",…" if len(runs) > 6 else "")
 
 
 def folded(names: Iterable[str], most: int = 12) -> list[str]:

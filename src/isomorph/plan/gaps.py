@@ -110,8 +110,10 @@ def _folded(texts: Sequence[str]) -> str:
     """Texts that differ in the numbers of their names alone, as one."""
     if len(set(texts)) == 1:
         return texts[0]
-    names = zip(*(_NAMED_NUMBER.findall(text) for text in texts), strict=True)
-    folded = iter([_fold(column) for column in names])
+    found = [_NAMED_NUMBER.findall(text) for text in texts]
+    if len({len(names) for names in found}) > 1:  # names that hold backticks of their own
+        return texts[0]
+    folded = iter([_fold(column) for column in zip(*found, strict=True)])
     return _NAMED_NUMBER.sub(lambda _: next(folded), texts[0])
 
 
