@@ -10,7 +10,7 @@ import pytest
 from isomorph.formats.memory import ArrayCheckpoint
 from isomorph.language.parse import parse
 from isomorph.language.scopes import flatten
-from isomorph.verify import Report, compare, verify
+from isomorph.verify import Report, stream, verify
 
 MORPH = """
 vision_model. <-> :
@@ -351,7 +351,7 @@ def test_an_exact_cast_that_would_round_is_named_at_its_element() -> None:
 
 def test_two_readings_that_disagree_are_no_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """The fast reading of a tensor is confirmed by the plain one; where it is not, nothing is called equal."""
-    monkeypatch.setattr(compare, "agrees", lambda *args: False)
+    monkeypatch.setattr(stream, "agrees", lambda *args: False)
     report = verified(lambda target: None)
     assert not report.equal
     assert "the verifier's two readings of the morph disagree" in str(report)

@@ -11,11 +11,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import numpy as np
 
 from isomorph.errors import CheckError, Gap, MorphError
+from isomorph.operators.base import OpLike
 from isomorph.tensors import DTYPES, DType
 
 Array = np.ndarray[Any, Any]
@@ -35,29 +36,8 @@ ONCE = {("f32", "bf16"), ("f32", "f16"), ("f32", "f8e4m3"), ("f32", "f8e5m2"), (
 """The pairs that numpy and ml_dtypes round once; where they overflow or meet NaN, the plain way below decides."""
 
 
-class Op(Protocol):
-    """An operator as the language writes it."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def source(self) -> str | None: ...
-    @property
-    def target(self) -> str | None: ...
-    @property
-    def rounding(self) -> bool: ...
-    @property
-    def saturate(self) -> bool: ...
-    @property
-    def number(self) -> str | None: ...
-    @property
-    def arguments(self) -> tuple[str, ...]: ...
-    @property
-    def inverted(self) -> bool: ...
-
-
 @np.errstate(all="ignore")
-def reference(op: Op, array: Array, dtype: DType, *, inverse: bool = False) -> tuple[Array, DType]:
+def reference(op: OpLike, array: Array, dtype: DType, *, inverse: bool = False) -> tuple[Array, DType]:
     """What `op` makes of the values `array` (of `dtype.numpy`), read backward where `op.inverted` or, both: not, `inverse`."""
     back = op.inverted != inverse
     if array.ndim != 1:
@@ -124,7 +104,7 @@ def add(left: Array, right: Array, dtype: DType) -> Array:
 # ── casts ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _cast(op: Op, array: Array, dtype: DType, back: bool) -> tuple[Array, DType]:
+def _cast(op: OpLike, array: Array, dtype: DType, back: bool) -> tuple[Array, DType]:
     if op.source == "float":
         if back or not dtype.is_float:
             return array, dtype
@@ -288,7 +268,7 @@ def _negate(array: Array, dtype: DType) -> Array:
     return (0 - array).astype(dtype.numpy, copy=False)
 
 
-def _with_number(op: Op, array: Array, dtype: DType, back: bool) -> Array:
+def _with_number(op: OpLike, array: Array, dtype: DType, back: bool) -> Array:
     if dtype.name not in FRACTION_BITS and dtype.name not in HALF_OF:
         raise MorphError([Gap("cast", f"{op.name} meets {dtype}")])
     text = str(op.number)
@@ -340,7 +320,7 @@ def _round_back(wide: Array, array: Array, dtype: DType, was_nan: Array, text: s
 # ── small things ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _plugin(op: Op, array: Array, dtype: DType, back: bool) -> tuple[Array, DType]:
+def _plugin(op: OpLike, array: Array, dtype: DType, back: bool) -> tuple[Array, DType]:
     from importlib.metadata import entry_points
 
     for point in entry_points(group="isomorph.operators", name=op.name):

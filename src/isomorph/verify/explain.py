@@ -20,8 +20,8 @@ from isomorph.verify.tiles import tiles
 from isomorph.verify.values import BadConstant
 
 if TYPE_CHECKING:
-    from isomorph.verify.compare import Run
     from isomorph.verify.report import Difference, Report
+    from isomorph.verify.stream import Run
 
 Bits = np.ndarray[Any, np.dtype[Any]]
 
