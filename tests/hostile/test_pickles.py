@@ -293,15 +293,75 @@ def test_a_broken_pickle_is_one_clear_error(tmp_path: Path, case: str) -> None:
         open_checkpoint(zipped)
 
 
+@pytest.mark.parametrize("opcode", [b")\x81", b")}\x92"])
+def test_known_classes_are_not_built_either(tmp_path: Path, opcode: bytes) -> None:
+    """Row 9: NEWOBJ and NEWOBJ_EX of names on the list, and a state for what they would have made."""
+    path = tmp_path / "built.pdparams"
+    for module, attribute in (
+        ("torch", "Tensor"),
+        ("torch", "FloatStorage"),
+        ("torch", "Size"),
+        ("numpy", "ndarray"),
+        ("numpy", "dtype"),
+        ("torch._utils", "_rebuild_tensor_v2"),
+        ("_codecs", "encode"),
+        ("torch.nn.parameter", "Parameter"),
+    ):
+        for state in (
+            b"",
+            b"}" + text("__class__") + text("os") + b"sb",
+            b"}" + text("__setstate__") + text("x") + b"sb",
+        ):
+            path.write_bytes(wrap(name(module, attribute) + opcode + state))
+            with pytest.raises(UnsafeError) as caught:
+                open_checkpoint(path)
+            assert f"{module}.{attribute}" in str(caught.value) and "(byte " in str(caught.value)
+    path.write_bytes(
+        wrap(name("collections", "OrderedDict") + opcode + b"}" + text("__class__") + name("os", "x") + b"sb")
+    )
+    with pytest.raises(UnsafeError, match=r"os\.x"):
+        open_checkpoint(path)
+
+
+def test_arrays_that_share_bytes_are_counted_and_kept_apart(tmp_path: Path) -> None:
+    """Rows 13 and 19: a text of bytes used ten thousand times, or at two lengths, is no way to more than the file holds."""
+    path = tmp_path / "shared.pdparams"
+    size = 1 << 20
+    payload = name("_codecs", "encode") + b"X" + struct.pack("<I", size) + b"a" * size + text("latin1") + b"\x86Rq\x07"
+
+    def array_of(count: int, stored: bytes) -> bytes:
+        return array(dtype("u1"), stored, b"J" + struct.pack("<i", count) + b"\x85")
+
+    names = b"".join(text(str(number)) + array_of(size, b"h\x07") + b"s" for number in range(2_000))
+    path.write_bytes(b"\x80\x02}" + text("w") + array_of(size, payload) + b"s" + names + b".")
+    with pytest.raises(UnsafeError, match="its views and shared storages expand"):
+        open_checkpoint(path)
+    letters = "aé" * 4  # 12 bytes in the file, 8 once decoded
+    payload = name("_codecs", "encode") + text(letters) + text("latin1") + b"\x86Rq\x07"
+    path.write_bytes(wrap(array_of(8, payload))[:-1] + text("longer") + array_of(12, b"h\x07") + b"s.")
+    with open_checkpoint(path) as checkpoint:
+        assert checkpoint.fetch("w", 0, (8,), (1,)).tobytes() == letters.encode("latin-1")
+        with pytest.raises(FormatError, match="holds 8 bytes, 12 are declared"):
+            checkpoint.fetch("longer", 0, (12,), (1,))
+
+
 def test_nested_pickles_stay_bytes(tmp_path: Path) -> None:
     """Row 11: a pickle in a byte string or a text is shown as what it is, and nobody reads it."""
     inner = calling("os", "system", "REDUCE")[0]
     path = tmp_path / "nested.pdparams"
     path.write_bytes(
-        b"\x80\x04" + pickle_of({"stage2": b"C" + bytes([len(inner)]) + inner, "t": array(F4, b"C\x08abcdefgh")})[2:]
+        b"\x80\x04"
+        + pickle_of(
+            {
+                "stage2": b"C" + bytes([len(inner)]) + inner,
+                "s": text(inner.decode("latin-1")),
+                "t": array(F4, b"C\x08abcdefgh"),
+            }
+        )[2:]
     )
     with open_checkpoint(path) as checkpoint:
-        assert {"stage2": f"{len(inner)} bytes"} == dict(checkpoint.manifest.leaves)
+        assert checkpoint.manifest.leaves["stage2"] == f"{len(inner)} bytes"
+        assert "os" in checkpoint.manifest.leaves["s"]
         assert list(checkpoint.manifest) == ["t"]
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+import re
 import struct
+import tarfile
 import zlib
 from pathlib import Path
 
@@ -78,6 +80,14 @@ CASES: dict[str, tuple[bytes, type[FormatError], list[str]]] = {
         torch_file(b"\x80\x02}" + text("a") + tensor((1 << 20,), (1,), stored=storage(numel=1 << 20)) + b"q\x01s"
                    + b"".join(text(str(k)) + b"h\x01s" for k in range(10_000)) + b".", {"0": bytes(4 << 20)}),
         UnsafeError, ["expand"],
+    ),
+    "aliases_of_a_packed_storage": (
+        zip_of([
+            Part("archive/data.pkl", b"\x80\x02}" + text("a") + tensor((1 << 20,), (1,), stored=storage(numel=1 << 20)) + b"q\x01s"
+                 + b"".join(text(str(k)) + b"h\x01s" for k in range(10_000)) + b"."),
+            Part("archive/data/0", bytes(4 << 20), deflated=True),
+        ]),
+        UnsafeError, ["expand", "41,947,"],
     ),
     # row 20: keys
     "traversal": (torch_file(pickle_of({"w": tensor(stored=storage("../../etc/passwd"))})), FormatError, ["`w`", "no storage"]),
@@ -210,6 +220,54 @@ def test_tampered_storages_are_found_by_their_checksums(tmp_path: Path, into: st
     isomorph.convert(path, out, verify=False)
     with pytest.raises(FormatError, match=message):
         isomorph.verify(path, out)
+
+
+def test_the_archives_of_the_oldest_torch_are_not_unpacked(tmp_path: Path) -> None:
+    """Row 2: a tar of pickles and links, as torch wrote before 0.2, is called that, whatever its first member is called."""
+    secret = tmp_path / "secret"
+    secret.write_bytes(b"secret")
+    path = tmp_path / "old.pt"
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
+        with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as archive:
+            for member in ("sys_info", "pickle", "storages", "tensors"):
+                link = tarfile.TarInfo(member)
+                link.type, link.linkname = kind, str(secret)
+                archive.addfile(link)
+        for named in (path, tmp_path / "old.safetensors"):
+            named.write_bytes(path.read_bytes())
+            with pytest.raises(FormatError, match=r"a tar archive \(torch before 0\.2.*Unpack it first"):
+                open_checkpoint(named)
+    assert {"secret", "old.pt", "old.safetensors"} == {found.name for found in tmp_path.iterdir()}
+
+
+MAGIC = 0x1950A86A20F9469CFC6C
+
+
+@pytest.mark.parametrize(
+    ("magic", "outcome"),
+    [
+        (b"\x80\x02\x8b\x0a\0\0\0" + MAGIC.to_bytes(10, "little") + b".", "torch_legacy"),
+        (b"\x80\x02L%dL\n." % MAGIC, "torch_legacy"),
+        (b"L%dL\n." % MAGIC, "not a checkpoint of a known format"),
+        (b"\x80\x02" + name("builtins", "int") + text(str(MAGIC)) + b"\x85R.", "builtins.int"),
+        (b"\x80\x02" + name("os", "getpid") + b")R.", "would call os.getpid"),
+        (b"\x80\x02\x8a\x0a" + (MAGIC + 1).to_bytes(10, "little") + b".", "no tensors, but"),
+    ],
+)
+def test_a_magic_number_that_is_written_otherwise_is_no_way_past(tmp_path: Path, magic: bytes, outcome: str) -> None:
+    """Row 27: the number may be any pickle that makes it; its value counts, nothing is called for it, and what follows is read."""
+    rest = b"\x80\x02M\xe9\x03." + b"\x80\x02}."
+    evil = b"\x80\x02" + name("os", "system") + text("x") + b"\x85R."
+    path = tmp_path / "bypass.pt"
+    honest = pickle_of({"w": tensor(stored=storage()[:-2] + b"NtQ")}) + b"\x80\x02](" + text("0") + b"e."
+    path.write_bytes(magic + rest + honest + struct.pack("<q", 6) + FLOATS)
+    if outcome == "torch_legacy":
+        with open_checkpoint(path) as checkpoint:
+            assert checkpoint.format == outcome
+        path.write_bytes(magic + rest + evil)
+        outcome = "would call os.system"
+    with pytest.raises(FormatError, match=re.escape(outcome)):
+        open_checkpoint(path)
 
 
 def test_a_file_without_checksums_says_so(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ def manifest_of(contents: Contents) -> Manifest:
 
 def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
     """FormatError unless every element of every tensor lies inside its file (or its decoded whole), and not absurdly often."""
-    total = 0
+    total = free = 0
     wholes: set[tuple[int, int, str]] = set()
     if contents.tensors.keys() != contents.locations.keys():
         raise FormatError(contents.files[0], "internal: tensors and locations have different names")
@@ -215,8 +215,8 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
             whole = (where.file, part.byte_offset, part.encoding.removesuffix("+big"))
             if whole not in wholes:  # what a whole decodes to is bounded by what it takes in the file, and free once
                 wholes.add(whole)
-                total -= part.decoded_nbytes
-    if total > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:
+                free += part.decoded_nbytes
+    if total - free > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:
         raise UnsafeError(
             contents.files[0],
             f"its views and shared storages expand {sum(sizes):,} bytes of file to {total:,} bytes of tensors",
