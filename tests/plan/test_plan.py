@@ -230,3 +230,9 @@ def test_numbers_that_are_padded_fold_as_they_are_written():
     assert "layers.{00..09}.w" == fold_numbers([f"layers.{k:02}.w" for k in range(10)])
     assert template("a.02") != template("a.2") == template("a.11")
     assert "9" * 5000 == fold_numbers(["9" * 5000])
+
+
+def test_a_stack_in_order_is_said_in_a_few_words():
+    """Layers, one after the other: not a bar of numbers."""
+    text = str(plan_of("l.{l}.w [o i] <-> w [o l i]", {f"l.{k}.w": "f32[2,3]" for k in range(5)}))
+    assert "w   [2 5 3]   0..4 stacked along axis 1" in text

@@ -25,6 +25,8 @@ def bar(plan: Plan, name: str, moves: Sequence[Move]) -> str:
     if any(isinstance(move.source, Mix) for move in moves) or axis is None:
         return " + ".join(labels[:9])
     spans = [window[axis] for window in windows]
+    if [*labels] == [str(number) for number in range(len(labels))] and all(high - low == 1 for low, high in spans):
+        return f"0..{len(labels) - 1} stacked along axis {axis}"
     if len(spans) > 12:
         return f"{len(spans)} parts stacked: {labels[0]} │ {labels[1]} │ … │ {labels[-1]}"
     if all(before[1] <= after[0] for before, after in itertools.pairwise(spans)):
