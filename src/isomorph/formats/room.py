@@ -21,6 +21,15 @@ MOST = 12 << 20
 CACHE_LINE = 64
 
 
+def _holders(blocks: list[Array], number: int) -> int:
+    """How many references there are to a block, those of this call included. (How many those are is the interpreter's affair.)"""
+    return sys.getrefcount(blocks[number])
+
+
+UNHELD = _holders([np.empty(1, np.uint8)], 0)
+"""What `_holders` says of a block that only its list holds."""
+
+
 class _Blocks(threading.local):
     def __init__(self) -> None:
         self.blocks: list[Array] = []
@@ -37,10 +46,9 @@ def room(count: int, dtype: np.dtype[Any]) -> Array:
     needed = nbytes + CACHE_LINE
     blocks = _held.blocks
     for number in range(len(blocks)):
-        block = blocks[number]  # held by the list, this name and the call's argument: then no array is a view of it
-        if block.size >= needed and sys.getrefcount(block) <= 3:
+        if blocks[number].size >= needed and _holders(blocks, number) == UNHELD:
             blocks.append(blocks.pop(number))
-            return _within(block, count, dtype)
+            return _within(blocks[-1], count, dtype)
     block = np.empty(max(needed, min(2 * needed, 1 << 21)), np.uint8)
     blocks.append(block)
     while len(blocks) > 1 and sum(each.size for each in blocks) > MOST:
