@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import builtins
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,44 @@ def test_a_config_from_a_stranger_is_data(
         said = capsys.readouterr()
         assert expected in said.err and "internal error" not in said.err, said.err
         assert not (tmp_path / "out.npz").exists()
+
+
+def changed(value: object, path: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    """The places of a JSON value, itself left out."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [place for key, held in inside for place in ((*path, key), *changed(held, (*path, key)))]
+
+
+def test_a_plan_from_a_stranger_is_carried_out_as_it_is_or_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every value of a plan.json in turn replaced by another kind of value: a plan still, or one message; never an internal error."""
+    monkeypatch.chdir(tmp_path)
+    np.savez("s.npz", **{f"layers.{number}.w": np.ones((2, 3), "f4") for number in range(2)})
+    (tmp_path / "m.morph").write_text("layers.{l}.w [o i] <-> x.{l} [i o]\n")
+    assert run(["plan", "s.npz", "-m", "m.morph", "-o", "good.json", "--output", "out.npz"]) == 0
+    capsys.readouterr()
+    good = (tmp_path / "good.json").read_text()
+    before = {path.name for path in tmp_path.iterdir()} | {"plan.json"}
+    for number, path in enumerate(changed(json.loads(good))):
+        content = json.loads(good)
+        at = content
+        for key in path[:-1]:
+            at = at[key]
+        at[path[-1]] = (None, -1, "x", [], {}, 1.5, True, float("inf"), 1 << 70)[number % 9]
+        (tmp_path / "plan.json").write_text(json.dumps(content))
+        code = run(["convert", "plan.json"])
+        said = capsys.readouterr()
+        made = [entry for entry in tmp_path.iterdir() if entry.name not in before]
+        assert "internal error" not in said.err and "Traceback" not in said.err, (path, said.err)
+        assert code == (0 if made else 2), (path, code, made)
+        for entry in made:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for text in ("[" * 100_000, '{"a":' * 100_000, "[]", "{}", "1e999"):
+        (tmp_path / "plan.json").write_text('{"kind": "isomorph plan", "version": 1, "plan": ' + text)
+        assert run(["convert", "plan.json"]) == 2
+        said = capsys.readouterr()
+        assert "plan.json is no whole plan" in said.err.replace(":", "") and "internal" not in said.err, said.err
 
 
 FORBIDDEN = {"eval", "exec", "compile", "__import__"}

@@ -144,6 +144,7 @@ def read_plan_file(path: str) -> PlanFile:
             raise FormatError(
                 path, f"is a plan of version {content['version']}, and this isomorph reads {VERSION}", "Plan again"
             )
+        _require_kinds(content)
         plan = Plan.from_json(content["plan"])
         port = Port(recorded=plan.programs, sizes=plan.sizes, file_config=plan.config, cast=plan.cast)
         return PlanFile(
@@ -155,5 +156,41 @@ def read_plan_file(path: str) -> PlanFile:
         )
     except IsomorphError:
         raise
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        ArithmeticError,
+        AssertionError,
+        RecursionError,
+    ) as error:
         raise FormatError(path, f"is no whole plan ({type(error).__name__}: {error})", "Plan again") from error
+
+
+def _require_kinds(content: Mapping[str, Any]) -> None:
+    """TypeError when a field that is used later is not of its kind: a plan.json may come from anyone."""
+    plan = content["plan"]
+    fields: list[tuple[str, object, tuple[type, ...]]] = [
+        ("config", plan["config"], (dict,)),
+        ("sizes", plan["sizes"], (dict,)),
+        ("digest", plan["digest"], (str,)),
+        ("files", content["files"], (dict,)),
+        ("header_digest", content["header_digest"], (str,)),
+        ("format", content["format"], (str, type(None))),
+        ("max_shard_size", content["max_shard_size"], (int, type(None))),
+        ("inputs", content["inputs"], (list,)),
+        ("outputs", content["outputs"], (list,)),
+    ]
+    for one in (*content["inputs"], *content["outputs"]):
+        fields += [("name", one["name"], (str,)), ("path", one["path"], (str,))]
+        fields += (
+            [("inner", one["inner"], (str, type(None)))]
+            if "folder" not in one
+            else [("folder", one["folder"], (bool,))]
+        )
+    for state in content["files"].values():
+        fields += [(key, state[key], (int,)) for key in ("size", "mtime_ns")]
+    for name, value, kinds in fields:
+        if type(value) not in kinds:
+            raise TypeError(f"its {name} is a {type(value).__name__}")

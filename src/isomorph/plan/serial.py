@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from fractions import Fraction
-from typing import Any
+from functools import cache
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from isomorph.errors import UsageError
 from isomorph.language import rules, tree
@@ -135,9 +137,46 @@ def _read(data: Any) -> Any:
     if isinstance(data, Mapping):
         if "is" in data and data["is"] in _NODES:
             kind = _NODES[data["is"]]
-            names = {each.name for each in fields(kind)}
-            return kind(**{key: _read(value) for key, value in data.items() if key in names})
+            hints = _hints(data["is"])
+            values = {key: _read(value) for key, value in data.items() if key in hints}
+            wrong = [key for key, value in values.items() if not _fits(value, hints[key])]
+            if wrong:
+                raise TypeError(f"{data['is']}: its {wrong[0]} is a {type(values[wrong[0]]).__name__}")
+            return kind(**values)
         return {key: _read(value) for key, value in data.items()}
     if isinstance(data, list):
         return tuple(_read(item) for item in data)
     return data
+
+
+@cache
+def _hints(tag: str) -> dict[str, Any]:
+    """field -> its type, of a node."""
+    hints = get_type_hints(_NODES[tag])
+    return {each.name: hints[each.name] for each in fields(_NODES[tag])}
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """True when a value that was read is of the type that the node's field has."""
+    origin, inner = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_fits(value, one) for one in inner)
+    if origin is Literal:
+        return value in inner
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if len(inner) == 2 and inner[1] is Ellipsis:
+            return all(_fits(item, inner[0]) for item in value)
+        return len(value) == len(inner) and all(map(_fits, value, inner))
+    if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
+        return isinstance(value, Mapping) and all(
+            _fits(key, inner[0]) and _fits(held, inner[1]) for key, held in value.items()
+        )
+    if hint is Any or hint is object:
+        return True
+    if isinstance(value, bool):
+        return hint is bool
+    if hint is float:
+        return isinstance(value, int | float)
+    return isinstance(hint, type) and isinstance(value, hint)
