@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def test_there_are_cases():
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_case(case: Case):
-    """A case gives exactly its targets, classes and dropped names, and reads back; or its error, with all that it mentions."""
+    """A case gives exactly its targets, classes and dropped names, as JSON too, and reads back; or its error, with all that it mentions."""
     if case.error is not None:
         with pytest.raises(MorphError) as caught:
             carry_out(case, case.arrays(), inverse=case.is_inverse)
@@ -51,6 +52,7 @@ def test_case(case: Case):
         return
     source = case.arrays()
     plan, made = carry_out(case, source, inverse=case.is_inverse)
+    assert Plan.from_json(json.loads(json.dumps(plan.to_json()))).digest == plan.digest
     assert_same({name: stored(values, tensor) for name, (tensor, values) in case.target.items()}, made)
     classes = {name: target.klass for name, target in plan.targets.items() if target.klass != "exact"}
     assert case.facts.get("class", {}) == classes
