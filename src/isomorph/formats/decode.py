@@ -6,8 +6,10 @@ import codecs
 import errno
 import os
 import tempfile
+import weakref
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, RefusedError
@@ -26,7 +28,9 @@ class Decoder:
     """Decoded wholes, one after the other in a temporary file that has no name (it is gone when the process ends)."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="isomorph-", buffering=0)  # noqa: SIM115  (lives as long as the checkpoint)
+        self._fd, name = tempfile.mkstemp(prefix="isomorph-")
+        self._close = weakref.finalize(self, os.close, self._fd)  # a checkpoint that nobody closed closes quietly
+        Path(name).unlink()
         self._end = 0
         self._offsets: dict[tuple[str, int, str, int], int] = {}
 
@@ -67,7 +71,7 @@ class Decoder:
         view = memoryview(piece)
         try:
             while view:
-                count = os.pwrite(self._file.fileno(), view, offset)
+                count = os.pwrite(self._fd, view, offset)
                 view, offset = view[count:], offset + count
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
@@ -76,20 +80,20 @@ class Decoder:
 
     def _require_room(self, nbytes: int) -> None:
         """RefusedError before the first byte, where the whole cannot fit: a disk is not filled up to find that out."""
-        found = os.fstatvfs(self._file.fileno())
+        found = os.fstatvfs(self._fd)
         if nbytes > found.f_bavail * found.f_frsize:
             raise _full(nbytes)
 
     def fill(self, offset: int, buffer: memoryview) -> None:
         done = 0
         while done < len(buffer):
-            count = os.preadv(self._file.fileno(), [buffer[done : done + (1 << 30)]], offset + done)
+            count = os.preadv(self._fd, [buffer[done : done + (1 << 30)]], offset + done)
             if count == 0:
                 raise FormatError(tempfile.gettempdir(), "the temporary file of decoded tensors was cut short")
             done += count
 
     def close(self) -> None:
-        self._file.close()
+        self._close()
 
 
 def _full(nbytes: int) -> RefusedError:

@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import stat
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,6 +52,9 @@ class Source:
             raise open_error(path, error) from None
         except ValueError:  # a NUL in the name
             raise FormatError(printable(str(path)), "not a file name") from None
+        self._close = weakref.finalize(
+            self, os.close, self._fd
+        )  # a file that nobody closed closes with the last to hold it
         try:
             found = os.fstat(self._fd)
             _require_regular(path, found)
@@ -115,10 +119,9 @@ class Source:
         return None
 
     def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            with contextlib.suppress(OSError):
-                os.close(fd)
+        self._fd = -1
+        with contextlib.suppress(OSError):
+            self._close()
 
     def fileno(self) -> int:
         return self._fd
