@@ -453,6 +453,10 @@ def test_the_format_follows_the_suffix(tmp_path: Path) -> None:
         lay_out(specs, tmp_path / "x", format="torch-legacy")
 
 
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 def test_a_checkpoint_that_nobody_closed_closes_with_the_last_to_hold_it(tmp_path: Path) -> None:
     """Files and decoded wholes are let go quietly: a notebook opens and never closes."""
     import gc
@@ -460,10 +464,10 @@ def test_a_checkpoint_that_nobody_closed_closes_with_the_last_to_hold_it(tmp_pat
     path = tmp_path / "packed.npz"
     np.savez_compressed(path, a=np.arange(1000.0))
     gc.collect()
-    before = len(os.listdir("/proc/self/fd"))
+    before = open_files()
     checkpoint = open_checkpoint(path)
     assert 1000 == checkpoint.fetch("a", 0, (1000,), (1,)).size
-    assert before + 2 == len(os.listdir("/proc/self/fd"))
+    assert before + 2 == open_files()
     del checkpoint
     gc.collect()
-    assert before == len(os.listdir("/proc/self/fd"))
+    assert before == open_files()
