@@ -268,12 +268,6 @@ class Pair:
     right: tuple[TermBlock, ...]
 
 
-def stack_axes(rule: Rule, name: FullName) -> tuple[str, ...]:
-    """The axes of a name that are tensor axes of its term: those that do not count instances."""
-    counting = rule.counting
-    return tuple(axis for axis in name.axes if axis not in counting)
-
-
 def side_blocks(rule: Rule, side: str) -> tuple[TermBlock, ...]:
     """All blocks of one side (`left` or `right`), terms in order. Raises MorphError as `blocks` does."""
     counting = rule.counting

@@ -23,7 +23,7 @@ from isomorph.language.rules import (
     PieceHole,
     Rule,
 )
-from isomorph.language.tokens import gap_at, snippet
+from isomorph.language.tokens import gap_at
 from isomorph.language.tree import (
     Arrow,
     Axis,
@@ -410,6 +410,7 @@ def dim_axes(dim: Dim) -> Iterable[str]:
 
 
 def variables_of(expression: Expression) -> Iterable[str]:
+    """The names an expression needs values of, in reading order."""
     match expression:
         case Variable(name):
             yield name
@@ -428,7 +429,3 @@ def variables_of(expression: Expression) -> Iterable[str]:
 def all_dims(dims: tuple[Dim, ...] | None, mark: str) -> tuple[Dim, ...]:
     """The dims of a term with its file's axes; no brackets are `[...]`."""
     return (Ellipsis(),) if dims is None else tuple(rename_dim(dim, mark) for dim in dims)
-
-
-def shown_names(names: Iterable[str]) -> str:
-    return ", ".join(f"`{snippet(name)}`" for name in names)

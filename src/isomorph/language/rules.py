@@ -116,10 +116,6 @@ class FlatTerm:
     dims: tuple[Dim, ...]
     span: Span = field(default=Span(0, 0, 0), compare=False, repr=False)
 
-    @property
-    def is_named(self) -> bool:
-        return isinstance(self.head, FullName)
-
 
 @dataclass(frozen=True, slots=True)
 class Origin:

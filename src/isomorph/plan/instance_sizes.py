@@ -6,12 +6,13 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
+from isomorph.language.resolve import dim_axes, variables_of
 from isomorph.language.rules import FullName, shown
 from isomorph.language.tree import Drop, Ellipsis, Expression
 from isomorph.plan.kinds import Naming, Part, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.sizes import Contradiction, Equation, Solution, dims_text, equations, solve
-from isomorph.plan.stage import NamedTerm, Stage, StageRule, axes_of, variables, where_value
+from isomorph.plan.stage import NamedTerm, Stage, StageRule, where_value
 
 MOST_NAMES = 1_000_000
 """Tensors that one instance may write; the largest checkpoints known have some hundred thousand."""
@@ -85,7 +86,7 @@ def _bind(
     while progress:
         progress = False
         for axis, expressions in list(dynamic.items()):
-            needed = {name for expression in expressions for name in variables(expression)}
+            needed = {name for expression in expressions for name in variables_of(expression)}
             word = next((name for name in needed if name in words), None)
             if word is not None:
                 raise Unsettled(
@@ -117,7 +118,7 @@ def need_sizes(rule: StageRule, solution: Solution, lost: set[int], parts: Seque
         if isinstance(term.head, Drop) and term in rule.rule.left:
             continue
         for dim in term.dims:
-            needed.update(dict.fromkeys(axes_of(dim)))
+            needed.update(dict.fromkeys(dim_axes(dim)))
     for named in made:
         needed.update(dict.fromkeys(named.slots))
     unknown = [axis for axis in needed if axis not in sizes]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.names import Unsized, Value
+from isomorph.language.resolve import variables_of
 from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
 from isomorph.plan.gaps import listed, merged, rule_gap
@@ -18,7 +19,7 @@ from isomorph.plan.match import Group, Matching, Slot, values_shown
 from isomorph.plan.moves import Box, Check, Mix, Move, Source
 from isomorph.plan.plan import Instance, Target
 from isomorph.plan.settle import settle
-from isomorph.plan.stage import NamedTerm, Stage, StageRule, located
+from isomorph.plan.stage import NamedTerm, Stage, StageRule, located, where_value
 from isomorph.tensors import Manifest, TensorSpec
 
 MOST_MISSING = 100_000
@@ -211,13 +212,11 @@ class Maker:
 
     def _bound_later(self, group: Group, axis: str, seen: int) -> int:
         """The size of an axis whose `where` needs captures, when this instance gives them all; else what was seen."""
-        from isomorph.plan.stage import variables, where_value
-
         expressions = group.rule.dynamic.get(axis)
         if expressions is None:
             return seen
         numbers = {**group.rule.known, **{key: value for key, value in group.values.items() if isinstance(value, int)}}
-        if not {name for expression in expressions for name in variables(expression)} <= numbers.keys():
+        if not {name for expression in expressions for name in variables_of(expression)} <= numbers.keys():
             return seen
         try:
             return where_value(group.rule.rule, axis, expressions, numbers, self.stage.config)

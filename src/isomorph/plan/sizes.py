@@ -12,9 +12,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from isomorph.language.axes import dim_size
+from isomorph.language.resolve import dim_axes
 from isomorph.language.rules import FlatTerm, shown
 from isomorph.language.tree import Axis, Dim, Ellipsis, Integer
-from isomorph.plan.stage import axes_of
 
 
 class Contradiction(Exception):
@@ -116,7 +116,7 @@ def solve(waiting: Sequence[Equation], solution: Solution) -> list[Equation]:
                 elif known != equation.size:
                     raise _contradiction(equation, known, origins)
                 continue
-            unknown = {axis for axis in axes_of(dim) if axis not in sizes}
+            unknown = {axis for axis in dim_axes(dim) if axis not in sizes}
             if not unknown:
                 total = dim_size(dim, sizes)
                 if total != equation.size:
@@ -172,12 +172,12 @@ def _contradiction(equation: Equation, expected: int, origins: Mapping[str, str]
         )
     if isinstance(dim, Integer):
         return Contradiction(f"{dim.value} is written for axis {equation.position}, but it is {here}")
-    first = next(iter(axes_of(dim)), None)
+    first = next(iter(dim_axes(dim)), None)
     return Contradiction(f"{dim_text(dim)} is {expected}, but it is {here}", first)
 
 
 def _given(dim: Dim, sizes: Mapping[str, int]) -> str:
-    known = [f"{shown(axis)}={sizes[axis]}" for axis in dict.fromkeys(axes_of(dim)) if axis in sizes]
+    known = [f"{shown(axis)}={sizes[axis]}" for axis in dict.fromkeys(dim_axes(dim)) if axis in sizes]
     return f" with {', '.join(known)}" if known else ""
 
 

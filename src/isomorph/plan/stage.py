@@ -11,9 +11,10 @@ from dataclasses import dataclass, field, replace
 from isomorph.errors import Gap, MorphError
 from isomorph.language.expressions import whole_number
 from isomorph.language.names import NamePattern, Sizes
+from isomorph.language.resolve import dim_axes, variables_of
 from isomorph.language.rules import FlatTerm, FullName, IndexHole, LabelHole, PieceHole, Program, Rule, shown
 from isomorph.language.tokens import gap_at
-from isomorph.language.tree import Axis, AxisProduct, Binary, Expression, Length, Negative, Subscript, Sum, Variable
+from isomorph.language.tree import Expression
 from isomorph.plan.gaps import rule_gap
 
 Config = Mapping[str, object]
@@ -171,7 +172,7 @@ def _settle(rule: Rule, known: dict[str, int], dynamic: dict[str, tuple[Expressi
     while progress:
         progress = False
         for axis, expressions in list(dynamic.items()):
-            needed = {name for expression in expressions for name in variables(expression)}
+            needed = {name for expression in expressions for name in variables_of(expression)}
             if not needed <= known.keys() or needed & rule.counting:
                 continue
             known[axis] = where_value(rule, axis, expressions, known, config)
@@ -232,28 +233,4 @@ def _axes(rule: Rule) -> Iterator[str]:
                 elif isinstance(piece, PieceHole | LabelHole):
                     yield piece.axis
         for dim in term.dims:
-            yield from axes_of(dim)
-
-
-def variables(expression: Expression) -> Iterator[str]:
-    """The names an expression needs values of."""
-    match expression:
-        case Variable(name):
-            yield name
-        case AxisProduct(axes):
-            yield from axes
-        case Binary(_, left, right) | Subscript(left, right):
-            yield from variables(left)
-            yield from variables(right)
-        case Negative(value) | Length(value):
-            yield from variables(value)
-
-
-def axes_of(dim: object) -> Iterator[str]:
-    """The named axes of a dim, in reading order."""
-    if isinstance(dim, Axis):
-        yield dim.name
-    elif isinstance(dim, Sum):
-        for summand in dim.summands:
-            for factor in summand.factors:
-                yield from axes_of(factor)
+            yield from dim_axes(dim)

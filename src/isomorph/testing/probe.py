@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError
 from isomorph.language.names import TwoCuts, Unsized, Value
+from isomorph.language.resolve import variables_of
 from isomorph.language.rules import IndexHole, LabelHole, PathHole, PieceHole, Program, shown
 from isomorph.language.tree import Constant
 from isomorph.plan.match import Matcher
-from isomorph.plan.stage import NamedTerm, Stage, StageRule, make_stage, variables, where_value
+from isomorph.plan.stage import NamedTerm, Stage, StageRule, make_stage, where_value
 from isomorph.tensors import DTYPES, DType, Manifest, TensorSpec
 from isomorph.testing.shapes import REST, prime_sizes, shape_of
 
@@ -144,7 +145,7 @@ def _choices(rule: StageRule, axis: str, sizes: Mapping[str, int]) -> list[Value
         if (isinstance(piece, IndexHole) and axis in piece.axes) or getattr(piece, "axis", None) == axis
     ]
     bound = rule.known.get(axis)
-    asked = {name for expressions in rule.dynamic.values() for one in expressions for name in variables(one)}
+    asked = {name for expressions in rule.dynamic.values() for one in expressions for name in variables_of(one)}
     if (
         bound is not None
         or axis in asked

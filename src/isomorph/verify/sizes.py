@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from isomorph.errors import Gap, MorphError
+from isomorph.errors import Gap
 from isomorph.language.expressions import whole_number
 from isomorph.language.rules import FullName, LabelHole, Rule, shown
 from isomorph.language.tree import (
@@ -168,11 +168,6 @@ def missing(dims: Sequence[Dim], sizes: Mapping[str, int], rank: int | None) -> 
     if any(isinstance(dim, Ellipsis) for dim in dims):
         names.extend(["..."] if rank is None else further(rank))
     return tuple(shown(axis) for axis in names if axis not in sizes)
-
-
-def size_gap(rule: Rule, problem: str, tensors: Iterable[str] = ()) -> MorphError:
-    """The problem as a gap of that rule."""
-    return MorphError([gap("size", rule, problem, tensors)])
 
 
 def gap(kind: str, rule: Rule | None, problem: str, tensors: Iterable[str] = ()) -> Gap:
