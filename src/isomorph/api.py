@@ -161,7 +161,7 @@ def bind(port: Port, source: Any, *, like: Any = None) -> BoundPlan:
 
     checkpoint = open_sources([source])
     try:
-        port = port.with_config_beside(checkpoint.paths[:1])
+        port = port.with_config_beside(checkpoint.paths[:1]).settled(checkpoint.manifest)
         plan = port.plan(checkpoint.manifest, None if like is None else like_manifest(like))
     except BaseException:
         if isinstance(source, str | os.PathLike):
@@ -175,6 +175,8 @@ def convert(
     target: PathLike,
     morph: Any = None,
     *,
+    to: str | None = None,
+    from_: str | None = None,
     inverse: bool = False,
     like: Any = None,
     config: Any = None,
@@ -192,11 +194,12 @@ def convert(
 ) -> Converted:
     """Convert a checkpoint, and verify it before it gets its name; `print` of the result is what `isomorph convert` prints.
 
-    Without a morph every tensor keeps its name and shape. Raises MorphError, FormatError, RefusedError, Different, OSError.
+    `to` (and `from_`, else it is recognised) are layouts of the catalogue. Without them and without a morph every tensor keeps its
+    name and shape. Raises MorphError, FormatError, RefusedError, Different, OSError.
     """
     from isomorph.job.session import convert_places
 
-    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
+    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact, to, from_)
     writing = _writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
     if isinstance(source, str | os.PathLike):
         return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like, stage=notebook_stages())
@@ -211,6 +214,8 @@ def verify(
     target: Any,
     morph: Any = None,
     *,
+    to: str | None = None,
+    from_: str | None = None,
     inverse: bool = False,
     config: Any = None,
     sizes: Mapping[str, int] | None = None,
@@ -226,10 +231,10 @@ def verify(
     """
     from isomorph.job.convert import compare
 
-    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact)
+    port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact, to, from_)
     first, second = open_sources([source]), open_sources([target])
     try:
-        port = port.with_config_beside([*first.paths[:1], *second.paths[:1]])
+        port = port.with_config_beside([*first.paths[:1], *second.paths[:1]]).settled(first.manifest)
         report = compare(port, first, second, max_memory=byte_size(max_memory), stage=notebook_stages())
     finally:
         for given, opened in ((source, first), (target, second)):
@@ -246,7 +251,16 @@ def _writing(format: str | None, max_shard_size: int | str | None, max_memory: i
     return Writing(format, cut, byte_size(max_memory), *rest)
 
 
-def _port(morph: Any, inverse: bool, config: Any, sizes: Mapping[str, int], dtype: str | None, exact: bool) -> Port:
+def _port(
+    morph: Any,
+    inverse: bool,
+    config: Any,
+    sizes: Mapping[str, int],
+    dtype: str | None,
+    exact: bool,
+    to: str | None,
+    from_: str | None,
+) -> Port:
     given: Sequence[Any] = [] if morph is None else morph if isinstance(morph, list | tuple) else [morph]
     chain = [one.language if isinstance(one, Morph) else one for one in given]
-    return make_port(chain, inverse=inverse, config=config, sizes=sizes, dtype=dtype, exact=exact)
+    return make_port(chain, inverse=inverse, config=config, sizes=sizes, dtype=dtype, exact=exact, to=to, from_=from_)

@@ -36,6 +36,7 @@ KINDS = (
     "config",
     "assert",
     "like",
+    "layout",
 )
 
 

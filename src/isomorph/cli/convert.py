@@ -41,7 +41,14 @@ def command(
     if len(paths) == 1:
         if not is_plan_file(paths[0]):
             raise click.UsageError("a source and a target are needed:  isomorph convert SRC… DST  (or a plan.json)")
-        if port.morph is not None or port.cast is not None or port.sizes or port.overrides or options["config"]:
+        if (
+            port.morph is not None
+            or port.to is not None
+            or port.cast is not None
+            or port.sizes
+            or port.overrides
+            or options["config"]
+        ):
             raise click.UsageError("a plan.json holds its own mapping; plan again to change it")
         recorded = read_plan_file(paths[0])
         port, arguments = recorded.port, [*recorded.sources, *recorded.targets]

@@ -47,6 +47,8 @@ output_options: Callable[[F], F] = _together(
 
 mapping_options: Callable[[F], F] = _together(
     click.option("-m", "--morph", "morphs", multiple=True, metavar="M.morph", help="The morph; several are a chain."),
+    click.option("--to", "to", metavar="LAYOUT", help="Convert into a layout of the catalogue (`isomorph layouts`)."),
+    click.option("--from", "from_", metavar="LAYOUT", help="With --to: the layout of SRC; else it is recognised."),
     click.option("--inverse", is_flag=True, help="Read the morph (or the whole chain) right to left."),
     click.option(
         "--set", "settings", multiple=True, metavar="AXIS=N", help="The size of an axis, or config.KEY=VALUE."
@@ -82,6 +84,8 @@ def port_of(options: dict[str, Any]) -> Port:
         config=options["config"],
         dtype=options["dtype"],
         exact=options["exact"],
+        to=options["to"],
+        from_=options["from_"],
     )
 
 

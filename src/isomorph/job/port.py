@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from isomorph.language.morph import Morph
     from isomorph.language.rules import Program
     from isomorph.language.tree import Op
+    from isomorph.layouts.route import Route
     from isomorph.plan.plan import Plan
     from isomorph.tensors import Manifest
 
@@ -41,6 +42,10 @@ class Port:
     is_backward: bool = False
     recorded: tuple[Program, ...] = ()
     """The programs of a plan that was written down; `morph` is None then."""
+    to: str | None = None
+    """The layout to convert into; `settled` finds the morph when the tensors are known."""
+    from_: str | None = None
+    route: Route | None = None
 
     @cached_property
     def config(self) -> Mapping[str, Any] | None:
@@ -50,7 +55,10 @@ class Port:
     @property
     def title(self) -> str:
         """What the plan's first line calls it: the morph's files, `unchanged` without any; and the cast."""
-        name = "unchanged" if self.morph is None else " @ ".join(Path(file).name for file in self.morph.files)
+        if self.route is not None:
+            name = self.route.title
+        else:
+            name = "unchanged" if self.morph is None else " @ ".join(Path(file).name for file in self.morph.files)
         return (
             name
             if self.cast is None
@@ -73,9 +81,21 @@ class Port:
 
         return make_plan(self.programs, source, config=self.config, sizes=self.sizes or None, cast=self.cast, like=like)
 
+    def settled(self, source: Manifest) -> Port:
+        """The port on these tensors: with `to`, their layout is recognised and the way to that one found; else it is as it is.
+
+        Raises MorphError (kind `layout`) and UsageError.
+        """
+        if self.to is None or self.route is not None:
+            return self
+        from isomorph.layouts.route import route
+
+        found = route(source, self.to, self.from_, self.config, self.sizes)
+        return replace(self, morph=found.morph, sizes=found.sizes, file_config=found.config, overrides={}, route=found)
+
     def with_config_beside(self, paths: Sequence[Path]) -> Port:
         """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""
-        if self.file_config is not None or self.morph is None:
+        if self.file_config is not None or (self.morph is None and self.to is None):
             return self
         for path in paths:
             found = config_beside(path)
@@ -138,8 +158,8 @@ def cast_to(name: str, *, exact: bool = False) -> Op:
     return Op("cast", source="float", target=target.name, rounding=not exact)
 
 
-OPTIONS = ("inverse", "like", "config", "sizes", "dtype", "exact", "format", "max_shard_size", "max_memory", "workers", "resume",
-           "overwrite", "verify", "check")  # fmt: skip
+OPTIONS = ("to", "from_", "inverse", "like", "config", "sizes", "dtype", "exact", "format", "max_shard_size", "max_memory",
+           "workers", "resume", "overwrite", "verify", "check")  # fmt: skip
 """What the Python functions take besides the sizes of axes."""
 
 
@@ -165,8 +185,20 @@ def make_port(
     config: Any = None,
     dtype: str | None = None,
     exact: bool = False,
+    to: str | None = None,
+    from_: str | None = None,
 ) -> Port:
-    """Read a MAPPING. `config` is a path or a mapping; `settings` are `AXIS=N` and `config.KEY=V`, and win over everything."""
+    """Read a MAPPING. `to` and `from_` are layouts of the catalogue, and go without morphs. `config` is a path or a mapping;
+    `settings` are `AXIS=N` and `config.KEY=V`, and win over everything.
+    """
+    if to is not None:
+        from isomorph.layouts.route import check_names
+
+        if morphs or inverse:
+            raise UsageError("--to names a layout, and the way there is found: it goes without --morph and --inverse")
+        check_names(to, from_)
+    elif from_ is not None:
+        raise UsageError("--from says which layout the source is in; it goes with --to LAYOUT")
     if exact and dtype is None:
         raise UsageError("--exact goes with --dtype: it refuses a cast that would round")
     all_sizes = {axis: _size(axis, size) for axis, size in (sizes or {}).items()}
@@ -191,4 +223,6 @@ def make_port(
         cast=None if dtype is None else cast_to(dtype, exact=exact),
         config_from=None if given is None else str(config) if isinstance(config, str | os.PathLike) else "given",
         is_backward=inverse,
+        to=to,
+        from_=from_,
     )

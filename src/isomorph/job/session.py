@@ -40,6 +40,8 @@ class Planned:
         from isomorph.plan.explain import explain
 
         yield from explain(self.plan, title=self.port.title, show_all=show_all, seconds=self.seconds).splitlines()
+        if self.port.route is not None:
+            yield from (f"note      {note}" for note in self.port.route.notes)
         if self.port.config_from not in (None, "given"):
             yield f"config    {self.port.config_from}"
 
@@ -85,6 +87,7 @@ def plan_places(
         opened_from, opened_to = sources_and_targets(opened_from, port)
     began = time.perf_counter()
     with open_sources(opened_from) as source:
+        port = port.settled(source.manifest)
         plan = port.plan(source.manifest, None if like is None else like_manifest(like))
         planned = Planned(plan, port, source, tuple(opened_from), tuple(opened_to), time.perf_counter() - began)
         if writing is not None and opened_to:
@@ -110,6 +113,7 @@ def convert_places(
     manifest = None if like is None else like_manifest(like)
     with open_sources(sources) as source:
         plan = None
+        port = port.settled(source.manifest)
         if expected is not None:
             expected.check_sources(source)
             plan = port.plan(source.manifest, manifest)
@@ -125,6 +129,7 @@ def verify_places(
     port = _with_config(port, paths, (), True)
     sources, targets = sources_and_targets([_place(one) for one in paths], port)
     with open_sources(sources) as source, open_sources(targets) as target:
+        port = port.settled(source.manifest)
         report = compare(port, source, target, max_memory=max_memory, stage=stage)
         source.check_unchanged()
         target.check_unchanged()

@@ -20,6 +20,8 @@ from isomorph.language.tree import Module
 from isomorph.language.unparse import unparse
 
 SUFFIX = ".morph"
+CATALOGUE = "isomorph:layouts/"
+"""Where `use family/layout` looks when no such file lies beside the reader."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +157,15 @@ def read_module(path: Path, named: str | None = None) -> Module:
 
 @dataclass(frozen=True)
 class Beside:
-    """Reads what `use x` names: `x.morph` in the reader's folder, or `package:path.morph` inside an installed package."""
+    """Reads what `use x` names: `x.morph` in the reader's folder, else the catalogue's `family/layout`; or `package:path.morph` inside
+    an installed package."""
 
     folder: Path
 
     def __call__(self, name: str) -> Module:
         path = packaged(name) or self._path(name)
+        if not path.is_file() and "/" in name:
+            path = packaged(CATALOGUE + name) or path
         if not path.is_file():
             raise FileNotFoundError(name)
         try:

@@ -1,0 +1,144 @@
+"""What the catalogue holds: families, their layouts, and each by its name.
+
+>>> find("clip/openai").name
+'openai'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from isomorph.errors import UsageError, near_misses
+from isomorph.layouts.family import FILE, Family, read_family
+from isomorph.layouts.header import Header, read_header
+
+if TYPE_CHECKING:
+    from isomorph.language.morph import Morph
+
+FOLDER = Path(__file__).parent
+SUFFIX = ".morph"
+PART = "_"
+"""Files whose name begins so are parts that layouts `use`, and no layouts."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One way of writing a family's weights. `morph` reads `layout <-> hub`; the hub's own is an identity."""
+
+    family: Family
+    name: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{self.family.name}/{self.name}"
+
+    def __repr__(self) -> str:
+        return f"<layout {self}>"
+
+    @property
+    def is_hub(self) -> bool:
+        return self.name == self.family.hub
+
+    @cached_property
+    def text(self) -> str:
+        """The morph as it is written."""
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def header(self) -> Header:
+        """What its comments state."""
+        return read_header(self.text, str(self))
+
+    @cached_property
+    def morph(self) -> Morph:
+        """The rules, parsed. Messages call the file `clip/openai.morph`."""
+        from isomorph.language.morph import Beside, Morph, Stage, read_module
+
+        return Morph((Stage(read_module(self.path, f"{self}{SUFFIX}"), Beside(self.path.parent)),))
+
+    @property
+    def base(self) -> str | None:
+        """The prefix that a model without a head is saved without, in this layout's names."""
+        return self.family.base if self.is_hub else self.header.base
+
+
+@cache
+def families() -> tuple[str, ...]:
+    """The names of all families."""
+    return tuple(sorted(folder.parent.name for folder in FOLDER.glob(f"*/{FILE}")))
+
+
+@cache
+def family(name: str) -> Family:
+    """A family by its name. Raises UsageError with what is near."""
+    if name not in families():
+        near = near_misses(name, families())
+        meant = f"Did you mean {' or '.join(near)}?" if near else "`isomorph layouts` lists them"
+        raise UsageError(f"there is no family `{name}` in the catalogue. {meant}")
+    return read_family(FOLDER / name)
+
+
+@cache
+def layouts(name: str) -> tuple[Layout, ...]:
+    """The layouts of a family, the hub first."""
+    of = family(name)
+    found = [
+        Layout(of, path.stem, path)
+        for path in sorted((FOLDER / name).glob(f"*{SUFFIX}"))
+        if not path.name.startswith(PART)
+    ]
+    return tuple(sorted(found, key=lambda one: (not one.is_hub, one.name)))
+
+
+def hub(name: str) -> Layout:
+    """The hub of a family."""
+    return next(one for one in layouts(name) if one.is_hub)
+
+
+def every() -> Iterable[Layout]:
+    """All layouts of all families."""
+    for name in families():
+        yield from layouts(name)
+
+
+def find(name: str, within: str | None = None) -> Layout:
+    """The layout of that name: `clip/openai`, or `openai` within a family.
+
+    Raises UsageError with what is near; without a family, also when several families have a layout of the name.
+    """
+    head, slash, tail = name.strip().partition("/")
+    if slash:
+        if head in families():
+            return _of_family(head, tail)
+        near = near_misses(name, [str(one) for one in every()]) or near_misses(head, families())
+        raise UsageError(f"there is no family `{head}` in the catalogue. {_meant(near)}")
+    if within is not None:
+        return _of_family(within, head)
+    found = [one for one in every() if one.name == head or head in one.header.aliases]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(
+            f"`{head}` is a layout of {len(found)} families: write one of {', '.join(str(one) for one in found[:12])}"
+        )
+    near = near_misses(head, {one.name: None for one in every()})
+    raise UsageError(f"there is no layout `{head}` in the catalogue. {_meant(near)}")
+
+
+def _of_family(family_name: str, name: str) -> Layout:
+    for one in layouts(family_name):
+        if one.name == name or name in one.header.aliases:
+            return one
+    known = [one.name for one in layouts(family_name)]
+    near = near_misses(name, known)
+    meant = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}"
+    raise UsageError(f"{family_name} has no layout `{name}`. {meant}")
+
+
+def _meant(near: Iterable[str]) -> str:
+    near = list(near)
+    return f"Did you mean {' or '.join(near)}?" if near else "`isomorph layouts` lists them"

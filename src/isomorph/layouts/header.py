@@ -1,0 +1,103 @@
+"""The comments at the top of a layout -> Header: a title, and `key: value` lines for what its rules cannot say."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from isomorph.language.expression_syntax import read_expression
+from isomorph.language.tokens import Cursor, Line, Unreadable
+from isomorph.language.tree import Expression
+
+KEYS = ("source", "load", "config", "axis", "format", "like", "base", "part", "inputs", "alias")
+_LINE = re.compile(r"#\s+([a-z]+):\s+(.*\S)\s*")
+_FACT = re.compile(r"([A-Za-z_][\w.]*)\s*=\s*(.*)")
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a layout states about itself.
+
+    `load` is the line that loads a result in its own library, `{path}` standing for it. `facts` are hub config keys that weights
+    cannot carry and this layout fixes (`vision_config.hidden_act`). `like` are (layout, what decides): others with the same names.
+    `axes` are sizes by the keys of this layout's own config (`axis: heads = config.n_heads`, in the notation's expressions).
+    `base` is the prefix that a model without a head is saved without. `parts` are the groups of the hub that it carries, empty for
+    all. `inputs` says how several files are named. `aliases` are further names it may be asked for by.
+    """
+
+    title: str = ""
+    sources: tuple[str, ...] = ()
+    load: str | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    axes: Mapping[str, Expression] = field(default_factory=dict)
+    format: str | None = None
+    like: tuple[tuple[str, str], ...] = ()
+    base: str | None = None
+    parts: tuple[str, ...] = ()
+    inputs: str | None = None
+    aliases: tuple[str, ...] = ()
+
+
+def read_header(text: str, file: str = "<morph>") -> Header:
+    """Read the comment lines before the first statement. Other comments are prose and are left alone.
+
+    >>> read_header('# OpenAI CLIP\\n#   load: clip.load("{path}")\\na <-> b\\n').load
+    'clip.load("{path}")'
+
+    Raises ValueError, with file and line, for a `config:`, `axis:` or `like:` line that cannot be read.
+    """
+    title = ""
+    found: dict[str, list[str]] = {key: [] for key in KEYS}
+    facts: dict[str, Any] = {}
+    axes: dict[str, Expression] = {}
+    like: list[tuple[str, str]] = []
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.startswith("#"):
+            if line.strip():
+                break
+            continue
+        match = _LINE.fullmatch(line)
+        if match is None or match[1] not in KEYS:
+            title = title or line.removeprefix("#").strip()
+            continue
+        key, value = match.groups()
+        if key == "config":
+            fact = _FACT.fullmatch(value)
+            try:
+                if fact is None:
+                    raise ValueError("write  config: KEY = JSON")
+                facts[fact[1]] = json.loads(fact[2])
+            except ValueError as error:
+                raise ValueError(f"{file}:{number}: `{value}` is no fact ({error})") from None
+        elif key == "axis":
+            axis, _, expression = value.partition("=")
+            cursor = Cursor(Line(number, expression, 0, len(expression), None))
+            cursor.skip_blanks()
+            try:
+                axes[axis.strip()] = read_expression(cursor)
+            except Unreadable as error:
+                raise ValueError(f"{file}:{number}: `{value}` is no size ({error})") from None
+        elif key == "like":
+            other, _, why = value.partition(":")
+            if "/" not in other or not why.strip():
+                raise ValueError(f"{file}:{number}: write  like: family/layout: what decides")
+            like.append((other.strip(), why.strip()))
+        else:
+            found[key].append(value)
+    last = {key: values[-1] if values else None for key, values in found.items()}
+    return Header(
+        title=title.rstrip("."),
+        sources=tuple(found["source"]),
+        load=last["load"],
+        facts=facts,
+        axes=axes,
+        format=last["format"],
+        like=tuple(like),
+        base=last["base"],
+        parts=tuple(found["part"]),
+        inputs=last["inputs"],
+        aliases=tuple(found["alias"]),
+    )

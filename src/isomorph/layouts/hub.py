@@ -1,0 +1,329 @@
+"""The hub of a family, read as a schema: key sets from sizes, sizes from key sets, and what is missing.
+
+A hub file is an identity: every rule the same on both sides, every tensor with its axes. An index hole carries the axis that counts
+it, so `layers.{layers}.` stands for `layers` tensors; `width_` is `width` once more.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import product
+
+from isomorph.language.axes import dim_size
+from isomorph.language.expressions import whole_number
+from isomorph.language.names import NamePattern, Sizes
+from isomorph.language.rules import FullName, LabelHole, Literal, shown
+from isomorph.language.tree import Axis as AxisDim
+from isomorph.language.tree import Dim, Integer, Product, Sum
+from isomorph.layouts.catalogue import hub as hub_layout
+from isomorph.layouts.family import AGAIN, Family, SizeClash
+from isomorph.tensors import DTYPES, Manifest, TensorSpec
+
+F32 = DTYPES["f32"]
+_NUMBER = re.compile(r"(?<![^./_:])(?:0|[1-9][0-9]*)(?![^./_:])")
+"""A canonical number that is a piece of a name, or what follows an underscore in one."""
+
+
+def folded(name: str) -> str:
+    """A name with its numbers taken out: `layers.0.fc1.weight` -> `layers.#.fc1.weight`."""
+    return _NUMBER.sub("#", name)
+
+
+@dataclass(frozen=True)
+class HubTensor:
+    """One line of a schema with its labels chosen: a name pattern whose holes are indices, and the dims."""
+
+    pattern: NamePattern
+    text: str
+    dims: tuple[Dim, ...]
+    indices: tuple[str, ...]
+    """The axes of its index holes, in reading order."""
+    groups: tuple[str, ...]
+
+    def read(self, name: str) -> tuple[int, ...] | None:
+        """The values of its index holes, None when the name is another's."""
+        values = self.pattern.read(name)
+        if values is None or not all(isinstance(value, int) for value in values.values()):
+            return None
+        return tuple(int(str(values[axis])) for axis in self.pattern_axes)
+
+    @property
+    def pattern_axes(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(axis for piece in self.pattern.pieces for axis in _axes_of(piece)))
+
+    def write(self, values: Sequence[int]) -> str:
+        return self.pattern.write(dict(zip(self.pattern_axes, values, strict=True)))
+
+
+def _axes_of(piece: object) -> tuple[str, ...]:
+    axis = getattr(piece, "axis", None)
+    return (axis,) if axis is not None else tuple(getattr(piece, "axes", ()))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a key set says when it is read as a hub.
+
+    `sizes` are all axes that shapes and indices tell. `clashes` name two tensors that tell different sizes of one axis.
+    `unknown` are names the hub does not have, `missing` those it must have and the key set lacks. `groups` are those present.
+    """
+
+    sizes: Mapping[str, int]
+    clashes: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    groups: frozenset[str] = frozenset()
+    missing_specs: Mapping[str, TensorSpec] = field(default_factory=dict)
+
+
+class Schema:
+    """A hub file, ready to expand and to read."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.tensors = tuple(_tensors(family))
+        self._by_text: dict[str, list[HubTensor]] = {}
+        for one in self.tensors:
+            self._by_text.setdefault(folded(one.text), []).append(one)
+
+    # ── from sizes to key sets ───────────────────────────────────────────────────────────────────────────────────────
+
+    def listed_groups(self) -> frozenset[str]:
+        """The groups that a key set shows when nobody says which."""
+        return frozenset(group.name for group in self.family.groups.values() if group.listed)
+
+    def expand(self, sizes: Mapping[str, int], groups: Iterable[str] | None = None) -> Manifest:
+        """Every tensor of a model of these sizes, f32. `groups` are those that are there (the listed ones unless said).
+
+        Raises KeyError with the axis whose size is not known.
+        """
+        present = self.listed_groups() if groups is None else frozenset(groups)
+        known = _with_again(self.family.complete(sizes))
+        found: dict[str, TensorSpec] = {}
+        for one in self.tensors:
+            if not present.issuperset(one.groups):
+                continue
+            shape = tuple(dim_size(dim, known) for dim in one.dims)
+            for values in product(*(range(known[axis.removesuffix(AGAIN)]) for axis in one.indices)):
+                found[one.write(values)] = TensorSpec(F32, shape)
+        return Manifest(found, origin=f"{self.family.name} key set")
+
+    def axes_needed(self, groups: Iterable[str] | None = None) -> tuple[str, ...]:
+        """The axes whose sizes a key set needs, in the order of the vocabulary."""
+        present = self.listed_groups() if groups is None else frozenset(groups)
+        used: set[str] = set()
+        for one in self.tensors:
+            if present.issuperset(one.groups):
+                used.update(axis.removesuffix(AGAIN) for axis in one.indices)
+                used.update(axis.removesuffix(AGAIN) for dim in one.dims for axis in _dim_axes(dim))
+        return tuple(axis for axis in self.family.axes if axis in used)
+
+    # ── from key sets to sizes ───────────────────────────────────────────────────────────────────────────────────────
+
+    def which(self, name: str) -> tuple[HubTensor, tuple[int, ...]] | None:
+        """The schema's tensor of that name, and its indices."""
+        for one in self._by_text.get(folded(name), ()):
+            values = one.read(name)
+            if values is not None:
+                return one, values
+        return None
+
+    def read(self, manifest: Mapping[str, TensorSpec], given: Mapping[str, int] | None = None) -> Found:
+        """Read sizes off a key set, and find what it lacks. `given` are sizes that are known beforehand (a config's)."""
+        seen: dict[HubTensor, set[tuple[int, ...]]] = {}
+        unknown: list[str] = []
+        sizes = _SizesRead(self.family)
+        for name, tensor in manifest.items():
+            found = self.which(name)
+            if found is None:
+                unknown.append(name)
+                continue
+            one, values = found
+            seen.setdefault(one, set()).add(values)
+            sizes.learn(one.dims, tensor.shape, name)
+        counts = self._counts(seen)
+        for axis, count in counts.items():
+            if isinstance(axis, str):
+                sizes.tell(axis, count, "the numbers in names")
+        for axis, size in (given or {}).items():
+            if axis in self.family.axes and self.family.axes[axis].config is not None:
+                sizes.tell(axis, size, "the config")
+                if axis in counts and size > counts[axis]:
+                    counts[axis] = size
+        known = sizes.solve()
+        groups = frozenset(group for one in seen for group in one.groups)
+        missing, specs = self._missing(seen, counts, groups, known)
+        return Found(known, tuple(sizes.clashes), tuple(unknown), tuple(missing), groups, specs)
+
+    def _counts(self, seen: Mapping[HubTensor, set[tuple[int, ...]]]) -> dict[object, int]:
+        """How many there are of each index: one number an axis, of a ragged one a number for each place above it."""
+        counts: dict[object, int] = {}
+        for one, places in seen.items():
+            for values in places:
+                for key, value in zip(self._keys(one, values), values, strict=True):
+                    counts[key] = max(counts.get(key, 0), value + 1)
+        return counts
+
+    def _keys(self, one: HubTensor, values: Sequence[int]) -> Iterator[object]:
+        for depth, axis in enumerate(one.indices):
+            name = axis.removesuffix(AGAIN)
+            ragged = name in self.family.axes and self.family.axes[name].ragged
+            yield (name, tuple(values[:depth])) if ragged else name
+
+    def _missing(
+        self,
+        seen: Mapping[HubTensor, set[tuple[int, ...]]],
+        counts: Mapping[object, int],
+        groups: frozenset[str],
+        sizes: Mapping[str, int],
+    ) -> tuple[list[str], dict[str, TensorSpec]]:
+        found: list[str] = []
+        specs: dict[str, TensorSpec] = {}
+        known = _with_again(sizes)
+        for one in self.tensors:
+            if not groups.issuperset(one.groups):
+                continue
+            if any(self.family.groups[group].scattered for group in one.groups):
+                continue
+            places = seen.get(one, set())
+            for values in self._places(one, counts):
+                if values in places:
+                    continue
+                name = one.write(values)
+                found.append(name)
+                try:
+                    specs[name] = TensorSpec(F32, tuple(dim_size(dim, known) for dim in one.dims))
+                except KeyError:
+                    continue
+        return found, specs
+
+    def _places(self, one: HubTensor, counts: Mapping[object, int]) -> Iterator[tuple[int, ...]]:
+        def below(values: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+            if len(values) == len(one.indices):
+                yield values
+                return
+            key = list(self._keys(one, (*values, 0, *(0 for _ in one.indices[len(values) + 1 :]))))[len(values)]
+            for value in range(counts.get(key, 1)):
+                yield from below((*values, value))
+
+        yield from below(())
+
+
+class _SizesRead:
+    """Equations between shapes and axes, solved as far as they go."""
+
+    def __init__(self, family: Family) -> None:
+        self.family = family
+        self.known: dict[str, tuple[int, str]] = {}
+        self.clashes: list[str] = []
+        self.open: list[tuple[Dim, int, str]] = []
+
+    def tell(self, axis: str, size: int, by: str) -> None:
+        axis = axis.removesuffix(AGAIN)
+        if axis in self.family.axes and self.family.axes[axis].ragged:
+            return
+        before = self.known.setdefault(axis, (size, by))
+        if before[0] != size and len(self.clashes) < 20:
+            self.clashes.append(f"{axis} is {before[0]} by {before[1]}, but {size} by {by}")
+
+    def learn(self, dims: Sequence[Dim], shape: Sequence[int], name: str) -> None:
+        if len(dims) != len(shape):
+            self.clashes.append(f"{name} has {len(shape)} axes [{' '.join(map(str, shape))}], not {len(dims)}")
+            return
+        for dim, size in zip(dims, shape, strict=True):
+            if isinstance(dim, AxisDim):
+                self.tell(shown(dim.name), size, name)
+            elif isinstance(dim, Integer):
+                if dim.value != size:
+                    self.clashes.append(f"{name} is {size} long where {dim.value} stands")
+            elif (dim, size) not in [(one[0], one[1]) for one in self.open]:
+                self.open.append((dim, size, name))
+
+    def solve(self) -> dict[str, int]:
+        known = {axis: size for axis, (size, _) in self.known.items()}
+        for _ in range(len(self.open) + 1):
+            try:
+                known = self.family.complete(known)
+            except SizeClash as clash:
+                self.clashes.append(str(clash))
+            for dim, size, name in self.open:
+                axes = [axis.removesuffix(AGAIN) for axis in _dim_axes(dim)]
+                unknown = [axis for axis in axes if axis not in known]
+                if len(unknown) == 1:
+                    at = [dim_size(dim, _with_again({**known, unknown[0]: n})) for n in (0, 1)]
+                    if at[1] != at[0] and (size - at[0]) % (at[1] - at[0]) == 0:
+                        known[unknown[0]] = (size - at[0]) // (at[1] - at[0])
+                elif not unknown and dim_size(dim, _with_again(known)) != size:
+                    note = f"{name} is {size} long, not {dim_size(dim, _with_again(known))}"
+                    if note not in self.clashes:
+                        self.clashes.append(note)
+        return known
+
+
+def _with_again(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {**sizes, **{axis + AGAIN: size for axis, size in sizes.items()}}
+
+
+def _dim_axes(dim: Dim | Product) -> Iterator[str]:
+    match dim:
+        case AxisDim():
+            yield shown(dim.name)
+        case Sum():
+            for one in dim.summands:
+                yield from _dim_axes(one)
+        case Product():
+            for factor in dim.factors:
+                yield from _dim_axes(factor)
+        case _:
+            return
+
+
+def _tensors(family: Family) -> Iterator[HubTensor]:
+    (program,) = hub_layout(family.name).morph.programs(dict(family.example))
+    sizes = Sizes({}, lambda expression: whole_number(expression, {}, {}))
+    patterns = {name: [_matcher(text) for text in group.patterns] for name, group in family.groups.items()}
+    for rule in program.rules:
+        for term in rule.right:
+            if not isinstance(term.head, FullName):
+                continue
+            for head in _label_choices(term.head):
+                pattern = NamePattern(head, sizes)
+                text = "".join(piece.value if isinstance(piece, Literal) else "0" for piece in pattern.pieces)
+                groups = tuple(name for name, ones in patterns.items() if any(one.fullmatch(text) for one in ones))
+                indices = tuple(dict.fromkeys(shown(axis) for axis in head.axes))
+                yield HubTensor(pattern, text, term.dims, indices, groups)
+
+
+def _label_choices(head: FullName) -> Iterator[FullName]:
+    """The name with every choice of its labels, as names whose only holes are indices."""
+    axes = {piece.axis: len(piece.labels) for piece in head.pieces if isinstance(piece, LabelHole)}
+    for choice in product(*(range(count) for count in axes.values())):
+        chosen = dict(zip(axes, choice, strict=True))
+        pieces = [
+            Literal(piece.labels[chosen[piece.axis]]) if isinstance(piece, LabelHole) else piece
+            for piece in head.pieces
+        ]
+        merged: list[object] = []
+        for piece in pieces:
+            if isinstance(piece, Literal) and merged and isinstance(merged[-1], Literal):
+                merged[-1] = Literal(merged[-1].value + piece.value)
+            else:
+                merged.append(piece)
+        yield FullName(tuple(merged), head.text)  # type: ignore[arg-type] # pieces stay pieces
+
+
+def _matcher(pattern: str) -> re.Pattern[str]:
+    """A group's pattern: `*` is one piece, `**` any path."""
+    text = re.escape(pattern).replace(r"\*\*", ".+").replace(r"\*", "[^./]+")
+    return re.compile(text, re.DOTALL)
+
+
+@cache
+def schema(family_name: str) -> Schema:
+    """The schema of a family's hub."""
+    from isomorph.layouts.catalogue import family
+
+    return Schema(family(family_name))

@@ -1,0 +1,391 @@
+"""Manifest -> Recognition: which layout a checkpoint is in, what was seen through, its sizes; or which two it could be, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import Gap, MorphError, near_misses
+from isomorph.layouts.catalogue import Layout, find
+from isomorph.layouts.compose import family_config, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
+from isomorph.layouts.hub import Found, schema
+from isomorph.layouts.index import Score, scores
+from isomorph.tensors import Manifest
+
+if TYPE_CHECKING:
+    from isomorph.plan.plan import Plan
+
+WRAPPERS = (
+    "module.", "model.", "_orig_mod.", "_fsdp_wrapped_module.", "net.", "network.", "state_dict/", "model/", "module/", "params/",
+    "model_state_dict/", "ema.", "ema_model.", "model_ema.", "ema/", "student.", "teacher.", "teacher/", "student/", "backbone.",
+    "base_model.model.", "base_model.", "encoder_q.", "generator.", "policy.", "target/", "optimizer/target/", "transformer.",
+    "vision_encoder.", "text_encoder.", "visual.", "text.", "image_encoder.", "vision_tower.", "language_model.",
+)  # fmt: skip
+"""What frameworks put before every name of a model; seen through by name, and said."""
+
+MOST_WRAPPERS = 4
+MOST_TRIED = 6
+LEAST_SCORE = 0.3
+MOST_NAMED = 12
+
+
+@dataclass(frozen=True)
+class Fit:
+    """One layout held against a checkpoint's names. `gaps` are why it does not fit; None of them: it does.
+
+    `plan` leads to the hub (None where the layout is the hub), `hub` is what it makes there, `found` what that says.
+    `wrapper` was taken off every name, `base` put before it. `unknown` are names of the checkpoint that it does not have, `missing`
+    names that it must have and that the checkpoint lacks, both as the checkpoint would write them.
+    """
+
+    layout: Layout
+    wrapper: str
+    base: str
+    score: Score
+    plan: Plan | None = None
+    hub: Manifest = field(default_factory=lambda: Manifest({}))
+    found: Found = field(default_factory=lambda: Found({}))
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    gaps: tuple[Gap, ...] = ()
+    unknown: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+
+    @property
+    def fits(self) -> bool:
+        return not (self.gaps or self.unknown or self.missing)
+
+    @property
+    def result(self) -> object:
+        """What tells whether two fits read the same thing."""
+        return "identity" if self.plan is None else tuple((m.target, m.source, m.operators) for m in self.plan.moves)
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """The layout a checkpoint is in. `others` are layouts that its names fit as well, each with what decides."""
+
+    fit: Fit
+    others: tuple[tuple[Layout, str], ...] = ()
+
+    @property
+    def layout(self) -> Layout:
+        return self.fit.layout
+
+    @property
+    def sizes(self) -> Mapping[str, int]:
+        return self.fit.sizes
+
+    @property
+    def seen_through(self) -> str:
+        """What was done to the names before they fitted, for people; empty for nothing."""
+        parts = []
+        if self.fit.wrapper:
+            parts.append(f"without the wrapper `{self.fit.wrapper}`")
+        if self.fit.base:
+            parts.append(f"a model without a head: `{self.fit.base}` left out")
+        return ", ".join(parts)
+
+
+def recognise(
+    manifest: Manifest,
+    config: Mapping[str, Any] | None = None,
+    *,
+    only: Layout | None = None,
+    within: str | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Recognition:
+    """Which layout these names are in. `only` holds them against that one; `within` a family prefers its layouts.
+
+    Raises MorphError (kind `layout`) where nothing fits, with the nearest layout, what is missing and what is left over.
+    """
+    fits = list(_fits(manifest, config, only, within, sizes or {}))
+    good = [fit for fit in fits if fit.fits]
+    if not good:
+        raise MorphError(_nothing_fits(manifest, fits, only))
+    good = _decided(good, config, within)
+    best = good[0]
+    others: list[tuple[Layout, str]] = []
+    differ = False
+    for fit in good[1:]:
+        same = fit.result == best.result and fit.layout.family == best.layout.family
+        others.append((fit.layout, "the same names, read the same" if same else what_decides(best.layout, fit.layout)))
+        differ = differ or not same
+    if differ:
+        others = [one for one in others if one[1] != "the same names, read the same"]
+    found = Recognition(best, tuple(others))
+    if differ and only is None:
+        return replace(found, others=tuple(others))
+    return found
+
+
+def is_ambiguous(found: Recognition) -> bool:
+    """Whether its names fit another layout too that would read them otherwise."""
+    return any(why != "the same names, read the same" for _, why in found.others)
+
+
+def ambiguity(found: Recognition) -> MorphError:
+    """The error that asks which of several layouts it is."""
+    names = [found.layout, *(layout for layout, _ in found.others)]
+    return MorphError(
+        [
+            Gap(
+                "layout",
+                f"its names fit {len(names)} layouts: {', '.join(str(one) for one in names)}",
+                details=tuple(f"{layout}: {why}" for layout, why in found.others),
+                hint=f"Say which:  --from {names[0]}  (or another of them)",
+            )
+        ]
+    )
+
+
+def what_decides(one: Layout, other: Layout) -> str:
+    """What tells two layouts with the same names apart, as they state it."""
+    for first, second in ((one, other), (other, one)):
+        for name, why in first.header.like:
+            if name == str(second):
+                return why
+    if one.family != other.family and other.family.model_type:
+        return f'config.model_type decides ("{one.family.model_type}" or "{other.family.model_type}")'
+    return "the names are the same"
+
+
+# ── holding layouts against names ────────────────────────────────────────────────────────────────────────────────────
+
+
+def _fits(
+    manifest: Manifest,
+    config: Mapping[str, Any] | None,
+    only: Layout | None,
+    within: str | None,
+    sizes: Mapping[str, int],
+) -> Iterable[Fit]:
+    tried: list[tuple[str, Manifest, Score]] = []
+    for wrapper, unwrapped in _unwrapped(manifest):
+        tried += [(wrapper, unwrapped, score) for score in scores(unwrapped)]
+    if only is not None:
+        tried = [one for one in tried if one[2].layout == str(only)]
+    tried.sort(key=lambda one: (-one[2].value, len(one[0]), len(one[2].base)))
+    if not tried:
+        return
+    best = tried[0][2].value
+    if within is not None:
+        inside = [one for one in tried if one[2].layout.startswith(within + "/") and one[2].value >= 0.9 * best]
+        tried = [*inside, *(one for one in tried if one not in inside)]
+    seen: set[str] = set()
+    for wrapper, unwrapped, score in tried:
+        if score.layout in seen or len(seen) >= MOST_TRIED:
+            continue
+        if only is None and (score.value < LEAST_SCORE or score.value < 0.5 * best):
+            continue
+        seen.add(score.layout)
+        yield hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
+
+
+def hold(
+    layout: Layout,
+    manifest: Manifest,
+    config: Mapping[str, Any] | None,
+    given: Mapping[str, int],
+    *,
+    wrapper: str = "",
+    base: str = "",
+    score: Score | None = None,
+) -> Fit:
+    """Hold a layout against names: plan them into the hub, and read that by the hub's schema."""
+    family = layout.family
+    names = Manifest({base + name: tensor for name, tensor in manifest.items()}) if base else manifest
+    score = score or Score(str(layout), 1.0, 1.0, base)
+    fit = Fit(layout, wrapper, base, score)
+    stated = {**sizes_of_config(family, config, layout), **{k: v for k, v in given.items() if k in family.axes}}
+    whole = merged(family_config(family, stated, None), config or {})
+    plan: Plan | None = None
+    hub = names
+    try:
+        if not layout.is_hub:
+            plan, _ = plan_sized(layout.morph.programs(whole), names, family, family_known(layout, stated), whole)
+            hub = plan.manifest
+    except MorphError as refused:
+        return _unfit(fit, names, refused, stated, whole)
+    found = schema(family.name).read(hub, stated)
+    known = {**stated, **({} if plan is None else sizes_of_plan(family, plan)), **found.sizes}
+    problem = [Gap("size", f"{layout}: {clash}") for clash in found.clashes]
+    try:
+        known = family.complete(known)
+    except ValueError as clash:
+        problem.append(Gap("size", f"{layout}: {clash}"))
+    return replace(
+        fit,
+        plan=plan,
+        hub=hub,
+        found=found,
+        sizes=known,
+        gaps=tuple(problem),
+        unknown=tuple(name.removeprefix(base) for name in found.unknown) if layout.is_hub else (),
+        missing=_in_layout(layout, hub, found, known, names, whole, base),
+    )
+
+
+def family_known(layout: Layout, stated: Mapping[str, int]) -> dict[str, int]:
+    """The stated sizes and what follows from them; what contradicts itself is left as it was stated."""
+    try:
+        return layout.family.complete(stated)
+    except ValueError:
+        return dict(stated)
+
+
+def _unfit(fit: Fit, names: Manifest, refused: MorphError, stated: Mapping[str, int], config: Mapping[str, Any]) -> Fit:
+    """Why a layout does not fit: what it would read of the rest, so that what is missing can be named too."""
+    layout, family = fit.layout, fit.layout.family
+    unknown = tuple(name for gap in refused.gaps if gap.kind == "unmatched" for name in gap.tensors)
+    other = tuple(gap for gap in refused.gaps if gap.kind not in ("unmatched", "idle", "incomplete"))
+    left = dict(names)
+    missing: tuple[str, ...] = ()
+    for _ in range(8):
+        try:
+            programs = relaxed(layout.morph.programs(config))
+            plan, _ = plan_sized(programs, Manifest(left), family, family_known(layout, stated), config)
+        except MorphError as again:
+            drop = {name for gap in again.gaps if gap.kind in ("unmatched", "incomplete") for name in gap.tensors}
+            if not drop & set(left):
+                break
+            left = {name: tensor for name, tensor in left.items() if name not in drop}
+            continue
+        found = schema(family.name).read(plan.manifest, stated)
+        missing = _in_layout(layout, plan.manifest, found, found.sizes, names, config, fit.base)
+        break
+    gaps = tuple(gap for gap in refused.gaps if gap.kind != "unmatched") if not (unknown or missing) else other
+    return replace(fit, gaps=gaps, unknown=tuple(name.removeprefix(fit.base) for name in unknown), missing=missing)
+
+
+def _in_layout(
+    layout: Layout,
+    hub: Manifest,
+    found: Found,
+    sizes: Mapping[str, int],
+    names: Mapping[str, object],
+    config: Mapping[str, Any],
+    base: str,
+) -> tuple[str, ...]:
+    """What is missing in the hub, as the layout writes it; the hub's names where that cannot be told."""
+    if not found.missing:
+        return ()
+    if layout.is_hub:
+        return tuple(name.removeprefix(base) for name in found.missing)
+    try:
+        everything = Manifest({**hub, **found.missing_specs})
+        back, _ = plan_sized(layout.morph.inverse.programs(config), everything, layout.family, sizes, config)
+    except MorphError:
+        return tuple(f"{name} (in {layout.family.name}/{layout.family.hub})" for name in found.missing)
+    lacking = tuple(name.removeprefix(base) for name in back.targets if name not in names)
+    return lacking or tuple(f"{name} (in {layout.family.name}/{layout.family.hub})" for name in found.missing)
+
+
+def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
+    """The names as they are, and without each wrapper that all of them have."""
+    yield "", manifest
+    queue: list[tuple[str, Sequence[str]]] = [("", list(manifest))]
+    for _ in range(MOST_WRAPPERS):
+        following: list[tuple[str, Sequence[str]]] = []
+        for before, names in queue:
+            for wrapper in WRAPPERS:
+                if names and all(name.startswith(wrapper) and len(name) > len(wrapper) for name in names):
+                    following.append((before + wrapper, [name[len(wrapper) :] for name in names]))
+        for wrapper, _ in following:
+            yield (
+                wrapper,
+                Manifest({name[len(wrapper) :]: tensor for name, tensor in manifest.items()}, origin=manifest.origin),
+            )
+        queue = following
+
+
+def _decided(good: list[Fit], config: Mapping[str, Any] | None, within: str | None) -> list[Fit]:
+    """The fits, the most likely first; those that a config, a family or a better fit rule out are left out."""
+    if within is not None and any(fit.layout.family.name == within for fit in good):
+        good = [fit for fit in good if fit.layout.family.name == within]
+    kind = (config or {}).get("model_type")
+    stated = [fit for fit in good if fit.layout.family.model_type == kind]
+    if kind is not None and stated:
+        good = stated
+    best = max(fit.score.value for fit in good)
+    shortest = min(len(fit.wrapper) for fit in good if fit.score.value >= best - 1e-9)
+    kept = [
+        fit
+        for fit in good
+        if (fit.score.value >= best - 1e-9 and len(fit.wrapper) == shortest) or (fit.layout.is_hub and not fit.wrapper)
+    ]
+    return sorted(kept, key=lambda fit: (not fit.layout.is_hub, -fit.score.value, len(fit.base), str(fit.layout)))
+
+
+# ── saying what does not fit ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _nothing_fits(manifest: Manifest, fits: Sequence[Fit], only: Layout | None) -> list[Gap]:
+    parts = _several_sets(manifest) if only is None else []
+    if parts:
+        return [
+            Gap(
+                "layout",
+                f"it holds {len(parts)} sets of weights: {', '.join(parts)}",
+                hint="Take one:  " + "  or  ".join(f"SRC#{part.rstrip('./')}" for part in parts[:4]),
+            )
+        ]
+    if not fits:
+        said = (
+            f"it is not in {only}: none of its names is"
+            if only is not None
+            else "no layout of the catalogue knows its names"
+        )
+        return [
+            Gap(
+                "layout",
+                said,
+                details=(f"it has {', '.join(list(manifest)[:4])} …",),
+                hint="`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
+            )
+        ]
+    best = min(fits, key=lambda fit: (len(fit.unknown) + len(fit.missing) + len(fit.gaps), -fit.score.value))
+    return [_gap_of(best, only)]
+
+
+def _gap_of(fit: Fit, only: Layout | None) -> Gap:
+    details = []
+    if fit.unknown:
+        details.append(f"{len(fit.unknown):,} that it does not know:")
+        for name in fit.unknown[:MOST_NAMED]:
+            near = near_misses(name, fit.missing)
+            details.append(f"    {name}" + (f"   (is it {near[0]}?)" if near else ""))
+        if len(fit.unknown) > MOST_NAMED:
+            details.append(f"    … and {len(fit.unknown) - MOST_NAMED:,} more")
+    if fit.missing:
+        details.append(f"{len(fit.missing):,} that it needs and that are not there:")
+        details += [f"    {name}" for name in fit.missing[:MOST_NAMED]]
+        if len(fit.missing) > MOST_NAMED:
+            details.append(f"    … and {len(fit.missing) - MOST_NAMED:,} more")
+    for gap in fit.gaps[:MOST_NAMED]:
+        details += str(gap).split("\n")
+    through = f" (without the wrapper `{fit.wrapper}`)" if fit.wrapper else ""
+    if only is not None:
+        message = f"it does not fit {only}{through}"
+    else:
+        message = f"it fits no layout of the catalogue; the nearest is {fit.layout}{through}"
+    hint = "Mend the names or the file; or begin with the layout's own text:  isomorph layouts " + str(fit.layout)
+    if fit.gaps and not (fit.unknown or fit.missing):
+        hint = next((gap.hint for gap in fit.gaps if gap.hint), hint)
+    return Gap("layout", message, details=tuple(details), hint=hint, tensors=fit.unknown + fit.missing)
+
+
+def _several_sets(manifest: Manifest) -> list[str]:
+    """The prefixes under which a checkpoint holds a whole model each: weights and their average, student and teacher."""
+    parts: dict[str, dict[str, Any]] = {}
+    for name, tensor in manifest.items():
+        for wrapper in WRAPPERS:
+            if name.startswith(wrapper):
+                parts.setdefault(wrapper, {})[name[len(wrapper) :]] = tensor
+                break
+        else:
+            return []
+    if len(parts) < 2:
+        return []
+    best = [max((score.value for score in scores(part)), default=0.0) for part in parts.values()]
+    return list(parts) if min(best) >= 0.6 else []

@@ -1,0 +1,166 @@
+"""--to LAYOUT [--from LAYOUT], on a checkpoint -> Route: the one chain of morphs that leads there, and all it must be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import MorphError, UsageError
+from isomorph.layouts.catalogue import Layout, families, find
+from isomorph.layouts.compose import (
+    added,
+    axes_of,
+    between,
+    family_config,
+    hidden_axes,
+    merged,
+    plan_sized,
+    put,
+    stripped,
+)
+from isomorph.layouts.recognise import Recognition, ambiguity, is_ambiguous, recognise
+from isomorph.tensors import Manifest
+
+if TYPE_CHECKING:
+    from isomorph.language.morph import Morph
+
+
+@dataclass(frozen=True)
+class Route:
+    """How a checkpoint gets from its layout to another.
+
+    `morph` is None where every name stays. `sizes` are those the plan must be told, `known` all of the vocabulary that are known,
+    `config` what `when` lines may ask: what was given, over what sizes and the source layout's stated facts say.
+    """
+
+    source: Recognition
+    target: Layout
+    morph: Morph | None
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    known: Mapping[str, int] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    base: str = ""
+    """The prefix that was left out of the target's names, because the model has no head."""
+
+    @property
+    def title(self) -> str:
+        return f"{self.source.layout} -> {self.target}"
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided on the way, for people."""
+        notes = [self.source.seen_through] if self.source.seen_through else []
+        if self.base:
+            notes.append(f"no head: {self.target} names it without `{self.base}`")
+        return tuple(notes)
+
+
+def check_names(to: str, from_: str | None) -> tuple[str | None, Layout | None]:
+    """The family that is certain before a checkpoint is seen, and the source layout if it is named whole. Raises UsageError."""
+    head, slash, _ = to.partition("/")
+    if slash:
+        found = find(to).family.name
+        return found, None if from_ is None else find(from_, within=found)
+    source = None
+    if from_ is not None and (("/" in from_) or len([one for one in families() if _has(one, from_)]) == 1):
+        source = find(from_)
+        find(to, within=source.family.name)
+    elif not any(_has(one, head) for one in families()):
+        find(to)  # raises, with what is near
+    return (None if source is None else source.family.name), source
+
+
+def _has(family: str, layout: str) -> bool:
+    from isomorph.layouts.catalogue import layouts
+
+    return any(one.name == layout or layout in one.header.aliases for one in layouts(family))
+
+
+def route(
+    manifest: Manifest,
+    to: str,
+    from_: str | None = None,
+    config: Mapping[str, Any] | None = None,
+    sizes: Mapping[str, int] | None = None,
+) -> Route:
+    """Recognise a checkpoint (or hold it against `from_`), and find the way to the layout `to`.
+
+    Raises MorphError (kind `layout`) when it is not known what the checkpoint is, UsageError for names the catalogue lacks.
+    """
+    within, only = check_names(to, from_)
+    given = dict(sizes or {})
+    source = recognise(manifest, config, only=only, within=within, sizes=given)
+    if only is None and from_ is not None and not only:
+        source = recognise(manifest, config, only=find(from_, within=source.layout.family.name), sizes=given)
+    elif only is None and is_ambiguous(source):
+        raise ambiguity(source)
+    family = source.layout.family
+    target = find(to, within=family.name) if "/" not in to else find(to)
+    if target.family.name != family.name:
+        raise UsageError(
+            f"the source is {source.layout}, and {target} is a layout of another family: {family.name} has "
+            f"{', '.join(one.name for one in _layouts(family.name))}"
+        )
+    facts: dict[str, Any] = {}
+    for key, value in source.layout.header.facts.items():
+        put(facts, key, value)
+    known = {**source.sizes, **{axis: size for axis, size in given.items() if axis in family.axes}}
+    whole = merged(merged(family_config(family, known, None), facts), config or {})
+    base = _base(source, target, known, whole)
+    chain: Morph | None = None
+    for stage in (
+        stripped(source.fit.wrapper) if source.fit.wrapper else None,
+        added(source.fit.base) if source.fit.base else None,
+        between(source.layout, target),
+        stripped(base) if base else None,
+    ):
+        if stage is not None:
+            chain = stage if chain is None else chain @ stage
+    if chain is not None and source.fit.base and source.fit.base == base and source.layout == target:
+        chain = stripped(source.fit.wrapper) if source.fit.wrapper else None
+    told: dict[str, int] = {}
+    if chain is not None:
+        used = axes_of(chain.programs(whole), whole)
+        hidden = hidden_axes(family)
+        told = {axis: size for axis, size in known.items() if axis in used and (axis in hidden or axis in given)}
+        told |= {axis: size for axis, size in given.items() if axis not in family.axes}
+        told = _enough(chain, manifest, source, known, whole, told)
+    return Route(source, target, chain, told, known, whole, base)
+
+
+def _layouts(family: str) -> tuple[Layout, ...]:
+    from isomorph.layouts.catalogue import layouts
+
+    return layouts(family)
+
+
+def _enough(
+    chain: Morph,
+    manifest: Manifest,
+    source: Recognition,
+    known: Mapping[str, int],
+    config: Mapping[str, Any],
+    told: Mapping[str, int],
+) -> dict[str, int]:
+    """The sizes to tell: more of those that are known, when a plan says that it lacks some. Other gaps are the plan's to report."""
+    try:
+        return plan_sized(chain.programs(config), manifest, source.layout.family, known, config, told)[1]
+    except MorphError:
+        return dict(told)
+
+
+def _base(source: Recognition, target: Layout, known: Mapping[str, int], config: Mapping[str, Any]) -> str:
+    """The target's base prefix, when nothing of the model lies outside it: that is how its library saves one without a head."""
+    base = target.base
+    if not base or (target.family.base_always and not source.fit.base):
+        return ""
+    if target.is_hub:
+        names = list(source.fit.hub)
+    else:
+        try:
+            programs = target.morph.inverse.programs(config)
+            names = list(plan_sized(programs, source.fit.hub, target.family, known, config)[0].targets)
+        except MorphError:
+            return ""
+    return base if names and all(name.startswith(base) for name in names) else ""
