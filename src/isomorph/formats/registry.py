@@ -84,6 +84,15 @@ FORMATS: Mapping[str, Format] = {
             aliases=("pdparams",),
             folder_name="model_state.pdparams",
         ),
+        Format(
+            "flax",
+            "isomorph.formats.flax_msgpack:read",
+            "isomorph.formats.flax_msgpack:Writer",
+            suffixes=(".msgpack",),
+            aliases=("msgpack", "flax_msgpack"),
+            folder_name="flax_model.msgpack",
+            shard_name="flax_model{shard}.msgpack",
+        ),
     ]
 }
 
@@ -169,7 +178,7 @@ def format_of_suffix(path: Path) -> Format | None:
 
 
 NOT_FOLDERS = (
-    ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".mlmodel", ".msgpack", ".npy", ".onnx", ".pb", ".pdopt",
+    ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".mlmodel", ".npy", ".onnx", ".pb", ".pdopt",
     ".pickle", ".pkl", ".tar", ".tflite", ".txt", ".yaml", ".zip",
 )  # fmt: skip
 """Suffixes of files that are not written; a target with any other unknown suffix (`model-v1.5`) is a folder."""

@@ -32,7 +32,9 @@ FOREIGN = [
     (b"%PDF", "a PDF document, not weights", None),
 ]
 
-KNOWN = "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, and a *.index.json of shards"
+KNOWN = (
+    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, and a *.index.json of shards"
+)
 
 
 def sniff(source: Source) -> str:
@@ -72,6 +74,10 @@ def sniff(source: Source) -> str:
         )
     if source.path.suffix == ".safetensors":
         return "safetensors"
+    from isomorph.formats.flax_msgpack import looks_like
+
+    if looks_like(head):
+        return "flax"
     shown = "zeros only, as of a download that did not finish" if not any(head) else repr(head[:16])[1:]
     raise FormatError(
         source.path, f"not a checkpoint of a known format (its first bytes are {shown})", f"Read are {KNOWN}"
