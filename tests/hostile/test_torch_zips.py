@@ -339,7 +339,7 @@ def test_script_archives_give_their_weights_and_nothing_else(tmp_path: Path) -> 
     )
     with open_checkpoint(path) as checkpoint:
         assert list(checkpoint.manifest) == ["conv.weight"]
-        assert dict(checkpoint.manifest.leaves) == {"conv.training": "False"}
+        assert dict(checkpoint.manifest.leaves) == {"conv.padded": "False"}
         assert any("TorchScript" in note for note in checkpoint.manifest.notes)
     path.write_bytes(torch_file(script))
     with pytest.raises(UnsafeError, match=r"would build a __torch__\.net\.Net"):

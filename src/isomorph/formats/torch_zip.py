@@ -5,12 +5,15 @@
     archive/data/0 …   the elements of each storage, stored (rarely deflated)
     archive/version    "3"
 
-Tensors are strided views of storages; several may share one. What a TorchScript archive has besides (code, constants) is not read.
+Tensors are strided views of storages; several may share one. A TorchScript archive (`torch.jit.save`) is read the same way: its
+modules are records whose attributes are followed, its code is never looked at. Where a module was frozen, its weights are the
+constants of that code (`constants.pkl`), which have numbers for names.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Location
@@ -28,6 +31,9 @@ from isomorph.tensors import TensorSpec
 MOST_RATIO = 200
 """A pickle that deflates better than this is a bomb."""
 
+BOOKKEEPING = frozenset({"training", "_is_full_backward_hook"})
+"""What every module of a TorchScript archive has besides its own attributes."""
+
 ALIGN = 64
 """Storages are written at multiples of so many bytes, as torch does."""
 
@@ -40,47 +46,128 @@ def read(source: Source) -> Contents:
     script = f"{top}/constants.pkl" in members or any(name.startswith(f"{top}/code/") for name in members)
     big = _is_big_endian(source, members.get(f"{top}/byteorder"))
     member = members[f"{top}/data.pkl"]
-    if member.is_deflated and member.nbytes > max(1 << 20, MOST_RATIO * member.stored_nbytes):
-        raise FormatError(
-            path, f"its data.pkl claims to inflate from {member.stored_nbytes:,} to {member.nbytes:,} bytes"
-        )
-    pickled = read_member(source, member, MAX_PICKLE_BYTES)
-    label = printable(member.name, 80)
-    interpreter = Interpreter(Memory(pickled), path, label, storages=True, script=script)
-    flat = flatten(interpreter.run(), path, nodes=interpreter.nodes)
-    if interpreter.end != len(pickled):
-        raise FormatError(path, f"{len(pickled) - interpreter.end:,} bytes follow the end of its pickle {label}")
-    refuse_odd(path, flat.tensors.items())
+    contents = _Pickle(source, members, top, member, "data", script, big).read()
+    constants = members.get(f"{top}/constants.pkl")
+    if script and not contents.tensors and constants is not None:
+        frozen = _Pickle(source, members, top, constants, "constants", script, big).read()
+        contents = replace(frozen, leaves={**contents.leaves, **frozen.leaves})
+    return contents
 
-    def place(payload: Payload) -> Region:
+
+class _Pickle:
+    """One pickle of an archive; the storages it names lie in `folder`."""
+
+    def __init__(
+        self,
+        source: Source,
+        members: Mapping[str, Member],
+        top: str,
+        member: Member,
+        folder: str,
+        script: bool,
+        big: bool,
+    ) -> None:
+        self.source = source
+        self.path = source.path
+        self.members = members
+        self.top = top
+        self.member = member
+        self.folder = folder
+        self.script = script
+        self.big = big
+
+    def read(self) -> Contents:
+        path, member = self.path, self.member
+        if member.is_deflated and member.nbytes > max(1 << 20, MOST_RATIO * member.stored_nbytes):
+            raise FormatError(
+                path,
+                f"its {printable(member.name.rpartition('/')[2])} claims to inflate from {member.stored_nbytes:,} to "
+                f"{member.nbytes:,} bytes",
+            )
+        pickled = read_member(self.source, member, MAX_PICKLE_BYTES)
+        label = printable(member.name, 80)
+        interpreter = Interpreter(Memory(pickled), path, label, storages=True, script=self.script)
+        root = interpreter.run()
+        if self.folder == "constants" and isinstance(root, tuple):
+            root = {f"CONSTANTS.c{number}": value for number, value in enumerate(root)}
+        flat = flatten(root, path, nodes=interpreter.nodes)
+        if interpreter.end != len(pickled):
+            raise FormatError(path, f"{len(pickled) - interpreter.end:,} bytes follow the end of its pickle {label}")
+        refuse_odd(path, flat.tensors.items())
+        regions: dict[str, Region] = {}
+        tensors: dict[str, TensorSpec] = {}
+        locations: dict[str, Location] = {}
+        leaves = dict(flat.leaves)
+        if self.script:
+            leaves = {name: text for name, text in leaves.items() if name.rpartition(".")[2] not in BOOKKEEPING}
+        for name, value in flat.tensors.items():
+            if isinstance(value, Array):
+                found = array_location(path, name, value, self._place)
+                if isinstance(found, str):
+                    leaves[name] = found
+                    continue
+                tensors[name], locations[name] = found
+                continue
+            storage: Storage = value.storage
+            region = regions.get(storage.key)
+            if region is None:
+                region = regions[storage.key] = self._region(name, storage)
+            tensors[name], locations[name] = tensor_location(path, name, value, region, self.big)
+        notes = self._notes(regions, bool(tensors))
+        return Contents(
+            (path,), tensors, locations, leaves=leaves, notes=notes, format="torch_zip", containers=flat.containers
+        )
+
+    def _place(self, payload: Payload) -> Region:
+        member = self.member
         if not member.is_deflated:
             at, encoded = member.offset + payload.offset, payload.nbytes if payload.encoding else 0
             return Region(at, payload.nbytes, payload.encoding, encoded, 0, payload.nbytes)
         if payload.encoding is not None:
-            raise FormatError(path, f"numpy arrays written as text in a compressed {label} are not read")
+            label = printable(member.name, 80)
+            raise FormatError(self.path, f"numpy arrays written as text in a compressed {label} are not read")
         return Region(member.offset, payload.nbytes, "deflate", member.stored_nbytes, payload.offset, member.nbytes)
 
-    regions: dict[str, Region] = {}
-    tensors: dict[str, TensorSpec] = {}
-    locations: dict[str, Location] = {}
-    leaves = dict(flat.leaves)
-    for name, value in flat.tensors.items():
-        if isinstance(value, Array):
-            found = array_location(path, name, value, place)
-            if isinstance(found, str):
-                leaves[name] = found
-                continue
-            tensors[name], locations[name] = found
-            continue
-        storage: Storage = value.storage
-        region = regions.get(storage.key)
-        if region is None:
-            region = regions[storage.key] = _region(path, top, members, name, storage)
-        tensors[name], locations[name] = tensor_location(path, name, value, region, big)
-    return Contents(
-        (path,), tensors, locations, leaves=leaves, notes=_notes(members, top, regions, script, big), format="torch_zip",
-        containers=flat.containers,
-    )  # fmt: skip
+    def _region(self, name: str, storage: Storage) -> Region:
+        if storage.view is not None:
+            raise FormatError(
+                self.path, f"tensor `{printable(name)}`: its storage is a view, which zip files do not have"
+            )
+        member = self.members.get(f"{self.top}/{self.folder}/{storage.key}")
+        if member is None:
+            key = printable(storage.key, 80)
+            raise FormatError(
+                self.path, f"tensor `{printable(name)}`: the archive has no storage {key!r} ({self.folder}/{key})"
+            )
+        nbytes = storage.numel * DTYPE_OF[storage.dtype].nbytes if storage.dtype else member.nbytes
+        if nbytes != member.nbytes:
+            raise FormatError(
+                self.path,
+                f"tensor `{printable(name)}`: its storage has {storage.numel:,} elements of {storage.kind} ({nbytes:,} bytes), "
+                f"{printable(member.name, 80)} has {member.nbytes:,} bytes",
+            )
+        if member.is_deflated:
+            return Region(member.offset, nbytes, "deflate", member.stored_nbytes, 0, nbytes)
+        return Region(member.offset, nbytes)
+
+    def _notes(self, regions: Mapping[str, Region], found: bool) -> tuple[str, ...]:
+        notes = []
+        if self.script and self.folder == "constants" and found:
+            notes.append("a frozen TorchScript module: its weights are constants of its code, with numbers for names")
+        elif self.script:
+            notes.append("a TorchScript archive: its weights are read, its code and constants are not")
+        if self.big:
+            notes.append("written on a big-endian machine; bytes are swapped while reading")
+        prefix = f"{self.top}/{self.folder}/"
+        members = self.members
+        unused = [name for name in members if name.startswith(prefix) and name.removeprefix(prefix) not in regions]
+        if unused:
+            nbytes = sum(members[name].nbytes for name in unused)
+            notes.append(f"{len(unused):,} storages ({nbytes:,} bytes) in the archive are used by no tensor")
+        filled = [member for member in members.values() if member.nbytes]
+        if filled and not any(member.crc for member in filled):
+            notes.append("saved without checksums (every CRC-32 is 0), so damage to it cannot be noticed")
+        return tuple(notes)
 
 
 def _top(path: object, members: Mapping[str, Member]) -> str:
@@ -104,44 +191,6 @@ def _is_big_endian(source: Source, member: Member | None) -> bool:
     if order not in (b"little", b"big"):
         raise FormatError(source.path, f"its byteorder is {order[:20]!r}; only little and big are known")
     return order == b"big"
-
-
-def _region(path: object, top: str, members: Mapping[str, Member], name: str, storage: Storage) -> Region:
-    if storage.view is not None:
-        raise FormatError(path, f"tensor `{printable(name)}`: its storage is a view, which zip files do not have")
-    member = members.get(f"{top}/data/{storage.key}")
-    if member is None:
-        key = printable(storage.key, 80)
-        raise FormatError(path, f"tensor `{printable(name)}`: the archive has no storage {key!r} (data/{key})")
-    nbytes = storage.numel * DTYPE_OF[storage.dtype].nbytes if storage.dtype else member.nbytes
-    if nbytes != member.nbytes:
-        raise FormatError(
-            path,
-            f"tensor `{printable(name)}`: its storage has {storage.numel:,} elements of {storage.kind} ({nbytes:,} bytes), "
-            f"{printable(member.name, 80)} has {member.nbytes:,} bytes",
-        )
-    if member.is_deflated:
-        return Region(member.offset, nbytes, "deflate", member.stored_nbytes, 0, nbytes)
-    return Region(member.offset, nbytes)
-
-
-def _notes(
-    members: Mapping[str, Member], top: str, regions: Mapping[str, Region], script: bool, big: bool
-) -> tuple[str, ...]:
-    notes = []
-    if script:
-        notes.append("a TorchScript archive: its weights are read, its code and constants are not")
-    if big:
-        notes.append("written on a big-endian machine; bytes are swapped while reading")
-    prefix = f"{top}/data/"
-    unused = [name for name in members if name.startswith(prefix) and name.removeprefix(prefix) not in regions]
-    if unused:
-        nbytes = sum(members[name].nbytes for name in unused)
-        notes.append(f"{len(unused):,} storages ({nbytes:,} bytes) in the archive are used by no tensor")
-    filled = [member for member in members.values() if member.nbytes]
-    if filled and not any(member.crc for member in filled):
-        notes.append("saved without checksums (every CRC-32 is 0), so damage to it cannot be noticed")
-    return tuple(notes)
 
 
 _TYPED = {
