@@ -325,6 +325,8 @@ def test_script_archives_give_their_weights_and_nothing_else(tmp_path: Path) -> 
         + text("weight")
         + tensor()
         + b"s"
+        + text("padded")
+        + b"\x89s"
         + text("training")
         + b"\x89sbsb."
     )
