@@ -14,6 +14,7 @@ COMMANDS = {
     "show": "Look at a tensor or a slice of it: values, min, max, mean, NaN and Inf.",
     "diff": "What differs between two checkpoints; with --values, every element.",
     "check": "A morph alone: read it, pair it, run it both ways; --fmt rewrites it.",
+    "layouts": "The catalogue: families, layouts, how exact each is, their key sets.",
     "plan": "Prove a conversion and print it; reads headers only.",
     "convert": "Carry a conversion out, and verify it before the target gets its name.",
     "verify": "Compare a target with its source, bit for bit, by an independent path.",

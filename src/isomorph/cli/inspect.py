@@ -16,22 +16,25 @@ from isomorph.cli.options import output_options
 )
 @output_options
 def command(path: str, keys: bool, depth: int | None, as_json: bool, quiet: bool) -> None:
-    """The tree of tensors in PATH: a file, a folder that holds a checkpoint, or PATH#inner. Reads headers only.
+    """The tree of tensors in PATH (a file, a folder that holds a checkpoint, PATH#inner), and its layout. Reads headers only.
 
     \b
     Example:  isomorph inspect pytorch_model.bin
               isomorph inspect pytorch_model.bin --keys
     """
+    from isomorph.describe.recognised import layout_lines, recognised, to_json
     from isomorph.describe.summary import Summary, key_lines
+    from isomorph.job.config import config_of
     from isomorph.job.inputs import open_place, place
 
     with open_place(place(path)) as checkpoint:
         summary = Summary(path, checkpoint.format, checkpoint.manifest)
+        found = None if keys or quiet else recognised(checkpoint.manifest, config_of(place(path).path))
         if as_json:
-            print_json(summary.to_json())
+            print_json({**summary.to_json(), "recognised": to_json(found)})
         elif quiet:
             return
         elif keys:
             print_lines(key_lines(checkpoint.manifest))
         else:
-            print_lines(summary.lines(depth))
+            print_lines([*summary.head(), *layout_lines(found), *summary.body(depth)])

@@ -58,6 +58,10 @@ class Summary:
     def lines(self, depth: int | None = None) -> Iterator[str]:
         """The whole summary, line by line; branches below `depth` levels are counted and not shown."""
         yield from self.head()
+        yield from self.body(depth)
+
+    def body(self, depth: int | None = None) -> Iterator[str]:
+        """All below the first line: the tree, and what is not a plain tensor."""
         yield from tree_lines(self.manifest, depth)
         yield from self.foot()
 

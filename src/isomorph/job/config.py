@@ -35,6 +35,15 @@ def config_beside(path: Path) -> Path | None:
     return None
 
 
+def config_of(path: Path) -> dict[str, Any] | None:
+    """The config beside a checkpoint that is only looked at; None when there is none or it cannot be read."""
+    try:
+        found = config_beside(path)
+        return None if found is None else read_config(found)
+    except (FormatError, OSError):
+        return None
+
+
 def with_settings(config: Mapping[str, Any] | None, settings: Mapping[str, Any]) -> dict[str, Any] | None:
     """The config with `a.b=value` put in; None stays None when nothing is put in."""
     if not settings:

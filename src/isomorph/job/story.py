@@ -27,12 +27,14 @@ class Work:
 
 def sources_of(source: Source) -> set[str]:
     """The source tensors that elements come from."""
-    from isomorph.plan.moves import Box, Mix
+    from isomorph.plan.moves import Along, Box, Mix
 
     if isinstance(source, Box):
         return {source.tensor}
     if isinstance(source, Mix):
         return set().union(*map(sources_of, source.sources))
+    if isinstance(source, Along):
+        return set().union(*(sources_of(part.source) for part in source.parts))
     return set()
 
 

@@ -45,8 +45,8 @@ class Group:
 @dataclass(frozen=True)
 class Family:
     """What a family folder says besides its layouts. `base` is the prefix of the hub that a model without a head is saved without,
-    unless `base_always`. `sizes` are those of the best-known model, of axes that are not derived. `example` is config that the
-    layouts' `when` lines ask for there."""
+    unless `base_always`. `sizes` are those of the best-known model, of axes that are not derived. `probe` are
+    sizes that a test model must have (an even head_dim). `example` is config that the layouts' `when` lines ask for there."""
 
     name: str
     title: str = ""
@@ -56,6 +56,7 @@ class Family:
     base_always: bool = False
     axes: Mapping[str, Axis] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
+    probe: Mapping[str, int] = field(default_factory=dict)
     groups: Mapping[str, Group] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
 
@@ -149,6 +150,7 @@ def read_family(folder: Path) -> Family:
             base_always=found.get("base_always", False),
             axes={name: _axis(name, facts) for name, facts in found.get("axes", {}).items()},
             sizes=found.get("sizes", {}),
+            probe=found.get("probe", {}),
             groups={
                 name: Group(name, tuple(facts["names"]), facts.get("default", True), facts.get("scattered", False))
                 for name, facts in found.get("groups", {}).items()

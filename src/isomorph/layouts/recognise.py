@@ -24,6 +24,9 @@ WRAPPERS = (
 )  # fmt: skip
 """What frameworks put before every name of a model; seen through by name, and said."""
 
+SAME = "the same names, read the same"
+"""What is said of another layout that would give the same result."""
+
 MOST_WRAPPERS = 4
 MOST_TRIED = 6
 LEAST_SCORE = 0.3
@@ -63,10 +66,12 @@ class Fit:
 
 @dataclass(frozen=True)
 class Recognition:
-    """The layout a checkpoint is in. `others` are layouts that its names fit as well, each with what decides."""
+    """The layout a checkpoint is in. `others` are layouts that its names fit as well, each with what decides; `ambiguous`: one of
+    them would read it otherwise."""
 
     fit: Fit
     others: tuple[tuple[Layout, str], ...] = ()
+    ambiguous: bool = False
 
     @property
     def layout(self) -> Layout:
@@ -106,22 +111,13 @@ def recognise(
     good = _decided(good, config, within)
     best = good[0]
     others: list[tuple[Layout, str]] = []
-    differ = False
+    ambiguous = False
     for fit in good[1:]:
         same = fit.result == best.result and fit.layout.family == best.layout.family
-        others.append((fit.layout, "the same names, read the same" if same else what_decides(best.layout, fit.layout)))
-        differ = differ or not same
-    if differ:
-        others = [one for one in others if one[1] != "the same names, read the same"]
-    found = Recognition(best, tuple(others))
-    if differ and only is None:
-        return replace(found, others=tuple(others))
-    return found
-
-
-def is_ambiguous(found: Recognition) -> bool:
-    """Whether its names fit another layout too that would read them otherwise."""
-    return any(why != "the same names, read the same" for _, why in found.others)
+        stated = fit.layout.header.facts == best.layout.header.facts
+        others.append((fit.layout, SAME if same and stated else what_decides(best.layout, fit.layout)))
+        ambiguous = ambiguous or not same
+    return Recognition(best, tuple(others), ambiguous)
 
 
 def ambiguity(found: Recognition) -> MorphError:
@@ -173,13 +169,18 @@ def _fits(
         inside = [one for one in tried if one[2].layout.startswith(within + "/") and one[2].value >= 0.9 * best]
         tried = [*inside, *(one for one in tried if one not in inside)]
     seen: set[str] = set()
+    fitted: float | None = None
     for wrapper, unwrapped, score in tried:
         if score.layout in seen or len(seen) >= MOST_TRIED:
             continue
+        if fitted is not None and score.value < fitted - 1e-9:
+            return
         if only is None and (score.value < LEAST_SCORE or score.value < 0.5 * best):
             continue
         seen.add(score.layout)
-        yield hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
+        fit = hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
+        fitted = score.value if fit.fits and fitted is None else fitted
+        yield fit
 
 
 def hold(
@@ -267,18 +268,17 @@ def _in_layout(
     config: Mapping[str, Any],
     base: str,
 ) -> tuple[str, ...]:
-    """What is missing in the hub, as the layout writes it; the hub's names where that cannot be told."""
+    """What is missing in the hub, as the layout writes it (as the hub does where that cannot be told)."""
     if not found.missing:
         return ()
     if layout.is_hub:
         return tuple(name.removeprefix(base) for name in found.missing)
     try:
         everything = Manifest({**hub, **found.missing_specs})
-        back, _ = plan_sized(layout.morph.inverse.programs(config), everything, layout.family, sizes, config)
+        back, _ = plan_sized(relaxed(layout.morph.inverse.programs(config)), everything, layout.family, sizes, config)
     except MorphError:
         return tuple(f"{name} (in {layout.family.name}/{layout.family.hub})" for name in found.missing)
-    lacking = tuple(name.removeprefix(base) for name in back.targets if name not in names)
-    return lacking or tuple(f"{name} (in {layout.family.name}/{layout.family.hub})" for name in found.missing)
+    return tuple(name.removeprefix(base) for name in back.targets if name not in names)
 
 
 def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:

@@ -19,7 +19,7 @@ from isomorph.layouts.compose import (
     put,
     stripped,
 )
-from isomorph.layouts.recognise import Recognition, ambiguity, is_ambiguous, recognise
+from isomorph.layouts.recognise import Recognition, ambiguity, recognise
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
@@ -53,6 +53,10 @@ class Route:
         notes = [self.source.seen_through] if self.source.seen_through else []
         if self.base:
             notes.append(f"no head: {self.target} names it without `{self.base}`")
+        lacking = self.source.fit.found.missing
+        if lacking and not self.source.fit.missing:
+            shown = ", ".join(lacking[:3]) + (" …" if len(lacking) > 3 else "")
+            notes.append(f"{self.source.layout} does not carry {len(lacking)} tensors of the whole model: {shown}")
         return tuple(notes)
 
 
@@ -91,9 +95,9 @@ def route(
     within, only = check_names(to, from_)
     given = dict(sizes or {})
     source = recognise(manifest, config, only=only, within=within, sizes=given)
-    if only is None and from_ is not None and not only:
+    if only is None and from_ is not None:
         source = recognise(manifest, config, only=find(from_, within=source.layout.family.name), sizes=given)
-    elif only is None and is_ambiguous(source):
+    elif only is None and source.ambiguous:
         raise ambiguity(source)
     family = source.layout.family
     target = find(to, within=family.name) if "/" not in to else find(to)

@@ -1,0 +1,90 @@
+"""A checkpoint's names -> what the catalogue says of them: the layout, the sizes read off, what else it could be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from isomorph.describe.text import escaped
+from isomorph.errors import MorphError
+from isomorph.layouts.recognise import SAME, Recognition, recognise
+from isomorph.tensors import Manifest
+
+MOST_TENSORS = 100_000
+"""A checkpoint of more is not held against the catalogue just to be looked at."""
+
+
+def recognised(manifest: Manifest, config: Mapping[str, Any] | None = None) -> Recognition | None:
+    """The layout of these names, None when the catalogue has none that they fit."""
+    if not manifest or len(manifest) > MOST_TENSORS:
+        return None
+    try:
+        return recognise(manifest, config)
+    except MorphError:
+        return None
+
+
+def layout_lines(found: Recognition | None) -> list[str]:
+    """What `inspect` prints of it; nothing for a checkpoint that no layout fits."""
+    if found is None:
+        return []
+    lines = [f"layout    {found.layout} · {found.layout.header.title}"]
+    if found.seen_through:
+        lines[0] += f" · {escaped(found.seen_through)}"
+    lines += [f"          or {layout}: {why}" for layout, why in found.others if why != SAME]
+    told = sizes_text(found)
+    if told:
+        lines.append(f"sizes     {told}")
+    return lines
+
+
+def sizes_text(found: Recognition) -> str:
+    """`24 layers · width 1,024 · heads 16 if head dim is 64`: what shapes tell, and what they cannot."""
+    family, known = found.layout.family, found.sizes
+    parts, not_told = [], []
+    for name, axis in family.axes.items():
+        if name in known and not axis.ragged and axis.config is not None:
+            parts.append(
+                f"{known[name]} {axis.says}" if axis.says.endswith("layers") else f"{axis.says} {known[name]:,}"
+            )
+        elif name not in known and axis.config is not None and _would_be_there(found, name):
+            not_told.append(_if_usual(found, name) or axis.says)
+    if not_told:
+        parts.append(f"not in the shapes: {', '.join(not_told)} (config.json or --set tells)")
+    return " · ".join(parts)
+
+
+def _if_usual(found: Recognition, axis: str) -> str:
+    """`heads 16 if head dim is 64`: what an axis would be in a model whose other unknown size is the best-known model's."""
+    family = found.layout.family
+    for other in family.axes:
+        usual = family.complete(family.sizes).get(other)
+        if other == axis or other in found.sizes or usual is None:
+            continue
+        try:
+            size = family.complete({**found.sizes, other: usual}).get(axis)
+        except ValueError:
+            continue
+        if size is not None:
+            return f"{family.axes[axis].says} {size:,} if {family.axes[other].says} is {usual:,}"
+    return ""
+
+
+def _would_be_there(found: Recognition, axis: str) -> bool:
+    """Whether an axis that nothing tells belongs to a part that is there: other sizes of its tower are known."""
+    head, _, tail = axis.partition("_")
+    siblings = [one for one in found.layout.family.axes if one != axis and one.startswith(head + "_")]
+    return not tail or not siblings or any(one in found.sizes for one in siblings)
+
+
+def to_json(found: Recognition | None) -> dict[str, Any] | None:
+    """The same, as data."""
+    if found is None:
+        return None
+    return {
+        "layout": str(found.layout),
+        "others": {str(layout): why for layout, why in found.others},
+        "wrapper": found.fit.wrapper,
+        "base": found.fit.base,
+        "sizes": dict(found.sizes),
+    }
