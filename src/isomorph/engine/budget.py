@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from isomorph.engine.evaluate import acting
 from isomorph.errors import UsageError
-from isomorph.plan.moves import Box, Fill, Move, Source
+from isomorph.plan.moves import Along, Box, Fill, Move, Source
 from isomorph.tensors import DType
 
 LEAST = 4 << 20
@@ -57,12 +57,16 @@ def _weight(source: Source, dtype: DType) -> int:
         return 2 * dtype.nbytes  # a box is read with what lies in its gaps, at most as much again
     if isinstance(source, Fill):
         return 0 if source.arange_strides is None else 16 + dtype.nbytes
+    if isinstance(source, Along):
+        return 2 * dtype.nbytes  # what is worked on at a time is bounded by itself
     return 2 * dtype.nbytes + max(_weight(each, dtype) for each in source.sources)
 
 
 def _in_order(target: Box, source: Source) -> bool:
     if isinstance(source, Fill):
         return True
+    if isinstance(source, Along):
+        return False  # the larger the band, the less often the operator is carried out
     if not isinstance(source, Box):
         return all(_in_order(target, each) for each in source.sources)
     axes = sorted(

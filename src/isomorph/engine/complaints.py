@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from isomorph.errors import CheckError, Gap
 from isomorph.operators.base import ElementError
-from isomorph.plan.moves import Box, Fill, Mix, Source
+from isomorph.plan.moves import Along, Box, Fill, Mix, Source
 from isomorph.plan.plan import Plan
 
 
@@ -31,6 +31,8 @@ def shown_index(flat: int, shape: Sequence[int]) -> str:
 def boxes_of(source: Source) -> tuple[Box, ...]:
     if isinstance(source, Mix):
         return tuple(box for part in source.sources for box in boxes_of(part))
+    if isinstance(source, Along):
+        return tuple(box for part in source.parts for box in boxes_of(part.source))
     return (source,) if isinstance(source, Box) else ()
 
 
@@ -50,7 +52,9 @@ def refused_value(plan: Plan, source: Source, target: Box, error: ElementError) 
     made = plan.targets[target.tensor]
     where = shown_index(element_of(target, error.index), made.spec.shape)
     origins = ""
-    if isinstance(source, Box):
+    if isinstance(source, Along):  # an element of what lies in between: it has no place in either tensor
+        where, origins = "", f" (from {', '.join(dict.fromkeys(box.tensor for box in boxes_of(source)))})"
+    elif isinstance(source, Box):
         shape = plan.source[source.tensor].shape if source.tensor in plan.source else ()
         origins = f" (from {source.tensor}{shown_index(element_of(source, error.index), shape)})"
     elif isinstance(source, Fill):

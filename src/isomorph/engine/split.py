@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from isomorph.plan.moves import Box, Fill, Mix, Move, Source
+from isomorph.plan.moves import Along, Box, Fill, Mix, Move, Source
 
 Part = tuple[tuple[int, int], ...]
 """For each axis the indices from … to (exclusive)."""
@@ -50,6 +50,9 @@ def clip_source(source: AnySource, part: Part) -> AnySource:
         if source.arange_strides is not None:
             value += sum(start * step for (start, _), step in zip(part, source.arange_strides, strict=True))
         return Fill(value, source.dtype, shape, source.arange_strides)
+    if isinstance(source, Along):
+        offset = source.offset + sum(start * step for (start, _), step in zip(part, source.strides, strict=True))
+        return replace(source, offset=offset, shape=shape)
     if isinstance(source, Mix):
         return replace(source, sources=tuple(clip_source(each, part) for each in source.sources))
     raise TypeError(source)
@@ -72,6 +75,9 @@ def transpose_source(source: Source, order: Sequence[int]) -> Source:
             tuple(source.shape[axis] for axis in order),
             None if steps is None else tuple(steps[axis] for axis in order),
         )
+    if isinstance(source, Along):
+        shape, strides = (tuple(each[axis] for axis in order) for each in (source.shape, source.strides))
+        return replace(source, shape=shape, strides=strides)
     return replace(source, sources=tuple(transpose_source(each, order) for each in source.sources))
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FullName, Rule, shown
-from isomorph.language.tree import Axis, Dim, Ellipsis, Integer, Span, Sum
+from isomorph.language.tree import Axis, Dim, Ellipsis, Integer, Op, Span, Sum
 
 MOST_BLOCKS = 4096
 """Blocks of one term. Thirty dims of two summands would make a billion."""
@@ -288,6 +288,9 @@ def pair(rule: Rule) -> tuple[Pair, ...]:
     if rule.is_drop:
         return ()
     left, right = side_blocks(rule, "left"), side_blocks(rule, "right")
+    along = [op for op in rule.operators if op.takes]
+    if along:
+        return _pair_along(left, right, rule.operators)
     summed = next((op for op in rule.operators if op.name == "sum"), None)
     if summed is None:
         return _pair_equally(left, right)
@@ -296,25 +299,61 @@ def pair(rule: Rule) -> tuple[Pair, ...]:
     return _pair_summed(left, right)
 
 
-def _groups(found: Sequence[TermBlock]) -> dict[frozenset[str], list[TermBlock]]:
+def after_operators(keys: frozenset[str], operators: Sequence[Op]) -> frozenset[str]:
+    """The axes of a block when these operators, read as they are written, have acted on it.
+
+    An operator along axes acts on the blocks that have all of them, and leaves others alone.
+
+    >>> sorted(after_operators(frozenset({"n", "d"}), [Op("resize", takes=("n",), makes=("m",))]))
+    ['d', 'm']
+    """
+    for op in operators:
+        if op.takes and keys.issuperset(op.takes):
+            keys = keys.difference(op.takes).union(axis for axis in op.makes if axis != "1")
+    return keys
+
+
+def _pair_along(left: Sequence[TermBlock], right: Sequence[TermBlock], operators: Sequence[Op]) -> tuple[Pair, ...]:
+    """A rule whose operators replace axes: a block pairs with the one that has the axes it has then."""
+    is_inverse = any(op.inverted for op in operators)
+    written = tuple(reversed(operators)) if is_inverse else operators
+    read, made = (right, left) if is_inverse else (left, right)
+    becomes = {id(each): after_operators(each.block.keys, written) for each in read}
+    if any(op.name == "sum" for op in operators):
+        found = _pair_summed(read, made, is_inverse, becomes)
+    else:
+        found = _pair_equally(read, made, is_inverse, becomes)
+    return tuple(Pair(each.right, each.left) for each in found) if is_inverse else found
+
+
+Keys = Mapping[int, frozenset[str]]
+"""id of a block -> the axes it pairs by, where they are not its own."""
+
+
+def _groups(found: Sequence[TermBlock], becomes: Keys = {}) -> dict[frozenset[str], list[TermBlock]]:  # noqa: B006 # only read
     groups: dict[frozenset[str], list[TermBlock]] = {}
     for each in found:
-        groups.setdefault(each.block.keys, []).append(each)
+        groups.setdefault(becomes.get(id(each), each.block.keys), []).append(each)
     return groups
 
 
-def _pair_equally(left: Sequence[TermBlock], right: Sequence[TermBlock]) -> tuple[Pair, ...]:
-    lefts, rights = _groups(left), _groups(right)
+def _pair_equally(
+    left: Sequence[TermBlock], right: Sequence[TermBlock], swapped: bool = False, becomes: Keys | None = None
+) -> tuple[Pair, ...]:
+    lefts, rights = _groups(left, becomes or {}), _groups(right)
     left_over = [each for keys, group in lefts.items() for each in group[len(rights.get(keys, ())) :]]
     right_over = [each for keys, group in rights.items() for each in group[len(lefts.get(keys, ())) :]]
     if left_over or right_over:
-        raise MorphError([_unpaired(left_over, right_over)])
+        raise MorphError([_unpaired(right_over, left_over) if swapped else _unpaired(left_over, right_over)])
     partners = {keys: iter(group) for keys, group in rights.items()}
-    return tuple(Pair((each,), (next(partners[each.block.keys]),)) for each in left)
+    keys_of = becomes or {}
+    return tuple(Pair((each,), (next(partners[keys_of.get(id(each), each.block.keys)]),)) for each in left)
 
 
-def _pair_summed(left: Sequence[TermBlock], right: Sequence[TermBlock], swapped: bool = False) -> tuple[Pair, ...]:
-    lefts, rights = _groups(left), _groups(right)
+def _pair_summed(
+    left: Sequence[TermBlock], right: Sequence[TermBlock], swapped: bool = False, becomes: Keys | None = None
+) -> tuple[Pair, ...]:
+    lefts, rights = _groups(left, becomes or {}), _groups(right)
     left_over = [each for keys, group in lefts.items() if keys not in rights for each in group]
     right_over = [each for keys, group in rights.items() for each in group[1 if keys in lefts else 0 :]]
     if left_over or right_over:

@@ -10,11 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from isomorph.errors import Gap, MorphError
-from isomorph.language.axes import FURTHER, blocks, pair
+from isomorph.language.axes import FURTHER, after_operators, blocks, pair, side_blocks
 from isomorph.language.resolve import dim_axes, rule_gap
 from isomorph.language.rules import FlatTerm, FullName, IndexHole, LabelHole, Literal, PathHole, PieceHole, Rule, shown
 from isomorph.language.tokens import snippet
 from isomorph.language.tree import Constant, Drop, Ellipsis
+from isomorph.language.unparse import operator_text
 
 
 def check_rule(rule: Rule) -> list[Gap]:
@@ -25,7 +26,12 @@ def check_rule(rule: Rule) -> list[Gap]:
     try:
         pair(rule)
     except MorphError as refused:
-        return [_of_rule(rule, gap) for gap in refused.gaps]
+        gaps = [_of_rule(rule, gap) for gap in refused.gaps]
+        op = next((op for op in rule.operators if op.arguments and not op.takes), None)
+        if op is not None:
+            hint = f"an operator that replaces an axis says so with an arrow:  | {op.name} n -> m"
+            gaps = [replace(gap, hint=hint) if gap.kind == "unpaired" else gap for gap in gaps]
+        return gaps
     return []
 
 
@@ -259,6 +265,39 @@ def sum_goes_one_way(rule: Rule) -> Iterator[Gap]:
         )
 
 
+def axes_are_replaced(rule: Rule) -> Iterator[Gap]:
+    """(7, 17) An operator along axes finds them in a block that is read, and stands in a rule that goes one way."""
+    along = [op for op in rule.operators if op.takes]
+    if not along or rule.is_drop:
+        return
+    is_inverse = any(op.inverted for op in rule.operators)
+    written = tuple(reversed(rule.operators)) if is_inverse else rule.operators
+    try:
+        read = [each.block.keys for each in side_blocks(rule, "right" if is_inverse else "left")]
+    except MorphError:
+        return  # told when the blocks pair
+    for number, op in enumerate(written):
+        if not op.takes:
+            continue
+        text = operator_text(replace(op, inverted=False))
+        if set(op.takes) != set(op.makes) and rule.arrow != ("<-" if is_inverse else "->"):
+            message = f"`{text}` cannot be undone: a rule with it goes one way, `->`, not `{rule.arrow}`"
+            yield rule_gap(rule.origin, "syntax", message, op.span, f"write  a [n d] -> b [m d] | {op.name} n -> m")
+        if any(other.name == "sum" for other in written[:number]):
+            message = f"`{text}` stands after `sum`: axes are replaced before blocks are added"
+            yield rule_gap(rule.origin, "syntax", message, op.span)
+        before = [after_operators(keys, written[:number]) for keys in read]
+        touched = [keys for keys in before if keys.issuperset(op.takes)]
+        if not touched:
+            axes = " and ".join(f"`{shown(axis)}`" for axis in op.takes)
+            message = f"`{text}`: no block that is read has the {'axis' if len(op.takes) == 1 else 'axes'} {axes}"
+            yield rule_gap(rule.origin, "syntax", message, op.span, "name the axes as they stand in the brackets")
+        for axis in op.makes:
+            if axis != "1" and any(axis in keys.difference(op.takes) for keys in touched):
+                message = f"`{text}`: the block has an axis `{shown(axis)}` already"
+                yield rule_gap(rule.origin, "syntax", message, op.span, "give the axis that is made a name of its own")
+
+
 def drop_blocks_are_sound(rule: Rule) -> Iterator[Gap]:
     """(8) The brackets of a rule against `drop` alone, which pairs nothing, hold no axis twice."""
     if not rule.is_drop:
@@ -282,5 +321,6 @@ CHECKS: tuple[Callable[[Rule], Iterator[Gap]], ...] = (
     one_input,
     arange_has_one_axis,
     sum_goes_one_way,
+    axes_are_replaced,
     drop_blocks_are_sound,
 )

@@ -1,4 +1,7 @@
-"""Value operators after a bar: `f16 -> f32, neg`, `f32 ~> f8e4m3 saturate`, `add 1`, a plug-in with its arguments."""
+"""Value operators after a bar: `f16 -> f32, neg`, `f32 ~> f8e4m3 saturate`, `add 1`, a plug-in with its arguments.
+
+`resize h w -> y x timm`: an operator along axes replaces those before the arrow by those after it, one by one; then its arguments.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +99,43 @@ def _operator(cursor: Cursor, words: list[_Word]) -> Op:
     near = near_misses(name[:40], (*PLAIN, *WITH_NUMBER, "saturate"))
     if near and abs(len(near[0]) - len(name)) <= 1 and not rest:
         cursor.fail(f"`{snippet(name)}` is no operator", start, end, f"did you mean `{near[0]}`?")
+    arrow = next((place for place, (word, _, _) in enumerate(rest) if word in ("->", "~>")), None)
+    if arrow is not None:
+        return _along_axes(cursor, words, arrow + 1)
     return Op(name, arguments=tuple(word for word, _, _ in rest), span=span)
+
+
+def _along_axes(cursor: Cursor, words: list[_Word], arrow: int) -> Op:
+    """`resize h w -> y x timm`; the arrow is word number `arrow`, and as many axes stand after it as before."""
+    name, start, _ = words[0]
+    _, arrow_start, arrow_end = words[arrow]
+    if words[arrow][0] == "~>":
+        cursor.fail(f"axes are replaced by `->`: {name} n -> m", arrow_start, arrow_end)
+    takes = words[1:arrow]
+    makes = words[arrow + 1 : arrow + 1 + len(takes)]
+    if len(makes) < len(takes):
+        cursor.fail(
+            f"`{name}` replaces axes one by one: {len(takes)} before the arrow, {len(makes)} after it",
+            start,
+            words[-1][2],
+            "write 1 for an axis that is gone",
+        )
+    for side in (takes, makes):
+        seen: set[str] = set()
+        for word, word_start, word_end in side:
+            is_unit = word == "1" and side is makes
+            if not is_unit and not word.isidentifier():
+                cursor.fail(f"`{snippet(word)}` is no axis", word_start, word_end, f"for example  {name} n -> m")
+            if word in seen and not is_unit:
+                cursor.fail(f"axis `{snippet(word)}` stands twice", word_start, word_end)
+            seen.add(word)
+    return Op(
+        name,
+        arguments=tuple(word for word, _, _ in words[arrow + 1 + len(takes) :]),
+        takes=tuple(word for word, _, _ in takes),
+        makes=tuple(word for word, _, _ in makes),
+        span=cursor.span(start, words[-1][2]),
+    )
 
 
 def _cast(cursor: Cursor, words: list[_Word]) -> Op:

@@ -208,6 +208,17 @@ def rename_dim(dim: Dim, mark: str) -> Dim:
     return dim
 
 
+def rename_operator(op: Op, mark: str) -> Op:
+    """The operator with the axes it acts along marked as their file's own."""
+    if not mark or not op.takes:
+        return op
+    return replace(
+        op,
+        takes=tuple(axis + mark for axis in op.takes),
+        makes=tuple(axis if axis == "1" else axis + mark for axis in op.makes),
+    )
+
+
 # ── a draft becomes a rule ───────────────────────────────────────────────────────────────────────────────────────────
 
 _Given = dict[tuple[str, bool], list[tuple[int, tuple[str, ...]]]]

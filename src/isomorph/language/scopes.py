@@ -24,6 +24,7 @@ from isomorph.language.resolve import (
     Pattern,
     all_dims,
     bindings_of,
+    rename_operator,
     rename_piece,
     resolve,
     variables_of,
@@ -161,6 +162,12 @@ class _Walk:
                     for binding in bindings:
                         place.levels[0].bind(binding.axis, self.number, binding.value)
                 case OperatorLine(operators):
+                    for op in operators:
+                        if op.takes:
+                            message = f"`{op.name}` acts along axes, which are those of one rule"
+                            self._gap(
+                                "syntax", message, op.span, place, "write it at the end of the rule that has them"
+                            )
                     held = place.levels[0].operators
                     if len(held) <= MOST_OPERATORS:  # one too many is enough for the rules below to be refused
                         held.extend((self.number, op) for op in operators)
@@ -186,7 +193,7 @@ class _Walk:
                 rule.span,
                 rule.maybe,
                 rule.open,
-                rule.operators + self._frame(place).operators(),
+                tuple(rename_operator(op, place.mark) for op in rule.operators) + self._frame(place).operators(),
                 (Frame(place.mark, (own, *place.levels), self.number), *place.readers),
                 place.active,
             ),

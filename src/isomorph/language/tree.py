@@ -287,7 +287,9 @@ class Op:
 
     `name` is `cast`, `neg`, `add`, `mul`, `exp`, `log`, `sum` or the name of a plug-in. For `cast`: `source` (a dtype name or
     `float`), `target`, `rounding` (True for `~>`), `saturate`. For `add`/`mul`: `number`. For plug-ins: `arguments` as written.
-    `inverted` means: the inverse of this operator (set when a rule is read backward; never written in text).
+    `takes` and `makes`: an operator along axes, `resize h w -> y x`, replaces the first by the second, one by one; `"1"` in
+    `makes` is a unit axis, which is none. `inverted` means: the inverse of this operator (set when a rule is read backward; never
+    written in text).
     """
 
     name: str
@@ -297,6 +299,8 @@ class Op:
     saturate: bool = False
     number: str | None = None
     arguments: tuple[str, ...] = ()
+    takes: tuple[str, ...] = ()
+    makes: tuple[str, ...] = ()
     inverted: bool = False
     span: Span = _span()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from isomorph.language.rules import shown
 from isomorph.language.term_syntax import ARROWS, CONSTANT
 from isomorph.language.tree import (
     Assert,
@@ -334,5 +335,6 @@ def operator_text(op: Op) -> str:
     elif op.number is not None:
         text = f"{op.name} {op.number}"
     else:
-        text = " ".join((op.name, *op.arguments))
+        along = (*op.takes, "->", *op.makes) if op.takes else ()
+        text = " ".join((op.name, *map(shown, along), *op.arguments))
     return f"inverse of {text}" if op.inverted else text

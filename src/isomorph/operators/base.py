@@ -1,9 +1,11 @@
-"""Operator: what every value operator is. Element by element; the layout is none of its business.
+"""Operator: what every value operator is. Most act element by element, and the layout is none of their business.
 
 operator.result(dtype)   the dtype it makes of `dtype`         raises MorphError, kind `cast`, where it makes nothing of it
 operator.klass(dtype)    exact | rounding | one-way
 operator.inverse()       the operator read backward
 operator.apply(array, dtype)   the elements, as bits of `dtype` -> bits of `result(dtype)`
+
+An AxisOperator (`resize n -> m`) takes whole axes instead, and makes others in their place: `along` in the place of `apply`.
 """
 
 from __future__ import annotations
@@ -41,6 +43,10 @@ class OpLike(Protocol):
     def number(self) -> str | None: ...
     @property
     def arguments(self) -> tuple[str, ...]: ...
+    @property
+    def takes(self) -> tuple[str, ...]: ...
+    @property
+    def makes(self) -> tuple[str, ...]: ...
     @property
     def inverted(self) -> bool: ...
 
@@ -119,3 +125,44 @@ class Operator(ABC):
 
     def __str__(self) -> str:
         return self.describe()
+
+
+class AxisOperator(Operator):
+    """An operator along axes. It sees nothing but them: all other axes of a block are one, the first, and each index of that is
+    worked on by itself.
+    """
+
+    @abstractmethod
+    def along(self, array: np.ndarray[Any, Any], dtype: DType, after: tuple[int, ...]) -> np.ndarray[Any, Any]:
+        """[others, *before] bits of `dtype` -> [others, *after] bits of `result(dtype)`, contiguous.
+
+        Raises ElementError; its index says nothing then, its words say what is wrong.
+        """
+
+    def check(self, before: tuple[int, ...], after: tuple[int, ...]) -> None:
+        """Raise MorphError (one gap, kind `size`) where these sizes have no meaning. Nothing is read yet."""
+
+    def copied(self, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+        """How many leading indices of its first axis come out as they went in, every bit of them: those are never computed."""
+        return 0
+
+    def klass(self, dtype: DType) -> Class:
+        return "one-way"
+
+    def inverse(self) -> Operator:
+        raise refuse(f"`{self.describe()}` cannot be read backward", "write the rule with `->`")
+
+    def apply(
+        self,
+        array: np.ndarray[Any, Any],
+        dtype: DType,
+        *,
+        out: np.ndarray[Any, Any] | None = None,
+        changes: Changes | None = None,
+    ) -> np.ndarray[Any, Any]:
+        raise TypeError(f"`{self.describe()}` acts along axes")
+
+
+def no_size(problem: str, hint: str | None = None) -> MorphError:
+    """The error of an operator whose axes have sizes it can do nothing with."""
+    return MorphError([Gap("size", problem, hint=hint)])

@@ -1,7 +1,14 @@
 """Op (as the language writes it) -> Operator. Plug-ins come through the entry-point group `isomorph.operators`.
 
-An entry point is a callable `(arguments: tuple[str, ...]) -> Operator`; its operator also has `reference(array, dtype)`, a plain
-second reading of itself on values, which verify runs.
+An entry point is a callable. Of a plain operator it takes the words after the name and gives an Operator, which has
+
+    reference(array, dtype) -> array            values of `dtype.numpy` -> values of `result(dtype).numpy`, in the same shape
+
+of an operator along axes, `name h w -> y x words`, it takes `(words, takes, makes)` and gives an AxisOperator, which has
+
+    reference(array, dtype, after) -> array     [others, *before] values -> [others, *after] values
+
+`reference` is a plain second reading of the operator, by other means than its kernel; verify runs it and nothing else.
 """
 
 from __future__ import annotations
@@ -9,19 +16,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from fractions import Fraction
 from functools import cache
+from typing import Any
 
 from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.operators.arithmetic import Arithmetic, Negate, Sum, Transcendental
-from isomorph.operators.base import Operator, OpLike
+from isomorph.operators.base import AxisOperator, Operator, OpLike
 from isomorph.operators.cast import Cast
+from isomorph.operators.pad import make_pad
+from isomorph.operators.resize import make_resize
 from isomorph.tensors import DTYPES, DType
 
 GROUP = "isomorph.operators"
-NAMES = ("cast", "neg", "add", "mul", "exp", "log", "sum")
+NAMES = ("cast", "neg", "add", "mul", "exp", "log", "sum", "resize", "pad")
 
 
 @cache
-def plugins() -> dict[str, Callable[[tuple[str, ...]], Operator]]:
+def plugins() -> dict[str, Callable[..., object]]:
     """The operators that installed packages add, by name; loaded when first asked for."""
     from importlib.metadata import entry_points
 
@@ -51,7 +61,14 @@ def _forward(op: OpLike) -> Operator:
             return Transcendental(op.name)
         case "sum":
             return Sum()
-    factory = plugins().get(op.name)
+        case "resize" | "pad" if not op.takes:
+            hint = f"the axis that is read, an arrow, the axis that is made:  | {_EXAMPLES[op.name]}"
+            raise MorphError([Gap("syntax", f"`{op.name}` acts along axes, and must say which", hint=hint)])
+        case "resize":
+            return make_resize(op.arguments, shown(op.takes), shown(op.makes))
+        case "pad":
+            return make_pad(op.arguments, shown(op.takes), shown(op.makes))
+    factory: Any = plugins().get(op.name)
     if factory is None:
         known = [name for name in (*NAMES, *plugins()) if name != "cast"]
         likely = near_misses(op.name, known)
@@ -61,7 +78,22 @@ def _forward(op: OpLike) -> Operator:
             else f"known: {', '.join(known)}, and casts"
         )
         raise MorphError([Gap("syntax", f"no operator is called `{op.name}`", hint=hint)])
-    return factory(op.arguments)
+    made: object = factory(op.arguments, shown(op.takes), shown(op.makes)) if op.takes else factory(op.arguments)
+    if isinstance(made, AxisOperator) and op.takes:
+        return made
+    if isinstance(made, Operator) and not isinstance(made, AxisOperator) and not op.takes:
+        return made
+    what = "an operator along axes" if op.takes else "an operator on elements"
+    other = f"{op.name} without axes" if op.takes else f"{op.name} n -> m"
+    raise MorphError([Gap("syntax", f"`{op.name}` gave a {type(made).__name__}, not {what}", hint=f"is it  {other} ?")])
+
+
+_EXAMPLES = {"resize": "resize n -> m timm", "pad": "pad v -> u mean"}
+
+
+def shown(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """The axes as they were written: without the marks of the files they belong to."""
+    return tuple(axis.partition("'")[0] for axis in axes)
 
 
 def _dtype(name: str | None) -> DType:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from isomorph.language.axes import FURTHER, TermBlock, place
 from isomorph.language.rules import FlatTerm, FullName
 from isomorph.language.tree import Constant, Drop, Op
+from isomorph.plan.along import Side, View, after_axes
 from isomorph.plan.boxes import simplify
 from isomorph.plan.kinds import BoxOf, CheckOf, MixOf, MoveOf, Naming, Part, Settled, SourceOf, Unsettled
 from isomorph.plan.match import Slot
@@ -38,87 +39,148 @@ def move_block(
     operators = rule.rule.operators
     if cast is not None and target_part is not None:  # what is held against a constant is the rule's own business
         operators = (*operators, cast)
-    axis_sizes = _axis_sizes(right, solution)
+    before, summing, after = around_sum(operators)
     right_offset, right_strides = _placed(rule.rule.right, right, solution)
     stacked_right = rule.right[target_part].stacked if target_part is not None else ()
-    placed = [(left, *_placed(rule.rule.left, left, solution)) for left in lefts]
-    stacked_left = {
-        axis for left in lefts if left.term in part_of_left for axis in rule.left[part_of_left[left.term]].stacked
-    }
-    enumerated = [axis for axis in axis_sizes if axis in stacked_right or axis in stacked_left]
-    free = sorted(
-        (axis for axis in axis_sizes if axis not in enumerated),
-        key=lambda axis: (-right_strides[axis], axis_sizes[axis]),
-    )
-    shape, (target_strides, *source_strides) = simplify(
-        tuple(axis_sizes[axis] for axis in free),
-        [tuple(strides[axis] for axis in free) for strides in (right_strides, *(strides for _, _, strides in placed))],
-    )
-    before, summing, after = around_sum(operators)
-    for numbers in itertools.product(*(range(axis_sizes[axis]) for axis in enumerated)):
-        at = dict(zip(enumerated, numbers, strict=True))
-        target_offset = right_offset + sum(right_strides[axis] * n for axis, n in at.items() if axis in right_strides)
-        sources: list[SourceOf] = []
-        made: list[tuple[DType, Class, str]] = []
-        for (left, offset, strides), free_strides in zip(placed, source_strides, strict=True):
-            source_offset = offset + sum(strides[axis] * n for axis, n in at.items() if axis in strides)
-            if left.term in part_of_left:
-                part = part_of_left[left.term]
-                slot = _reading_slot(parts[part], rule.left[part], at)
-                spec = parts[part].specs[slot]
-                sources.append(BoxOf(part, slot, source_offset, shape, free_strides))
-                made.append((spec.dtype, "exact", f"`{naming.source(part, parts[part].slots[slot])}`"))
-                settled.reaches.add(part)
+    views = tuple(_view(rule, parts, solution, left, part_of_left, read_dtypes) for left in lefts)
+    origins = [_origin(rule, left, part_of_left, naming) for left in lefts]
+    settled.reaches.update(part_of_left[left.term] for left in lefts if left.term in part_of_left)
+    sides = [
+        Side(
+            _axis_sizes(right, solution),
+            right_offset,
+            right_strides,
+            views,
+            (before if summing else after,) * len(views),
+        )
+    ]
+    if any(op.takes for op in operators):
+        every = {axis: size for each in (*lefts, right) for axis, size in _axis_sizes(each, solution).items()}
+        first = "" if target_part is None else _first_name(rule, naming, target_part, {}, sizes)
+        sides = after_axes(sides[0], stacked_right, {**sizes, **every}, first)
+    for side in sides:
+        enumerated = [
+            axis for axis in side.sizes if axis in stacked_right or any(axis in view.enumerated for view in side.views)
+        ]
+        free = sorted(
+            (axis for axis in side.sizes if axis not in enumerated),
+            key=lambda axis: (-side.strides[axis], side.sizes[axis]),
+        )
+        shape, (target_strides, *source_strides) = simplify(
+            tuple(side.sizes[axis] for axis in free),
+            [
+                tuple(strides[axis] for axis in free)
+                for strides in (side.strides, *(view.strides for view in side.views))
+            ],
+        )
+        for numbers in itertools.product(*(range(side.sizes[axis]) for axis in enumerated)):
+            at = dict(zip(enumerated, numbers, strict=True))
+            target_offset = side.offset + sum(side.strides[axis] * n for axis, n in at.items() if axis in side.strides)
+            boxes = [view.box(at, shape, strides) for view, strides in zip(side.views, source_strides, strict=True)]
+            target_name = "" if target_part is None else _first_name(rule, naming, target_part, at, sizes)
+            if summing:
+                source, dtype, klass = _added(boxes, side, origins, target_name)
+                moved = after
             else:
-                constant = rule.rule.left[left.term].head
-                assert isinstance(constant, Constant)
-                fill = made_fill(constant, read_dtypes, shape, free_strides, source_offset)
-                sources.append(fill)
-                made.append((fill.dtype, "exact", f"constant {constant.text}"))
-        target_name = "" if target_part is None else _first_name(rule, naming, target_part, at, sizes)
-        results = [through(before, dtype, klass, target_name) for dtype, klass, _ in made]
-        if len({dtype for dtype, _ in results}) > 1:
-            mixture = " and ".join(
-                f"{dtype} ({origin})" for (dtype, _), (_, _, origin) in zip(results, made, strict=True)
-            )
-            raise Unsettled(
-                "cast",
-                f"`{target_name}` would add {mixture}",
-                hint="Cast first:  | float -> f32, sum",
-                tensors=(target_name,),
-            )
-        if summing:
-            through((Op("sum"),), results[0][0], "exact", target_name)  # refuses what cannot be added
-        dtype, klass = through(after, results[0][0], worst_of(k for _, k in results), target_name)
-        if summing:
-            klass = "one-way"
-            source: SourceOf = (
-                MixOf(tuple(acted_on(source, before) for source in sources), ())
-                if len(sources) > 1
-                else acted_on(sources[0], before)
-            )
-            moved = after
-        else:
-            source, moved = sources[0], operators
-        moved = effective(moved, results[0][0] if summing else made[0][0])
-        if target_part is None:
-            assert isinstance(head, Constant)
-            expected = expected_fill(head, dtype, shape, target_strides, target_offset, naming)
-            settled.checks.append(CheckOf("constant", source, expected, moved))
-            continue
-        term = rule.right[target_part]
-        stacked = tuple(at[axis] for axis in term.stacked)
-        for copy in itertools.product(*(range(sizes[axis]) for axis in term.ties)):
-            key = (target_part, (*stacked, *copy))
-            dtypes.setdefault(key, {}).setdefault(dtype, made[0][2])
-            classes[key] = worst_of((classes.get(key, "exact"), klass))
-            settled.moves.append(
-                MoveOf(
-                    BoxOf(target_part, _number(key[1], term, sizes), target_offset, shape, target_strides),
-                    source,
-                    moved,
+                ((source, dtype),) = boxes
+                klass, (moved,) = side.views[0].klass, side.operators
+            result, klass = through(moved, dtype, klass, target_name)
+            moved = effective(moved, dtype)
+            if summing:
+                klass = "one-way"
+            if target_part is None:
+                assert isinstance(head, Constant)
+                expected = expected_fill(head, result, shape, target_strides, target_offset, naming)
+                settled.checks.append(CheckOf("constant", source, expected, moved))
+                continue
+            term = rule.right[target_part]
+            stacked = tuple(at[axis] for axis in term.stacked)
+            for copy in itertools.product(*(range(sizes[axis]) for axis in term.ties)):
+                key = (target_part, (*stacked, *copy))
+                dtypes.setdefault(key, {}).setdefault(result, origins[0](at))
+                classes[key] = worst_of((classes.get(key, "exact"), klass))
+                settled.moves.append(
+                    MoveOf(
+                        BoxOf(target_part, _number(key[1], term, sizes), target_offset, shape, target_strides),
+                        source,
+                        moved,
+                    )
                 )
-            )
+
+
+Origin = Callable[[Mapping[str, int]], str]
+
+
+def _added(
+    boxes: Sequence[tuple[SourceOf, DType]], side: Side, origins: Sequence[Origin], target: str
+) -> tuple[SourceOf, DType, Class]:
+    """What `sum` makes of its blocks, each after its own operators. Raises Unsettled where they cannot be added."""
+    results = [
+        through(operators, dtype, view.klass, target)
+        for (_, dtype), view, operators in zip(boxes, side.views, side.operators, strict=True)
+    ]
+    if len({dtype for dtype, _ in results}) > 1:
+        mixture = " and ".join(f"{dtype} ({origin({})})" for (dtype, _), origin in zip(results, origins, strict=True))
+        raise Unsettled(
+            "cast",
+            f"`{target}` would add {mixture}",
+            hint="Cast first:  | float -> f32, sum",
+            tensors=(target,),
+        )
+    through((Op("sum"),), results[0][0], "exact", target)  # refuses what cannot be added
+    sources = tuple(acted_on(box, operators) for (box, _), operators in zip(boxes, side.operators, strict=True))
+    source = MixOf(sources, ()) if len(sources) > 1 else sources[0]
+    return source, results[0][0], worst_of(klass for _, klass in results)
+
+
+def _view(
+    rule: StageRule,
+    parts: Sequence[Part],
+    solution: Solution,
+    left: TermBlock,
+    part_of_left: Mapping[int, int],
+    read_dtypes: Sequence[DType],
+) -> View:
+    """Where a block that is read lies: in the tensors of a named term, or nowhere, where it is a constant."""
+    offset, strides = _placed(rule.rule.left, left, solution)
+
+    def start(at: Mapping[str, int]) -> int:
+        return offset + sum(strides[axis] * number for axis, number in at.items() if axis in strides)
+
+    if left.term not in part_of_left:
+        constant = rule.rule.left[left.term].head
+        assert isinstance(constant, Constant)
+
+        def fill(at: Mapping[str, int], shape: tuple[int, ...], free: tuple[int, ...]) -> tuple[SourceOf, DType]:
+            made = made_fill(constant, read_dtypes, shape, free, start(at))
+            return made, made.dtype
+
+        return View(strides, (), fill)
+    part = part_of_left[left.term]
+    term = rule.left[part]
+
+    def box(at: Mapping[str, int], shape: tuple[int, ...], free: tuple[int, ...]) -> tuple[SourceOf, DType]:
+        slot = _reading_slot(parts[part], term, at)
+        return BoxOf(part, slot, start(at), shape, free), parts[part].specs[slot].dtype
+
+    return View(strides, term.stacked, box)
+
+
+def _origin(rule: StageRule, left: TermBlock, part_of_left: Mapping[int, int], naming: Naming) -> Origin:
+    """What a block is read from, for messages, at these values of the axes that are enumerated."""
+    if left.term not in part_of_left:
+        constant = rule.rule.left[left.term].head
+        assert isinstance(constant, Constant)
+        return lambda at: f"constant {constant.text}"
+    part = part_of_left[left.term]
+
+    def name(at: Mapping[str, int]) -> str:
+        held, term = naming.left[part], rule.left[part]
+        wanted = tuple(at.get(axis, 0) for axis in term.stacked)
+        found = next((each for slot, each in held.items() if slot[: len(wanted)] == wanted), next(iter(held.values())))
+        return f"`{found}`"
+
+    return name
 
 
 def _number(slot: Slot, term: NamedTerm, sizes: Mapping[str, int]) -> int:

@@ -17,7 +17,7 @@ from functools import lru_cache
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import Overlap, Shape, overlaps, row_major, simplify
 from isomorph.plan.instances import Made
-from isomorph.plan.moves import Box, Check, Fill, Mix, Move, Source, names_of
+from isomorph.plan.moves import Along, Box, Check, Fill, Mix, Move, Source, names_of
 from isomorph.plan.plan import CLASSES, Target
 
 
@@ -75,11 +75,17 @@ class _Through:
         source = move.source
         if isinstance(source, Fill):
             yield move
+        elif isinstance(source, Along):
+            yield replace(move, source=self.along(source))
         elif isinstance(source, Box):
             for shape, offset, strides, inner, operators in self.pieces(source, move.target):
                 yield _simple(Box(move.target.tensor, offset, shape, strides), inner, (*operators, *move.operators))
         else:
             yield from self._mix(move, source)
+
+    def along(self, along: Along) -> Along:
+        """The same, its parts made from the sources of the first stage."""
+        return replace(along, parts=tuple(inner for part in along.parts for inner in self.move(part)))
 
     def _mix(self, move: Move, mix: Mix) -> Iterator[Move]:
         """A sum: its terms are cut alike, term after term, until each is one source."""
@@ -101,6 +107,8 @@ class _Through:
             yield from self.pieces(source, target)
         elif isinstance(source, Fill):
             yield target.shape, target.offset, target.strides, source, ()
+        elif isinstance(source, Along):
+            yield target.shape, target.offset, target.strides, self.along(source), ()
         else:
             for move in (
                 self._mix(Move(target, source), source) if len(source.sources) > 1 else self._single(target, source)
@@ -205,6 +213,9 @@ def _part(source: Source, shape: Shape, start: Shape, steps: tuple[Shape, ...]) 
     if isinstance(source, Box):
         offset = source.offset + _dot(start, source.strides)
         return Box(source.tensor, offset, shape, tuple(_dot(step, source.strides) for step in steps))
+    if isinstance(source, Along):
+        offset = source.offset + _dot(start, source.strides)
+        return replace(source, offset=offset, shape=shape, strides=tuple(_dot(step, source.strides) for step in steps))
     if isinstance(source, Fill):
         if source.arange_strides is None:
             return replace(source, shape=shape)

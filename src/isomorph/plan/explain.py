@@ -17,7 +17,7 @@ from isomorph.language.tree import Drop
 from isomorph.plan.backward import backward
 from isomorph.plan.bars import bar, window
 from isomorph.plan.folding import fold_numbers, folded, last_pieces, template
-from isomorph.plan.moves import Box, Fill, Mix, Move, names_of
+from isomorph.plan.moves import Along, Box, Fill, Mix, Move, names_of
 from isomorph.plan.plan import Plan
 from isomorph.plan.sizes import dims_text
 
@@ -139,6 +139,8 @@ def _how(plan: Plan, name: str, moves: Sequence[Move]) -> str:
 
 
 def _is_run(move: Move) -> bool:
+    if isinstance(move.source, Along):
+        return False
     return not isinstance(move.source, Box) or (move.source.is_run or move.source.strides == move.target.strides)
 
 
@@ -157,6 +159,10 @@ def _operators(move: Move) -> Iterator[str]:
             if isinstance(inner, Mix):
                 yield from (build(op).describe() for op in inner.operators)
         yield "sum"
+    elif isinstance(source, Along):
+        for part in source.parts:
+            yield from _operators(part)
+        yield build(source.operator).describe()
     for op in move.operators:
         yield build(op).describe()
 
@@ -258,7 +264,7 @@ def _shared_lines(plan: Plan) -> list[str]:
 
 def _work(plan: Plan, seconds: float | None) -> str:
     ranges = sum(move.is_range for move in plan.moves)
-    cast = sum(bool(move.operators) or isinstance(move.source, Mix) for move in plan.moves)
+    cast = sum(bool(move.operators) or isinstance(move.source, Mix | Along) for move in plan.moves)
     fills = sum(isinstance(move.source, Fill) for move in plan.moves)
     rest = sum(not move.is_range and not move.operators and isinstance(move.source, Box) for move in plan.moves)
     parts = [f"{ranges:,} byte range{'s' * (ranges != 1)}", f"{rest:,} rearranged", f"{cast:,} computed"]

@@ -14,9 +14,9 @@ from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
 from isomorph.plan.gaps import listed, merged, rule_gap
 from isomorph.plan.instance_sizes import index_tuples
-from isomorph.plan.kinds import BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
+from isomorph.plan.kinds import AlongOf, BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot, values_shown
-from isomorph.plan.moves import Box, Check, Mix, Move, Source
+from isomorph.plan.moves import Along, Box, Check, Mix, Move, Source
 from isomorph.plan.plan import Instance, Target
 from isomorph.plan.settle import settle
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, located, where_value
@@ -371,6 +371,18 @@ def _box(box: BoxOf, name: str) -> Box:
 def _source(source: SourceOf, left: list[list[str]]) -> Source:
     if isinstance(source, BoxOf):
         return Box(left[source.part][source.slot], source.offset, source.shape, source.strides)
+    if isinstance(source, AlongOf):
+        parts = tuple(Move(_box(part.target, ""), _source(part.source, left), part.operators) for part in source.parts)
+        return Along(
+            parts,
+            source.operator,
+            source.outer,
+            source.before,
+            source.after,
+            source.offset,
+            source.shape,
+            source.strides,
+        )
     if isinstance(source, MixOf):
         return Mix(tuple(_source(inner, left) for inner in source.sources), source.operators)
     return source

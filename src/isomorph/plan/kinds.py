@@ -42,7 +42,19 @@ class MixOf:
     operators: tuple[Op, ...]
 
 
-SourceOf = BoxOf | Fill | MixOf
+@dataclass(slots=True)
+class AlongOf:
+    parts: tuple[MoveOf, ...]
+    operator: Op
+    outer: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+SourceOf = BoxOf | Fill | MixOf | AlongOf
 
 
 @dataclass(slots=True)

@@ -66,7 +66,25 @@ class Mix:
         return self.sources[0].shape
 
 
-Source = Box | Fill | Mix
+@dataclass(frozen=True, slots=True)
+class Along:
+    """A box of what an operator along axes makes.
+
+    `parts` fill the dense array [outer, *before] (their targets lie in it; its name is ""); the operator makes [outer, *after] of
+    it; element (i0, i1, …) of the box lies at `offset + Σ ik * strides[k]` there.
+    """
+
+    parts: tuple[Move, ...]
+    operator: Op
+    outer: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+Source = Box | Fill | Mix | Along
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +125,6 @@ def names_of(source: Source) -> Iterator[str]:
     elif isinstance(source, Mix):
         for inner in source.sources:
             yield from names_of(inner)
+    elif isinstance(source, Along):
+        for part in source.parts:
+            yield from names_of(part.source)

@@ -18,7 +18,7 @@ from isomorph.errors import UsageError
 from isomorph.language import rules, tree
 from isomorph.language.rules import Program
 from isomorph.language.tree import Op
-from isomorph.plan.moves import Box, Fill, Move, Source
+from isomorph.plan.moves import Along, Box, Fill, Move, Source
 from isomorph.plan.plan import Plan
 from isomorph.tensors import Manifest, spec
 
@@ -110,6 +110,17 @@ def _source(source: Source) -> dict[str, Any]:
             "dtype": source.dtype.name,
             "shape": source.shape,
             "arange_strides": source.arange_strides,
+        }
+    if isinstance(source, Along):
+        return {
+            "along": _node(source.operator),
+            "parts": [_move(part) for part in source.parts],
+            "outer": source.outer,
+            "before": source.before,
+            "after": source.after,
+            "offset": source.offset,
+            "shape": source.shape,
+            "strides": source.strides,
         }
     return {"sum": [_source(inner) for inner in source.sources], "operators": [_node(op) for op in source.operators]}
 
