@@ -114,12 +114,8 @@ def _pattern(text: str) -> re.Pattern[str]:
 # ── making it ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def make_index(families: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
-    """The index from the morphs as they are, of all families or of these."""
-    return {str(layout): _marks_of(layout) for layout in every() if not families or layout.family.name in families}
-
-
-def _marks_of(layout: Layout) -> dict[str, Any]:
+def marks_of(layout: Layout) -> dict[str, Any]:
+    """The names of a layout, from its morph as it is."""
     of = schema(layout.family.name)
     everything = dict.fromkeys(layout.family.groups)
     needed = _names(layout, ())
@@ -187,16 +183,24 @@ def _hole(piece: Any) -> str:
     return "\0"
 
 
-def main(families: Sequence[str] = ()) -> None:
-    """Write index.json anew; with names, only what it says of these families."""
+def main(families: Sequence[str] = ()) -> int:
+    """Write index.json anew; with names, only what it says of these families. A layout that cannot be read is named and left out."""
     found: dict[str, Any] = {}
     if families and FILE.exists():
         found = json.loads(FILE.read_text(encoding="utf-8"))
         found = {name: one for name, one in found.items() if name.partition("/")[0] not in families}
-    found.update(make_index(families))
+    broken = 0
+    for layout in every():
+        if not families or layout.family.name in families:
+            try:
+                found[str(layout)] = marks_of(layout)
+            except (MorphError, ValueError) as error:
+                print(f"{layout}: {error}", file=sys.stderr)
+                broken += 1
     temporary = FILE.with_suffix(f".{os.getpid()}")
     temporary.write_text(index_text(found), encoding="utf-8")
     temporary.replace(FILE)
+    return min(broken, 1)
 
 
 def index_text(index: Mapping[str, Any]) -> str:
@@ -206,4 +210,4 @@ def index_text(index: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    sys.exit(main(sys.argv[1:]))
