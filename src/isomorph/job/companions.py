@@ -1,19 +1,26 @@
-"""Folder to folder: what lies beside the weights and belongs to them is copied; code, pickles, old indexes, and links that lead
-out of the folder are listed."""
+"""Beside the weights. What lies there and belongs to them is copied folder to folder; code, pickles, old indexes, and links that
+lead out of the folder are listed. Where a layout of the catalogue is written, its config.json is made."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isomorph.formats.links import leads_outside
 from isomorph.tensors import DType
 
+if TYPE_CHECKING:
+    from isomorph.job.port import Port
+    from isomorph.plan.plan import Plan
+
+CONFIG = "config.json"
+CONFIGS = (CONFIG, "params.json")
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "README*", "LICENSE*")
 NOT_COPIED = ("*.index.json",)
 TORCH_NAMES = {
@@ -33,6 +40,60 @@ class Companions:
 
     copied: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    """What a library that loads the result asks for, and that is not there: `tokenizer (tokenizer.json or vocab.txt)`."""
+
+
+@dataclass(frozen=True)
+class Written:
+    """What is written beside the weights besides copies: config.json, where the target's layout has one."""
+
+    config: Mapping[str, Any] | None = None
+
+    @classmethod
+    def of(cls, port: Port, plan: Plan) -> Written:
+        """What belongs beside the result of a port. Raises MorphError (kind `config`) for facts that nobody states."""
+        if port.route is None:
+            return cls()
+        from isomorph.layouts.config import port_config
+
+        floats = Counter(target.spec.dtype.name for target in plan.targets.values() if target.spec.dtype.is_float)
+        common = floats.most_common(1)[0][0] if floats else ""
+        return cls(port_config(port.route, TORCH_NAMES.get(common)))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return () if self.config is None else (CONFIG,)
+
+    def into(self, folder: Path) -> tuple[str, ...]:
+        """Write it there, synced; the names."""
+        import os
+
+        if self.config is None:
+            return ()
+        path = folder / CONFIG
+        path.write_text(json.dumps(self.config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        return self.names
+
+
+def for_route(companions: Companions, port: Port, names: Iterable[str]) -> Companions:
+    """The companions of a conversion between two layouts: the source's config is of its own layout, and stays where it is.
+
+    `names` are the files that are made for the target.
+    """
+    if port.route is None:
+        return companions
+    from isomorph.layouts.config import missing_files
+
+    same = port.route.source.layout == port.route.target
+    taken = CONFIGS if not same else ()
+    copied = tuple(name for name in companions.copied if name not in taken)
+    left = tuple(name for name in companions.copied if name in taken and name not in names)
+    missing = tuple(missing_files(port.route.target, [*copied, *names]))
+    return replace(companions, copied=copied, left=(*left, *companions.left), missing=missing)
 
 
 def find_companions(folder: Path, weights: Iterable[Path]) -> Companions:
@@ -58,7 +119,7 @@ def copy_companions(companions: Companions, source: Path, target: Path, cast: DT
     for name in companions.copied:
         if (target / name).exists():
             continue
-        config = _config_with_dtype(source / name, cast) if name == "config.json" and cast is not None else None
+        config = _config_with_dtype(source / name, cast) if name == CONFIG and cast is not None else None
         if config is not None:
             (target / name).write_text(config, encoding="utf-8")
         else:
@@ -66,7 +127,7 @@ def copy_companions(companions: Companions, source: Path, target: Path, cast: DT
         with (target / name).open("rb") as file:
             os.fsync(file.fileno())
         copied.append(name)
-    return Companions(tuple(copied), companions.left)
+    return replace(companions, copied=tuple(copied))
 
 
 def _config_with_dtype(path: Path, cast: DType) -> str | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Different, UsageError
-from isomorph.job.companions import Companions, copy_companions, find_companions
+from isomorph.job.companions import Companions, copy_companions, find_companions, for_route
+from isomorph.job.companions import Written as Beside
 from isomorph.job.inputs import Place
 from isomorph.job.outputs import Output, lay_out_outputs
 from isomorph.job.port import Port
@@ -54,6 +55,10 @@ class Converted:
     companions: Companions
     write_seconds: float
     verify_seconds: float
+    notes: tuple[str, ...] = ()
+    """What was decided on the way between two layouts."""
+    load: str | None = None
+    """The line that loads the result in its own library."""
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -93,14 +98,23 @@ class Converted:
                 f"rounded   {self.changes.changed:,} of {count(self.changes.elements, 'element')} have another value now,"
                 f" by at most {self.changes.largest:.3g}"
             )
+        lines[1:1] = [f"note      {escaped(note)}" for note in self.notes]
+        if self.companions.written:
+            lines.append(f"written   {listed(self.companions.written, 8)} beside the weights")
         if self.companions.copied:
             lines.append(f"copied    {listed(self.companions.copied, 8)}")
         if self.companions.left:
             lines.append(f"left      {listed(self.companions.left, 8)}: beside the source, not copied")
+        if self.companions.missing:
+            lines.append(
+                f"missing   {'; '.join(self.companions.missing)}: not beside the source, and the model asks for it"
+            )
         if self.report is None:
             lines.append("verified  nothing: --no-verify was given")
         else:
             lines += str(self.report).splitlines()
+        if self.load is not None:
+            lines.append(f"load      {escaped(self.load)}")
         return lines
 
     def to_json(self) -> dict[str, Any]:
@@ -126,6 +140,10 @@ class Converted:
             "notes": [note for written in self.writes for note in written.notes],
             "copied": list(self.companions.copied),
             "left": list(self.companions.left),
+            "written": list(self.companions.written),
+            "missing": list(self.companions.missing),
+            "load": self.load,
+            "path_notes": list(self.notes),
             "verified": self.report is not None,
             "elements_compared": getattr(self.report, "elements", None),
             "write_seconds": self.write_seconds,
@@ -164,9 +182,12 @@ def convert(
         max_shard_size=writing.max_shard_size,
         metadata=source.manifest.metadata,
     )
-    companions = Companions()
-    if source_folder is not None and len(outputs) == 1 and outputs[0].layout.is_folder:
-        companions = find_companions(source_folder, source.paths)
+    companions, beside = Companions(), Beside()
+    if len(outputs) == 1 and outputs[0].layout.is_folder:
+        beside = Beside.of(port, plan)
+        if source_folder is not None:
+            companions = find_companions(source_folder, source.paths)
+        companions = for_route(companions, port, beside.names)
     report: Any = None
     seconds = {"verify": 0.0}
     done: dict[str, Path] = {}
@@ -182,6 +203,8 @@ def convert(
             began = time.perf_counter()
             report = verify_targets(port, source, done, writing.max_memory, stage)
             seconds["verify"] = time.perf_counter() - began
+        if beside.config is not None:
+            companions = replace(companions, written=beside.into(temporary))
         if companions.copied and source_folder is not None:
             cast = dtype(port.cast.target) if port.cast is not None and port.cast.target is not None else None
             companions = copy_companions(companions, source_folder, temporary, cast)
@@ -212,6 +235,8 @@ def convert(
         companions=companions,
         write_seconds=time.perf_counter() - began - seconds["verify"],
         verify_seconds=seconds["verify"],
+        notes=port.notes,
+        load=port.load_line(outputs[0].path) if len(outputs) == 1 else None,
     )
 
 

@@ -93,6 +93,27 @@ class Port:
         found = route(source, self.to, self.from_, self.config, self.sizes)
         return replace(self, morph=found.morph, sizes=found.sizes, file_config=found.config, overrides={}, route=found)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was decided on the way between two layouts, for people; and facts that differ between them."""
+        if self.route is None:
+            return ()
+        from isomorph.layouts.config import differing_facts
+
+        return (*self.route.notes, *differing_facts(self.route))
+
+    def load_line(self, path: Path) -> str | None:
+        """The line that loads a result in its own library, from the last morph's header; None where it states none."""
+        from isomorph.layouts.header import read_header
+
+        if self.route is not None:
+            load = self.route.target.header.load
+        elif self.morph is not None and self.morph.stages and not self.morph.stages[-1].inverted:
+            load = read_header(self.morph.stages[-1].text).load
+        else:
+            load = None
+        return None if load is None else load.replace("{path}", str(path))
+
     def with_config_beside(self, paths: Sequence[Path]) -> Port:
         """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""
         if self.file_config is not None or (self.morph is None and self.to is None):

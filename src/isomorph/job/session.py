@@ -40,8 +40,7 @@ class Planned:
         from isomorph.plan.explain import explain
 
         yield from explain(self.plan, title=self.port.title, show_all=show_all, seconds=self.seconds).splitlines()
-        if self.port.route is not None:
-            yield from (f"note      {note}" for note in self.port.route.notes)
+        yield from (f"note      {note}" for note in self.port.notes)
         if self.port.config_from not in (None, "given"):
             yield f"config    {self.port.config_from}"
 
@@ -156,5 +155,7 @@ def _with_config(port: Port, paths: Sequence[str | Place], targets: Sequence[str
     places = [_place(one) for one in [*paths, *targets]]
     if with_targets and len(places) < 2:
         raise UsageError("a source and a target are needed:  SRC… DST")
+    if port.to is not None:  # the target's config is of another layout, or of what it replaces
+        places = [_place(one) for one in paths[: -1 if with_targets else None]]
     folders = [Path(one.text) for one in places]
     return port.with_config_beside(folders[::-1] if port.is_backward else folders)

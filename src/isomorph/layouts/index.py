@@ -184,7 +184,7 @@ def _hole(piece: Any) -> str:
 
 
 def main(families: Sequence[str] = ()) -> int:
-    """Write index.json anew; with names, only what it says of these families. A layout that cannot be read is named and left out."""
+    """Write index.json anew, or what it says of these families. A layout that cannot be read is named and left out."""
     found: dict[str, Any] = {}
     if families and FILE.exists():
         found = json.loads(FILE.read_text(encoding="utf-8"))

@@ -40,6 +40,8 @@ class Route:
     sizes: Mapping[str, int] = field(default_factory=dict)
     known: Mapping[str, int] = field(default_factory=dict)
     config: Mapping[str, Any] = field(default_factory=dict)
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """The source's config with what was set, as it was before sizes and facts were put below it."""
     base: str = ""
     """The prefix that was left out of the target's names, because the model has no head."""
 
@@ -130,7 +132,7 @@ def route(
         told = {axis: size for axis, size in known.items() if axis in used and (axis in hidden or axis in given)}
         told |= {axis: size for axis, size in given.items() if axis not in family.axes}
         told = _enough(chain, manifest, source, known, whole, told)
-    return Route(source, target, chain, told, known, whole, base)
+    return Route(source, target, chain, told, known, whole, dict(config or {}), base)
 
 
 def _layouts(family: str) -> tuple[Layout, ...]:

@@ -1,0 +1,188 @@
+"""config.json beside the weights: sizes from shapes, facts from whoever states them, and a question for each that nobody does.
+
+`<family>/config.toml` says how: one `[[config]]` for each kind of model (architecture), `[says]` what is always so,
+`[present.GROUP]` and `[absent.GROUP]` what a part's being there decides, `[facts]` what shapes cannot tell.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from isomorph.errors import Gap, MorphError
+from isomorph.layouts.catalogue import FOLDER, Layout
+from isomorph.layouts.compose import look_up, merged, put
+from isomorph.layouts.route import Route
+
+FILE = "config.toml"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of model: the layouts it is written for, the groups it must have, and the config key that becomes the whole."""
+
+    architecture: str
+    layouts: tuple[str, ...]
+    groups: tuple[str, ...] = ()
+    root: str = ""
+    model_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a family's config.json is made. `facts` maps a config key to what it is, with the usual values, as a question says it;
+    `files` what else belongs beside the weights: a name for people -> the file names of which one is enough."""
+
+    kinds: tuple[Kind, ...] = ()
+    says: Mapping[str, Any] = field(default_factory=dict)
+    present: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    absent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+@cache
+def recipe(family: str) -> Recipe | None:
+    """The recipe of a family, None where it has none."""
+    path = FOLDER / family / FILE
+    if not path.is_file():
+        return None
+    found = tomllib.loads(path.read_text(encoding="utf-8"))
+    kinds = tuple(
+        Kind(
+            one["architecture"],
+            tuple(one["layouts"]),
+            tuple(one.get("groups", ())),
+            one.get("root", ""),
+            one.get("model_type"),
+        )
+        for one in found.get("config", ())
+    )
+    files = {name: tuple(names) for name, names in found.get("files", {}).items()}
+    return Recipe(
+        kinds,
+        found.get("says", {}),
+        found.get("present", {}),
+        found.get("absent", {}),
+        found.get("facts", {}),
+        files,
+    )
+
+
+def has_config(layout: Layout) -> bool:
+    """Whether a config.json belongs beside weights in this layout."""
+    of = recipe(layout.family.name)
+    return of is not None and any(layout.name in kind.layouts for kind in of.kinds)
+
+
+def port_config(route: Route, dtype: str | None = None) -> dict[str, Any] | None:
+    """The config.json of what a route makes; None when none belongs there. `dtype` is what its `dtype` says, in torch's words.
+
+    Raises MorphError (kind `config`) with every fact that nobody states.
+    """
+    of = recipe(route.target.family.name)
+    if of is None:
+        return None
+    groups = _groups_made(route)
+    kind = next(
+        (one for one in of.kinds if route.target.name in one.layouts and groups.issuperset(one.groups)),
+        None,
+    )
+    if kind is None:
+        return None
+    family = route.target.family
+    source = dict(route.given)
+    made: dict[str, Any] = {}
+    if _is_hub_config(source, of, family.model_type):
+        made = merged(made, source)
+    elif kind.root and source.get("model_type") == kind.model_type:
+        put(made, kind.root, source)
+    made = merged(made, _nested(of.says))
+    for name in family.groups:
+        made = merged(made, _nested((of.present if name in groups else of.absent).get(name, {})))
+    stated = merged(_nested(route.source.layout.header.facts), made)
+    for axis in family.axes.values():
+        if axis.config is not None and axis.name in route.known and _belongs(axis.config, kind, groups, of):
+            put(stated, axis.config, route.known[axis.name])
+    stated = merged(stated, {key: value for key, value in source.items() if key.endswith("_config") or key in of.facts})
+    missing = [key for key in of.facts if _belongs(key, kind, groups, of) and look_up(stated, key) is None]
+    if missing:
+        raise MorphError(_questions(route, of, missing))
+    whole = look_up(stated, kind.root) if kind.root else stated
+    assert isinstance(whole, dict)
+    found = {key: value for key, value in whole.items() if key not in ("architectures", "model_type", "torch_dtype")}
+    if not kind.root:
+        found = {
+            key: value
+            for key, value in found.items()
+            if not (isinstance(value, dict) and key.endswith("_config")) or _tower(key) in groups or key in source
+        }
+    head: dict[str, Any] = {"architectures": [kind.architecture], "model_type": kind.model_type or family.model_type}
+    if dtype is not None:
+        found["dtype"] = dtype
+    return {**head, **found}
+
+
+def missing_files(layout: Layout, names: Sequence[str]) -> Iterator[str]:
+    """What belongs beside the weights and is not among these names: `tokenizer (tokenizer.json or vocab.txt)`."""
+    of = recipe(layout.family.name)
+    for what, files in (of.files if of is not None and has_config(layout) else {}).items():
+        if not set(files) & set(names):
+            yield f"{what} ({' or '.join(files)})"
+
+
+def differing_facts(route: Route) -> Iterator[str]:
+    """Facts that the target's layout fixes and the source's config states otherwise, for people."""
+    if route.target == route.source.layout:
+        return
+    for key, value in route.target.header.facts.items():
+        before = look_up(route.given, key)
+        if before is not None and before != value:
+            yield f"{route.target} has {key} = {value!r}, and the source's config {before!r}: set it where the result is loaded"
+
+
+def _groups_made(route: Route) -> frozenset[str]:
+    """The groups of the hub that the target's layout carries of what is there."""
+    groups = route.source.fit.found.groups
+    parts = route.target.header.parts
+    return groups if not parts else frozenset(group for group in groups if group in parts)
+
+
+def _is_hub_config(source: Mapping[str, Any], of: Recipe, model_type: str | None) -> bool:
+    types = {model_type, *(kind.model_type for kind in of.kinds if not kind.root)}
+    return bool(source) and source.get("model_type") in types
+
+
+def _nested(facts: Mapping[str, Any]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in facts.items():
+        put(made, key, value)
+    return made
+
+
+def _tower(key: str) -> str:
+    return key.removesuffix("_config")
+
+
+def _belongs(key: str, kind: Kind, groups: frozenset[str], of: Recipe) -> bool:
+    """Whether a config key is asked of this kind of model: its tower is there, and it lies below the kind's root."""
+    if kind.root:
+        return key.startswith(kind.root + ".")
+    head, dot, _ = key.partition(".")
+    return not dot or not head.endswith("_config") or _tower(head) in groups
+
+
+def _questions(route: Route, of: Recipe, missing: Sequence[str]) -> list[Gap]:
+    return [
+        Gap(
+            "config",
+            f"config.json of {route.target} needs {len(missing)} facts that neither shapes nor {route.source.layout} tell"
+            if len(missing) > 1
+            else f"config.json of {route.target} needs a fact that neither shapes nor {route.source.layout} tell",
+            details=tuple(f"{key}: {of.facts[key]}" for key in missing),
+            hint="State them: --config FILE, or  " + "  ".join(f"--set config.{key}=…" for key in missing),
+        )
+    ]
