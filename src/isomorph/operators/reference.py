@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from isomorph.errors import CheckError, Gap, MorphError
+from isomorph.operators import reference_axes
 from isomorph.operators.base import OpLike
 from isomorph.tensors import DTYPES, DType
 
@@ -320,15 +321,69 @@ def _round_back(wide: Array, array: Array, dtype: DType, was_nan: Array, text: s
 # ── small things ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def along(op: OpLike, array: Array, dtype: DType, after: tuple[int, ...]) -> tuple[Array, DType]:
+    """What an operator along axes makes of [others, *before] values of `dtype.numpy`: [others, *after], and their dtype."""
+    plain = reference_axes.KNOWN.get(op.name)
+    if plain is not None:
+        with np.errstate(all="ignore"):
+            return plain(op, array, dtype, after, _from_f64), dtype
+    operator = _plugin_of(op)
+    found = np.asarray(operator.reference(array, dtype, after))
+    if found.shape != (array.shape[0], *after):
+        message = f"the reference of `{op.name}` gave the shape {found.shape}, not {(array.shape[0], *after)}"
+        raise MorphError([Gap("cast", message)])
+    return found, operator.result(dtype)
+
+
+def result(op: OpLike, dtype: DType) -> DType:
+    """The dtype that an operator along axes, or one of a package, makes. MorphError where it makes nothing of it."""
+    if op.name in reference_axes.KNOWN:
+        if dtype.kind != "float":
+            raise MorphError([Gap("cast", f"`{op.name}` of {dtype}")])
+        return dtype
+    made: DType = _plugin_of(op).result(dtype)
+    return made
+
+
+def klass(op: OpLike, dtype: DType) -> str:
+    """`exact`, `rounding` or `one-way`: what an operator of a package says of itself."""
+    return "one-way" if op.name in reference_axes.KNOWN else str(_plugin_of(op).klass(dtype))
+
+
+def copied(op: OpLike, before: tuple[int, ...], after: tuple[int, ...]) -> int:
+    """How many leading indices of the first axis come out as they went in. Of a package's operator: all are computed."""
+    return reference_axes.copied(op, before, after)
+
+
+def size_problem(op: OpLike, before: tuple[int, ...], after: tuple[int, ...]) -> str | None:
+    """Why an operator can do nothing with axes of these sizes; None where it can."""
+    return reference_axes.problem(op, before, after)
+
+
+def _from_f64(values: Array, dtype: DType) -> tuple[Array, Array]:
+    if dtype.name == "f64":
+        return values, ~np.isfinite(values)
+    return _float_to_float(values, DTYPES["f64"], dtype)
+
+
 def _plugin(op: OpLike, array: Array, dtype: DType, back: bool) -> tuple[Array, DType]:
+    operator = _plugin_of(op, back)
+    plain: Callable[[Array, DType], Array] = operator.reference
+    return np.asarray(plain(array, dtype)), operator.result(dtype)
+
+
+def _plugin_of(op: OpLike, back: bool | None = None) -> Any:
+    """The operator of an installed package, with its reference. MorphError where there is none, or it has none."""
     from importlib.metadata import entry_points
 
     for point in entry_points(group="isomorph.operators", name=op.name):
-        operator: Any = point.load()(op.arguments)
-        if back:
+        axes = [tuple(axis.partition("'")[0] for axis in side) for side in (op.takes, op.makes)] if op.takes else []
+        operator: Any = point.load()(op.arguments, *axes)
+        if op.inverted if back is None else back:
             operator = operator.inverse()
-        plain: Callable[[Array, DType], Array] = operator.reference
-        return plain(array, dtype), operator.result(dtype)
+        if not callable(getattr(operator, "reference", None)):
+            raise reference_axes.no_reference(op.name)
+        return operator
     raise MorphError([Gap("syntax", f"no operator is called `{op.name}`")])
 
 

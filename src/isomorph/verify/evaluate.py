@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from isomorph.formats.base import Checkpoint
 from isomorph.tensors import DType
 from isomorph.verify.gather import Buffer, gather
-from isomorph.verify.operators import add, carry_out
-from isomorph.verify.regions import Constant, Leaf, Node
+from isomorph.verify.operators import add, along, carry_out
+from isomorph.verify.regions import SCRATCH, Along, Constant, Leaf, Node, Region, Whole, coalesced, trace
+from isomorph.verify.tiles import tiles
 from isomorph.verify.values import BadConstant, bounds, constant_bits, largest_of
 
 Bits = np.ndarray[Any, np.dtype[Any]]
@@ -20,11 +22,26 @@ BLOCK = 1 << 16
 """Elements compared at a time where the two sides lie in different orders: with both sides they stay in the second-level cache."""
 
 
-class Bench:
-    """One thread's place to work: its buffers, and the checkpoints by level."""
+AT_ONCE = 8 << 20
+"""Bytes that an operator along axes computes with at a time."""
+MOST_KEPT = 4
+WHOLE = 1 << 30
+"""The level of what an operator along axes takes, while it is traced to the source."""
 
-    def __init__(self, checkpoints: Mapping[int, Checkpoint]) -> None:
+Pieces = Callable[[int, str], list[Region]]
+
+
+def _unmade(level: int, name: str) -> list[Region]:
+    raise AssertionError(f"nothing makes `{name}`")
+
+
+class Bench:
+    """One thread's place to work: its buffers, the checkpoints by level, and what the tensors in between are made of."""
+
+    def __init__(self, checkpoints: Mapping[int, Checkpoint], pieces: Pieces = _unmade) -> None:
         self._checkpoints = checkpoints
+        self._pieces = pieces
+        self._kept: dict[tuple[int, int], tuple[Whole, Bits]] = {}
         self._buffers: list[Buffer] = []
         self._used = 0
         self._scratch = Buffer()
@@ -79,6 +96,8 @@ class Bench:
             return gather(checkpoint, node, checkpoint.manifest[node.name].dtype, shape, self._buffers[self._used - 1])
         if isinstance(node, Constant):
             return _constant(node, shape)
+        if isinstance(node, Along):
+            return self._along(node, shape)
         kind = node.parts[0].dtype
         bits = self._bits(node.parts[0], shape)
         for part in node.parts[1:]:
@@ -86,6 +105,55 @@ class Bench:
         for op in node.operators:
             bits, kind = carry_out(op, bits, kind)
         return bits
+
+    def _along(self, node: Along, shape: tuple[int, ...]) -> Bits:
+        """A box of what an operator along axes makes: as many of the other axes' indices at a time as AT_ONCE allows."""
+        whole = node.whole
+        made = prod(whole.after)
+        flat = np.full(shape, node.offset, dtype=np.int64)
+        for axis, (size, stride) in enumerate(zip(shape, node.strides, strict=True)):
+            flat += (np.arange(size, dtype=np.int64) * stride).reshape(-1, *[1] * (len(shape) - axis - 1))
+        found = np.empty(shape, dtype=node.dtype.bits)
+        if not found.size:
+            return found
+        step = max(1, AT_ONCE // (8 * (prod(whole.before) + made)))
+        least, most = int(flat.min()) // made, int(flat.max()) // made
+        for start in range(least // step * step, most + 1, step):
+            stop = min(start + step, whole.outer)
+            here = (flat >= start * made) & (flat < stop * made)
+            if here.any():
+                found[here] = self._whole(whole, start, stop).reshape(-1)[flat[here] - start * made]
+        return found
+
+    def _whole(self, whole: Whole, start: int, stop: int) -> Bits:
+        """What the operator makes of indices `start` to `stop`; the last few are kept, for the tiles of one tensor."""
+        key = (id(whole), start)
+        if key in self._kept:
+            return self._kept[key][1]
+        taken = prod(whole.before)
+        array = np.empty((stop - start) * taken, dtype=whole.kind.bits)
+        left = Leaf(SCRATCH, "", start * taken, (1,), whole.kind)
+        region = Region((len(array),), left, Leaf(WHOLE, "", start * taken, (1,), whole.kind))
+        used = self._used
+        for each in trace(region, self._pieces_of(whole)):
+            for tile in tiles(coalesced(each), max(1, AT_ONCE // 8)):
+                place = tile.left
+                assert isinstance(place, Leaf)
+                steps = tuple(stride * array.itemsize for stride in place.strides)
+                bits = self._bits(tile.right, tile.shape)
+                view = np.ndarray(
+                    tile.shape, array.dtype, array, (place.offset - start * taken) * array.itemsize, steps
+                )
+                view[...] = bits
+                self._used = used
+        result = along(whole.operator, array.reshape(stop - start, *whole.before), whole.kind, whole.after)
+        if len(self._kept) >= MOST_KEPT:
+            self._kept.pop(next(iter(self._kept)))
+        self._kept[key] = (whole, result)
+        return result
+
+    def _pieces_of(self, whole: Whole) -> Pieces:
+        return lambda level, name: list(whole.regions) if level == WHOLE else self._pieces(level, name)
 
 
 def _count(wrong: Bits) -> tuple[int, int] | None:

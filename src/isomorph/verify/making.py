@@ -10,14 +10,19 @@ from math import prod
 from isomorph.language.rules import FlatTerm, Rule
 from isomorph.language.tree import Constant as ConstantHead
 from isomorph.language.tree import Dim, Op
+from isomorph.operators import reference
 from isomorph.tensors import DType, TensorSpec, dtype
+from isomorph.verify.along import Carried, acting, applied, carry, sizes_of
 from isomorph.verify.instances import Instance
 from isomorph.verify.operators import result
 from isomorph.verify.pairing import Block, Partners, pair
-from isomorph.verify.regions import Constant, Leaf, Made, Node, Region
+from isomorph.verify.regions import Constant, Leaf, Made, Node, Region, part
 from isomorph.verify.shapes import Choices, blocks_of, further, locate, size_of, spread
 from isomorph.verify.sizes import missing
 from isomorph.verify.values import BadConstant, constant_bits
+
+MOST_KEPT = 64
+"""Blocks under operators along axes that are kept at hand."""
 
 
 class Maker:
@@ -29,17 +34,25 @@ class Maker:
         self.last = last
         self._partners: dict[int, Partners] = {}
         self._blocks: dict[int, dict[Choices, tuple[str, ...]]] = {}
+        self._carried: dict[tuple[int, Block], Carried] = {}
 
     def partners_of(self, rule: Rule) -> Partners:
         if id(rule) not in self._partners:
             self._partners[id(rule)] = pair(rule)
         return self._partners[id(rule)]
 
-    def operators(self, rule: Rule, *, last: bool) -> tuple[Op, ...]:
-        return (*rule.operators, self.last) if last and self.last is not None else rule.operators
+    def operators(self, instance: Instance, source: Block, *, last: bool) -> tuple[Op, ...]:
+        """The operators that act on a block that is read."""
+        rule = instance.rule
+        operators = (*rule.operators, self.last) if last and self.last is not None else rule.operators
+        if not any(op.takes for op in operators):
+            return operators
+        return acting(operators, self.axes(instance, rule.left[source[0]], source[1]))
 
-    def after(self, rule: Rule, kind: DType, *, last: bool) -> DType:
-        for op in self.operators(rule, last=last):
+    def after(self, instance: Instance, source: Block, kind: DType, *, last: bool) -> DType:
+        for op in self.operators(instance, source, last=last):
+            if op.takes:
+                sizes_of(op, instance.sizes)
             kind = result(op, kind)
         return kind
 
@@ -80,15 +93,53 @@ class Maker:
             if target[0] != place:
                 continue
             axes = self.axes(instance, term, target[1])
-            fixed_axes = {
-                axis: None for source, _ in sources for axis in instance.stacked(rule.left[source]) if axis not in at
-            }
+            fixed_axes = self.fixed_axes(instance, sources, at)
             box = [axis for axis in axes if axis not in at and axis not in fixed_axes and instance.sizes[axis] != 1]
             for values in product(*(range(instance.sizes[axis]) for axis in fixed_axes)):
                 fixed = {**at, **dict(zip(fixed_axes, values, strict=True))}
                 left = Leaf(self.level, name, *self.walk(instance, term, target[1], box, fixed), kind)
-                right = self.made(instance, sources, box, fixed, last=True)
-                yield Region(tuple(instance.sizes[axis] for axis in box), left, right)
+                shape = tuple(instance.sizes[axis] for axis in box)
+                copied = self.copied(instance, sources, box, fixed)
+                if copied is not None:
+                    place_of_axis, count, right = copied
+                    whole = Region(shape, left, right)
+                    yield part(whole, place_of_axis, 0, count)
+                    if count < shape[place_of_axis]:
+                        right = self.made(instance, sources, box, fixed, last=True)
+                        yield part(Region(shape, left, right), place_of_axis, count, shape[place_of_axis])
+                    continue
+                yield Region(shape, left, self.made(instance, sources, box, fixed, last=True))
+
+    def fixed_axes(self, instance: Instance, sources: Sequence[Block], at: Mapping[str, int]) -> dict[str, None]:
+        """The axes that choose among tensors that are read; an operator along axes takes all of these tensors at once."""
+        return {
+            axis: None
+            for source in sources
+            for axis in instance.stacked(instance.rule.left[source[0]])
+            if axis not in at and not any(op.takes for op in self.operators(instance, source, last=False))
+        }
+
+    def copied(
+        self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int]
+    ) -> tuple[int, int, Node] | None:
+        """(place of an axis in the box, how many of its leading indices are copied, what they are), where some are."""
+        if len(sources) != 1:
+            return None
+        operators = self.operators(instance, sources[0], last=True)
+        along = [op for op in operators if op.takes]
+        stacked = instance.stacked(instance.rule.left[sources[0][0]])
+        if len(along) != 1 or "1" in along[0].makes or along[0].makes[0] not in box or {*along[0].takes} & {*stacked}:
+            return None
+        before, after = sizes_of(along[0], instance.sizes)
+        count = reference.copied(along[0], before, after)
+        if not count:
+            return None
+        came = dict(zip(along[0].makes, along[0].takes, strict=True))
+        read = [came.get(axis, axis) for axis in box]
+        axes = {*stacked} - {*box, *fixed}
+        assert not axes, axes
+        end = self.end(instance, sources[0], read, fixed)
+        return box.index(along[0].makes[0]), count, applied(end, [op for op in operators if not op.takes])
 
     def axes(self, instance: Instance, term: FlatTerm, choices: Choices) -> tuple[str, ...]:
         """The axes of a block, further axes spread out."""
@@ -119,9 +170,10 @@ class Maker:
     def made(
         self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
     ) -> Node:
-        rule = instance.rule
+        if any(op.takes for op in instance.rule.operators):
+            return self.made_along(instance, sources, box, fixed, last=last)
         parts: tuple[Node, ...] = tuple(self.end(instance, source, box, fixed) for source in sources)
-        operators = self.operators(rule, last=last)
+        operators = self.operators(instance, sources[0], last=last)
         if not operators:
             return parts[0]
         kinds = [part.dtype for part in parts]
@@ -131,6 +183,43 @@ class Maker:
             parts = tuple(self.applied((part,), before, kind) for part, kind in zip(parts, kinds, strict=True))
             kinds = [part.dtype for part in parts]
         return self.applied(parts, operators, kinds[0])
+
+    def made_along(
+        self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
+    ) -> Node:
+        """The same, where operators of the rule act along axes."""
+        parts: list[Node] = []
+        after: tuple[Op, ...] = ()
+        for source in sources:
+            operators = self.operators(instance, source, last=last)
+            cut = next((place for place, op in enumerate(operators) if op.name == "sum"), None)
+            if cut is not None:
+                operators, after = operators[:cut], operators[cut + 1 :]
+            along = max((place + 1 for place, op in enumerate(operators) if op.takes), default=0)
+            end: Node
+            if along:
+                end = self.carried(instance, source, operators[:along]).box(box, fixed)
+            else:
+                end = self.end(instance, source, box, fixed)
+            parts.append(applied(end, operators[along:]))
+        return self.applied(tuple(parts), after, parts[0].dtype)
+
+    def carried(self, instance: Instance, source: Block, operators: tuple[Op, ...]) -> Carried:
+        """A block that is read, whole, after operators of which the last is one along axes."""
+        key = (id(instance), source)
+        if key not in self._carried:
+            term = instance.rule.left[source[0]]
+            if len(self._carried) >= MOST_KEPT:
+                self._carried.clear()
+            self._carried[key] = carry(
+                self.axes(instance, term, source[1]),
+                instance.stacked(term),
+                instance.sizes,
+                operators,
+                self.level,
+                lambda axes, values: self.end(instance, source, axes, values),
+            )
+        return self._carried[key]
 
     def applied(self, parts: tuple[Node, ...], operators: tuple[Op, ...], kind: DType) -> Node:
         if not operators and len(parts) == 1:

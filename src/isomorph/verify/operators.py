@@ -19,6 +19,9 @@ Bits = np.ndarray[Any, np.dtype[Any]]
 BLOCK = 1 << 16
 """Elements that the reference is given at a time: its scratch stays small."""
 
+NAMES = ("cast", "neg", "add", "mul", "exp", "log", "sum")
+"""What the notation has of itself; `resize` and `pad` act along axes, all others are of packages."""
+
 _tables: dict[tuple[Op, DType], Bits | None] = {}
 
 
@@ -55,15 +58,24 @@ def result(op: Op, kind: DType) -> DType:
         if dtype(read.source) != kind:
             raise Refused(f"a cast from {read.source} to {read.target} meets {kind}")
         return dtype(read.target)
+    if read.takes or read.name not in NAMES:
+        try:
+            return reference.result(read, kind)
+        except MorphError as error:
+            raise Refused(_whole(error)) from None
     if kind.kind in ("bool", "opaque"):
         raise Refused(f"`{read.name}` does nothing on {kind}")
     if read.name == "neg" and kind.kind == "unsigned":
         raise Refused(f"`neg` of {kind}")
     if read.name in ("add", "mul", "exp", "log") and kind.is_integer:
         raise Refused(f"`{read.name}` on {kind}")
-    if read.name not in ("neg", "add", "mul", "exp", "log", "sum"):
-        raise Refused(f"`{read.name}` has no plain reference: verify cannot read it")
     return kind
+
+
+def _whole(error: MorphError) -> str:
+    """The message of an error, with what to do next."""
+    gap = error.gaps[0]
+    return gap.message if gap.hint is None else f"{gap.message}: {gap.hint}"
 
 
 def carry_out(op: Op, bits: Bits, kind: DType) -> tuple[Bits, DType]:
@@ -87,6 +99,15 @@ def carry_out(op: Op, bits: Bits, kind: DType) -> tuple[Bits, DType]:
             raise CannotCarryOut(error.gaps[0].message) from None
         found[start : start + BLOCK] = np.ascontiguousarray(values).view(made.bits)
     return found.reshape(bits.shape), made
+
+
+def along(op: Op, bits: Bits, kind: DType, after: tuple[int, ...]) -> Bits:
+    """What an operator along axes makes of [others, *before] bits of `kind`. CannotCarryOut where a value refuses."""
+    try:
+        values, made = reference.along(op, np.ascontiguousarray(bits).view(kind.numpy), kind, after)
+    except MorphError as error:
+        raise CannotCarryOut(error.gaps[0].message) from None
+    return np.ascontiguousarray(values).view(made.bits).reshape(bits.shape[0], *after)
 
 
 def _table(op: Op, kind: DType) -> Bits | None:
@@ -119,6 +140,10 @@ def classify(rule: Rule, last: Op | None, made: DType) -> str:
     if rule.arrow == "->" or any(op.name == "sum" for op in rule.operators):
         return "one-way"
     for op in (*rule.operators, *(() if last is None else (last,))):
+        if op.name not in NAMES:
+            said = reference.klass(op, made)
+            if said != "exact":
+                return said
         if op.name in ("add", "mul", "exp", "log") or (
             op.name == "cast" and op.rounding and not op.inverted and (op.source != "float" or made.is_float)
         ):

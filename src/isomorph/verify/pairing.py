@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from isomorph.language.rules import Rule
+from isomorph.verify.along import axes_after
 from isomorph.verify.instances import stacked
 from isomorph.verify.shapes import Choices, blocks_of
 
@@ -23,11 +24,16 @@ class Partners:
 def pair(rule: Rule) -> Partners:
     """Blocks with the same axes pair in reading order (LANGUAGE.md 3 (8), (9))."""
     sides: list[dict[frozenset[str], list[Block]]] = []
+    inverted = any(op.inverted for op in rule.operators)
+    written = rule.operators[::-1] if inverted else rule.operators
     for terms in (rule.left, rule.right):
+        acted_on = terms is (rule.right if inverted else rule.left)
         blocks: dict[frozenset[str], list[Block]] = {}
         for place, term in enumerate(terms):
             for choices, in_dims in blocks_of(term.dims):
-                blocks.setdefault(frozenset((*stacked(term, rule), *in_dims)), []).append((place, choices))
+                own = {*stacked(term, rule), *in_dims}
+                key = frozenset(axes_after(own, written) if acted_on else own)
+                blocks.setdefault(key, []).append((place, choices))
         sides.append(blocks)
     left, right = sides
     partners = Partners()

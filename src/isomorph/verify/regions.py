@@ -18,6 +18,8 @@ from isomorph.tensors import DType
 
 TARGET = -1
 """The level of the checkpoint under test. 0 is the source, n the tensors that the first n stages make."""
+SCRATCH = -2
+"""The level of the dense array that an operator along axes takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +42,31 @@ class Constant:
     dtype: DType
 
 
+@dataclass(frozen=True, eq=False)
+class Whole:
+    """What an operator along axes takes whole: [outer, *before], filled by `regions` (their left sides lie in it, their right sides
+    at `level` - 1); and makes: [outer, *after] of `dtype`."""
+
+    regions: tuple[Region, ...]
+    operator: Op
+    outer: int
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+    level: int
+    kind: DType
+    dtype: DType
+
+
+@dataclass(frozen=True, slots=True)
+class Along:
+    """A strided box of what an operator along axes makes: element (i0, …) is the flat index `offset + Σ ik * strides[k]`."""
+
+    whole: Whole
+    offset: int
+    strides: tuple[int, ...]
+    dtype: DType
+
+
 @dataclass(frozen=True, slots=True)
 class Made:
     """The parts, added from left to right, then the operators."""
@@ -49,7 +76,8 @@ class Made:
     dtype: DType
 
 
-Node = Leaf | Constant | Made
+End = Leaf | Constant | Along
+Node = End | Made
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +115,8 @@ def leaves(node: Node) -> Iterator[Leaf]:
             yield from leaves(part)
 
 
-def mapped(node: Node, change: Callable[[Leaf | Constant], Node]) -> Node:
-    """The node with every Leaf and Constant changed."""
+def mapped(node: Node, change: Callable[[End], Node]) -> Node:
+    """The node with every end of it changed."""
     if isinstance(node, Made):
         return replace(node, parts=tuple(mapped(part, change) for part in node.parts))
     return change(node)
@@ -97,7 +125,7 @@ def mapped(node: Node, change: Callable[[Leaf | Constant], Node]) -> Node:
 def moved(node: Node, shift: Callable[[tuple[int, ...]], tuple[int, tuple[int, ...]]]) -> Node:
     """The node over another box: `shift(strides)` gives what is added to the offset, and the new strides."""
 
-    def change(end: Leaf | Constant) -> Node:
+    def change(end: End) -> Node:
         offset, strides = shift(end.strides)
         return replace(end, offset=end.offset + offset, strides=strides)
 
@@ -127,7 +155,7 @@ def coalesced(region: Region) -> Region:
 
     Axes are sorted by the strides of the first leaf on the left, the longest step outermost.
     """
-    ends: list[Leaf | Constant] = []
+    ends: list[End] = []
     for side in (region.left, region.right):
         mapped(side, lambda end: ends.append(end) or end)  # type: ignore[func-returns-value] # append returns None, `or` goes on
     order = [axis for axis in range(len(region.shape)) if region.shape[axis] != 1]

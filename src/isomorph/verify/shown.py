@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.tensors import DType, TensorSpec
-from isomorph.verify.regions import Constant, Leaf, Node
+from isomorph.verify.regions import Along, Constant, Leaf, Node
 
 
 def place_of(flat: int, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -44,6 +44,17 @@ def _hexadecimal(bits: Any, kind: DType) -> str:
     return "0x" + raw.hex()
 
 
+def _names(node: Node) -> str:
+    """The tensors of a node, by name alone."""
+    if isinstance(node, Leaf):
+        return node.name
+    if isinstance(node, Constant):
+        return f"the constant {node.value}"
+    if isinstance(node, Along):
+        return ", ".join(dict.fromkeys(_names(region.right) for region in node.whole.regions))
+    return " + ".join(_names(part) for part in node.parts)
+
+
 def source_text(node: Node, source: Mapping[str, TensorSpec]) -> str:
     """Where the one element of a box of one comes from: `name[index]`, `the constant 0`, `a[0] + b[0] | cast`."""
     if isinstance(node, Leaf):
@@ -51,6 +62,9 @@ def source_text(node: Node, source: Mapping[str, TensorSpec]) -> str:
         return f"{node.name}[{', '.join(map(str, place))}]"
     if isinstance(node, Constant):
         return f"arange {node.offset}" if node.counts else f"the constant {node.value}"
+    if isinstance(node, Along):
+        names = dict.fromkeys(_names(region.right) for region in node.whole.regions)
+        return f"{', '.join(names)} | {node.whole.operator.name}"
     text = " + ".join(source_text(part, source) for part in node.parts)
     steps = [
         op.name if op.name != "cast" else f"{op.source} {'~>' if op.rounding else '->'} {op.target}"

@@ -234,12 +234,12 @@ class Stage:
         found: dict[DType, None] = {}
         for target, sources in self.maker.partners_of(instance.rule).of.items():
             if target[0] == place:
-                for source, _ in sources:
+                for block in sources:
                     try:
                         found.update(
                             {
-                                self.maker.after(instance.rule, kind, last=True): None
-                                for kind in self.maker.kinds(instance, source)
+                                self.maker.after(instance, block, kind, last=True): None
+                                for kind in self.maker.kinds(instance, block[0])
                             }
                         )
                     except Refused as refused:
@@ -300,7 +300,7 @@ class Stage:
             if lacking:
                 self.gaps.append(gap("size", rule, f"{', '.join(lacking)} has no size", instance.names()))
                 continue
-            fixed_axes = {axis: None for source, _ in sources for axis in instance.stacked(rule.left[source])}
+            fixed_axes = self.maker.fixed_axes(instance, sources, {})
             axes = self.maker.axes(instance, term, target[1])
             box = [axis for axis in axes if axis not in fixed_axes and instance.sizes[axis] != 1]
             name = next(iter(instance.names()), rule.origin.text)

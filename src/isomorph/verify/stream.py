@@ -65,7 +65,7 @@ class Run:
     error: BaseException | None = None
 
     def bench(self) -> Bench:
-        return Bench({0: self.source, TARGET: self.target})
+        return Bench({0: self.source, TARGET: self.target}, self.pieces)
 
     def pieces(self, level: int, name: str) -> list[Region]:
         return self.stages[level - 1].pieces(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from itertools import product
 from math import prod
 
-from isomorph.verify.regions import Constant, Leaf, Region, mapped, part
+from isomorph.verify.regions import End, Leaf, Region, mapped, part
 
 
 def tiles(region: Region, most_elements: int) -> Iterator[Region]:
@@ -29,9 +29,9 @@ def tiles(region: Region, most_elements: int) -> Iterator[Region]:
 
 
 def _tile_shape(region: Region, most: int) -> list[int]:
-    ends: list[Leaf | Constant] = []
+    ends: list[End] = []
 
-    def note(end: Leaf | Constant) -> Leaf | Constant:
+    def note(end: End) -> End:
         ends.append(end)
         return end
 
