@@ -374,6 +374,26 @@ def test_the_openai_model_computes_what_transformers_computes(transformers: Any,
             torch.testing.assert_close(expected, found / found.norm(dim=-1, keepdim=True), rtol=1e-4, atol=1e-5)
 
 
+def test_openais_file_becomes_a_folder_that_from_pretrained_loads(transformers: Any, tmp_path: Path) -> None:
+    """Heads are 64 wide, the activation is quick_gelu, epsilon is 1e-05: the layout says so, and config.json asks nobody."""
+    import torch
+
+    vision = {**VISION, "hidden_size": 128, "hidden_act": "quick_gelu"}
+    text = {**TEXT, "hidden_size": 64, "num_attention_heads": 1, "hidden_act": "quick_gelu"}
+    model = randomised(
+        transformers.CLIPModel(transformers.CLIPConfig(vision_config=vision, text_config=text, projection_dim=6))
+    )
+    state = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    torch.save(as_torch(to("openai", state)), tmp_path / "clip.pt")
+    iso.convert(tmp_path / "clip.pt", tmp_path / "out", to="clip/hf", from_="clip/openai")
+    again, said = transformers.CLIPModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not said["missing_keys"] and not said["unexpected_keys"] and not said["mismatched_keys"]
+    image, ids = torch.randn(1, 3, 16, 16), torch.tensor([[28, 3, 4, 5, 6, 7, 8, 9, 10, 29]])
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval().get_image_features(image)[1], model.get_image_features(image)[1])
+        torch.testing.assert_close(again.text_model(ids).last_hidden_state, model.text_model(ids).last_hidden_state)
+
+
 PADDLE_RUNS = """
 import sys, warnings
 warnings.simplefilter("ignore")

@@ -325,6 +325,26 @@ def test_the_big_vision_arrays_compute_what_transformers_computes(model: Any, si
         )
 
 
+@pytest.mark.parametrize("layout", ["big_vision", "big_vision_scanned"])
+def test_a_released_file_becomes_a_folder_that_from_pretrained_loads(
+    transformers: Any, model: Any, siglip: Arrays, tmp_path: Path, layout: str
+) -> None:
+    """The npz shows its heads, the layout states activation and epsilon: config.json is asked of nobody."""
+    import torch
+
+    np.savez(tmp_path / "siglip.npz", **to(layout, siglip))
+    iso.convert(tmp_path / "siglip.npz", tmp_path / "out", to="siglip/hf")
+    again, said = transformers.SiglipModel.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not said["missing_keys"] and not said["unexpected_keys"] and not said["mismatched_keys"]
+    expected, found = model.config.to_dict(), again.config.to_dict()
+    for tower in ("vision_config", "text_config"):
+        keys = [key for key in expected[tower] if not key.endswith(("token_id", "dtype")) and not key.startswith("_")]
+        assert {key: expected[tower][key] for key in keys} == {key: found[tower][key] for key in keys}
+    image, ids = torch.randn(1, 3, 16, 16), torch.tensor([[3, 4, 5, 6, 7, 8, 9, 10, 11, 1]])
+    with torch.no_grad():
+        torch.testing.assert_close(again.eval()(ids, image).logits_per_image, model(ids, image).logits_per_image)
+
+
 # ── parts, sizes that are asked for, and what is refused ────────────────────────────────────────────────────────────────
 
 
