@@ -214,6 +214,9 @@ BY_HAND = {
     "fused_vision": by_hand_fused,
     "hf_vision": lambda arrays: tower(arrays, "vision"),
     "hf_text": lambda arrays: tower(arrays, "text"),
+    "ldm_text": lambda arrays: {
+        f"cond_stage_model.transformer.text_model.{name}": array for name, array in tower(arrays, "text").items()
+    },
     "diffusers_text": lambda arrays: {name: array for name, array in arrays.items() if name.startswith("text_")},
 }
 
@@ -470,7 +473,7 @@ def test_buffers_of_older_files_are_dropped_by_name(clip: Arrays) -> None:
         f"{name}_model.embeddings.position_ids": np.arange(count)[None] for name, count in (("vision", 5), ("text", 10))
     }
     for layout in BY_HAND:
-        if layout not in ("hf_vision", "hf_text", "diffusers_text", "fused_vision"):
+        if layout not in ("hf_vision", "hf_text", "diffusers_text", "ldm_text", "fused_vision"):
             assert [] == differing(to(layout, clip), to(layout, older)), layout
     archive = to("openai", clip) | {name: np.array(7) for name in ("input_resolution", "context_length", "vocab_size")}
     assert [] == differing(clip, back("openai", archive))
@@ -479,6 +482,24 @@ def test_buffers_of_older_files_are_dropped_by_name(clip: Arrays) -> None:
 def test_the_notebooks_tower_keeps_its_position_ids(clip: Arrays) -> None:
     older = clip | {"vision_model.embeddings.position_ids": np.arange(5)[None]}
     assert {"embeddings.position_ids"} == set(to("fused_vision", older)) - set(to("fused_vision", clip))
+
+
+def test_a_whole_stable_diffusion_checkpoint_gives_its_text_encoder(clip: Arrays) -> None:
+    """U-Net, its moving average, autoencoder and the twelve arrays of the schedule are dropped by name; another name is an error."""
+    cumulative = ("", "log_one_minus_", "sqrt_", "sqrt_one_minus_", "sqrt_recip_", "sqrt_recipm1_")
+    schedule = ["betas", "alphas_cumprod_prev", *(f"{kind}alphas_cumprod" for kind in cumulative)]
+    schedule += [f"posterior_{kind}" for kind in ("variance", "log_variance_clipped", "mean_coef1", "mean_coef2")]
+    rest = [
+        "model.diffusion_model.out.2.weight",
+        "model_ema.decay",
+        "first_stage_model.decoder.conv_in.bias",
+        *schedule,
+    ]
+    whole = to("ldm_text", clip) | {name: np.zeros(3, np.float32) for name in rest}
+    text = {name: array for name, array in clip.items() if name.startswith("text_model.")}
+    assert [] == differing(text, back("ldm_text", whole))
+    with pytest.raises(iso.MorphError, match="control_model"):
+        back("ldm_text", whole | {"control_model.zero": np.zeros(3)})
 
 
 def test_a_logit_bias_is_dropped_and_said(clip: Arrays) -> None:
