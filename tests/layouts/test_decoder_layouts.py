@@ -202,7 +202,7 @@ def _told(layout: Any) -> dict[str, int]:
     from isomorph.layouts.compose import axes_of
 
     used = axes_of(layout.morph.programs({}), {})
-    return {axis: size for axis, size in probe_sizes(layout.family.name).items() if axis in used and axis != "ranks"}
+    return {axis: size for axis, size in probe_sizes(layout.family.name).items() if axis in used}
 
 
 # ── vintages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
