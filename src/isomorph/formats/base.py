@@ -29,8 +29,8 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     `file` is an index into `Contents.files`. Plain (`encoding` None): element (0, 0, …) at `byte_offset`, element steps `strides`
     in elements (None: one row-major run). Otherwise the `encoded_nbytes` bytes from `byte_offset` decode to the elements:
     `deflate` (raw zip member), `utf8-latin1` (a pickle protocol 2 text of code points < 256), `big` (plain bytes, big-endian),
-    or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed.
-    After decoding,
+    or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed. `hdf5` is the
+    dataset `inside` of an HDF5 file, whose description is at `byte_offset` and whose chunks lie anywhere. After decoding,
     `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply; tensors with the same
     (file, byte_offset, encoding) are decoded once. `decoded_crc` is the CRC-32 of the whole, 0 when unknown.
     """
@@ -44,6 +44,7 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     decoded_nbytes: int = 0
     pieces: tuple[Location, ...] = ()
     decoded_crc: int = 0
+    inside: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class Contents:
 
     `containers`: the nested mappings and lists that hold a tensor below them, as the keys that lead to them joined by `/`
     (outermost first; only formats that nest have any). A tensor `a/b/w` inside container `a/b` is one that
-    `PATH#a/b` calls `w`; without containers a `/` in a name is just a character.
+    `PATH#a/b` calls `w`; without containers a `/` in a name is just a character. `is_tree`: the containers are the names' own
+    parts, none is a wrapper around a state dict, and none is entered unasked.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +65,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     format: str = ""
     containers: tuple[str, ...] = ()
+    is_tree: bool = False
 
 
 class Checkpoint(ABC):

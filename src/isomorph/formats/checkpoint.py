@@ -29,7 +29,7 @@ SPARSE, SPARSE_RATIO = 1 << 20, 8
 """A file larger than that of which less than an eighth is stored is said to be sparse: a download that stopped, or a trap."""
 
 DECODED = {"deflate", "utf8-latin1"}
-ENCODINGS = {None, "big", "pieces", *DECODED, *(f"{name}+big" for name in DECODED)}
+ENCODINGS = {None, "big", "pieces", "hdf5", *DECODED, *(f"{name}+big" for name in DECODED)}
 
 
 class FileCheckpoint(Checkpoint):
@@ -245,7 +245,8 @@ def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
         if begin < 0 or end > size:
             return f"bytes {begin:,} to {end:,} are needed, the file has {size:,}: truncated or corrupt"
         return None
-    if where.byte_offset < 0 or where.encoded_nbytes < 0 or where.byte_offset + where.encoded_nbytes > size:
+    begin = 0 if where.encoding == "hdf5" else where.byte_offset
+    if where.byte_offset < 0 or where.encoded_nbytes < 0 or begin + where.encoded_nbytes > size:
         return f"bytes {where.byte_offset:,} to {where.byte_offset + where.encoded_nbytes:,} are needed, the file has {size:,}"
     if where.decoded_offset < 0 or where.decoded_offset + reach > where.decoded_nbytes:
         return f"{where.decoded_offset + reach:,} bytes are needed, {where.decoded_nbytes:,} are stored"

@@ -144,7 +144,13 @@ def _latin1(source: Source, where: Location) -> Iterator[bytes]:
         ) from None
 
 
-_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1}
+def _dataset(source: Source, where: Location) -> Iterator[bytes]:
+    from isomorph.formats.hdf5 import decoded
+
+    return decoded(source, where)
+
+
+_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1, "hdf5": _dataset}
 
 
 def swapped(array: np.ndarray[Any, np.dtype[Any]], dtype: DType) -> np.ndarray[Any, np.dtype[Any]]:

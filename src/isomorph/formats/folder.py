@@ -15,13 +15,15 @@ PREFERRED = (
     "model_state.pdparams",
     "flax_model.msgpack",
     "flax_model.msgpack.index.json",
+    "tf_model.h5",
+    "tf_model.h5.index.json",
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
     "adapter_model.safetensors",
 )
 """The names by which libraries know the weights of a folder, most wanted first."""
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack", ".h5", ".hdf5", ".keras")
 NOT_WEIGHTS = re.compile(
     r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
 )

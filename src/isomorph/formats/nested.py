@@ -24,7 +24,7 @@ def join(*keys: object) -> str:
 def enter(contents: Contents, inner: str | None, notes: tuple[str, ...] = ()) -> Contents:
     """`contents` seen from inside container `inner`; None enters a single nested state dict by itself, `""` stays outside."""
     contents = replace(contents, notes=(*notes, *contents.notes))
-    if inner == "":
+    if inner == "" or (inner is None and contents.is_tree):
         return contents
     if inner is not None:
         wanted = inner.strip(SEPARATOR)

@@ -93,6 +93,15 @@ FORMATS: Mapping[str, Format] = {
             folder_name="flax_model.msgpack",
             shard_name="flax_model{shard}.msgpack",
         ),
+        Format(
+            "hdf5",
+            "isomorph.formats.hdf5:read",
+            "isomorph.formats.hdf5_write:Writer",
+            suffixes=(".h5", ".hdf5"),
+            aliases=("keras", "h5"),
+            folder_name="tf_model.h5",
+            shard_name="tf_model{shard}.h5",
+        ),
     ]
 }
 
@@ -178,7 +187,7 @@ def format_of_suffix(path: Path) -> Format | None:
 
 
 NOT_FOLDERS = (
-    ".gguf", ".gz", ".h5", ".hdf5", ".index", ".json", ".keras", ".mlmodel", ".npy", ".onnx", ".pb", ".pdopt",
+    ".gguf", ".gz", ".index", ".json", ".keras", ".mlmodel", ".npy", ".onnx", ".pb", ".pdopt",
     ".pickle", ".pkl", ".tar", ".tflite", ".txt", ".yaml", ".zip",
 )  # fmt: skip
 """Suffixes of files that are not written; a target with any other unknown suffix (`model-v1.5`) is a folder."""

@@ -41,6 +41,8 @@ def read_index(source: Source) -> tuple[Contents, list[Source]]:
             shard = open_beside(folder, name)
             opened.append(shard)
             parts.append(_read_shard(shard))
+        if all(part.format == "hdf5" for part in parts):
+            mapped = _without_model(mapped, parts)
         _require_agreement(source.path, mapped, dict(zip(names, parts, strict=True)))
         return _merged(source.path, parts, total), opened
     except BaseException:
@@ -99,6 +101,15 @@ def _read_shard(shard: Source) -> Contents:
     if kind == INDEX:
         raise FormatError(shard.path, "a JSON file where a shard of weights belongs")
     return FORMATS[kind].read(shard)
+
+
+def _without_model(mapped: Mapping[str, str], parts: list[Contents]) -> dict[str, str]:
+    """TensorFlow's index says `tf_bert/bert/…/kernel:0` where the shard's dataset is `bert/…/kernel:0`."""
+    held = {name for part in parts for name in part.tensors}
+    return {
+        name.partition("/")[2] if name not in held and name.partition("/")[2] in held else name: shard
+        for name, shard in mapped.items()
+    }
 
 
 def _require_agreement(path: Path, mapped: Mapping[str, str], parts: Mapping[str, Contents]) -> None:

@@ -21,7 +21,6 @@ FOREIGN = [
         "a single numpy array (.npy), which has no name",
         "Put it in an .npz: numpy.savez('file.npz', name=array)",
     ),
-    (b"\x89HDF\r\n\x1a\n", "an HDF5 file, which is not read yet", None),
     (b"GGUF", "a GGUF file, which is not read yet", None),
     (b"\x1f\x8b", "compressed with gzip", "Unpack it first: gunzip"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it first: unzstd"),
@@ -33,7 +32,8 @@ FOREIGN = [
 ]
 
 KNOWN = (
-    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, and a *.index.json of shards"
+    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, "
+    "and a *.index.json of shards"
 )
 
 
@@ -53,6 +53,8 @@ def sniff(source: Source) -> str:
         )
     if _is_safetensors(head, source.size):
         return "safetensors"
+    if head.startswith(b"\x89HDF\r\n\x1a\n"):
+        return "hdf5"
     if head.startswith(b"PK\x03\x04"):
         return _kind_of_zip(source)
     if head.startswith(b"PK\x05\x06"):
@@ -107,7 +109,7 @@ def _kind_of_zip(source: Source) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
     if any(name.endswith("model.weights.h5") for name in names):
-        raise FormatError(source.path, "a Keras archive (.keras), which is not read yet")
+        return "hdf5"
     if any(name.endswith(("/models/model.json", "/serialized_exported_program.json")) for name in names):
         raise FormatError(
             source.path,
