@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.layouts.catalogue import Layout, find
-from isomorph.layouts.compose import family_config, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
+from isomorph.layouts.compose import family_config, look_up, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
 from isomorph.layouts.hub import Found, schema
 from isomorph.layouts.index import Score, scores
+from isomorph.plan.moves import Box, Check
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
@@ -58,10 +59,31 @@ class Fit:
     def fits(self) -> bool:
         return not (self.gaps or self.unknown or self.missing)
 
+    def ties(self, shared: Sequence[frozenset[str]]) -> int:
+        """How many tensors it takes to be equal copies: what takes fewer is right for any values. Copies that lie on the same bytes
+        (`shared`) are equal for certain, and a layout all of whose copies do comes first, with -1."""
+        found = [
+            {self.wrapper + name.removeprefix(self.base) for name in _names_of(check)}
+            for check in (self.plan.checks if self.plan is not None else ())
+            if check.kind == "tie"
+        ]
+        if found and all(any(names <= group for group in shared) for names in found):
+            return -1
+        return len(found)
+
+    def denied(self, config: Mapping[str, Any] | None) -> int:
+        """How many of the facts that the layout states the source's config denies."""
+        return sum(look_up(config, key) not in (None, value) for key, value in self.layout.header.facts.items())
+
     @property
     def result(self) -> object:
         """What tells whether two fits read the same thing."""
         return "identity" if self.plan is None else tuple((m.target, m.source, m.operators) for m in self.plan.moves)
+
+
+def _names_of(check: Check) -> Iterable[str]:
+    """The tensors that a check holds against each other."""
+    return (side.tensor for side in (check.source, check.expected) if isinstance(side, Box))
 
 
 @dataclass(frozen=True)
@@ -108,7 +130,8 @@ def recognise(
     good = [fit for fit in fits if fit.fits]
     if not good:
         raise MorphError(_nothing_fits(manifest, fits, only))
-    good = _decided(good, config, within)
+    shared = [frozenset(group) for group in manifest.shared]
+    good = sorted(_decided(good, config, within), key=lambda fit: (fit.denied(config), fit.ties(shared)))
     best = good[0]
     others: list[tuple[Layout, str]] = []
     ambiguous = False
@@ -116,7 +139,9 @@ def recognise(
         same = fit.result == best.result and fit.layout.family == best.layout.family
         stated = fit.layout.header.facts == best.layout.header.facts
         others.append((fit.layout, SAME if same and stated else what_decides(best.layout, fit.layout)))
-        ambiguous = ambiguous or not same
+        as_likely = (fit.denied(config), fit.ties(shared)) == (best.denied(config), best.ties(shared))
+        if fit.layout.family != best.layout.family or as_likely:
+            ambiguous = ambiguous or not same
     return Recognition(best, tuple(others), ambiguous)
 
 

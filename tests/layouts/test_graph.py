@@ -1,0 +1,132 @@
+"""The catalogue as a graph: every layout of a family to every other and back, on checkpoints whose every element is its own number.
+
+Sizes are different primes wherever they are free, so that no conversion is right by coincidence. The expected result is what the
+hub is in the target's layout; a conversion may make less of it (what the source does not carry), never other elements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+from isomorph.engine.arrays import arrays
+from isomorph.formats.memory import ArrayCheckpoint
+from isomorph.job.port import Port, make_port
+from isomorph.layouts.catalogue import Layout, every, find, layouts
+from isomorph.layouts.recognise import recognise
+from isomorph.testing.layouts import hub_probe, in_layout, probe_config, probe_sizes
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+WHOLE = ("clip", "vit", "bert", "t5")
+"""Families whose every ordered pair of layouts is tried; of the others every layout is led to the hub and back."""
+
+
+@cache
+def probe_of(layout: str) -> Arrays:
+    """The family's index checkpoint in this layout."""
+    found = find(layout)
+    return in_layout(found, hub_probe(found.family.name))
+
+
+def settled(source: Layout, target: Layout, tensors: Arrays) -> Port:
+    family = source.family.name
+    port = make_port(to=str(target), from_=str(source), config=probe_config(family))
+    return replace(port, sizes=probe_sizes(family)).settled(ArrayCheckpoint(tensors).manifest)
+
+
+def carried_out(plan: Any, tensors: Arrays) -> Arrays:
+    return {name: array.copy() for name, array in arrays(plan, ArrayCheckpoint(tensors))}
+
+
+def check_pair(source: Layout, target: Layout) -> int:
+    """One conversion there and back; how many elements were compared."""
+    tensors, expected = probe_of(str(source)), probe_of(str(target))
+    port = settled(source, target, tensors)
+    assert port.route is not None
+    plan = port.plan(ArrayCheckpoint(tensors).manifest)
+    made = carried_out(plan, tensors)
+    base = port.route.base
+    for name, array in made.items():
+        assert array.shape == expected[base + name].shape, f"{source} -> {target}: {name}"
+        np.testing.assert_array_equal(array, expected[base + name], err_msg=f"{source} -> {target}: {name}")
+    if plan.lossy or plan.unmade or plan.idle_later:  # what was dropped, or was not there, does not come back
+        return sum(array.size for array in made.values())
+    back = carried_out(plan.inverse, made)
+    for name, array in back.items():
+        np.testing.assert_array_equal(array, tensors[name], err_msg=f"{source} -> {target} -> {source}: {name}")
+    assert set(back) == set(tensors) - set(plan.dropped)
+    return sum(array.size for array in made.values())
+
+
+PAIRS = [(str(one), name) for name in WHOLE for one in layouts(name)]
+
+
+@pytest.mark.parametrize(("source", "family"), PAIRS, ids=[source for source, _ in PAIRS])
+def test_a_layout_leads_to_every_other_of_its_family(source: str, family: str):
+    """Through the hub, as one plan: the elements are those of the target's own index checkpoint, and come back."""
+    for target in layouts(family):
+        if str(target) == source:
+            continue
+        if shares(find(source), target):
+            assert check_pair(find(source), target) > 0
+
+
+def shares(source: Layout, target: Layout) -> bool:
+    """Whether there is a tensor of the hub that both carry (a text tower and a vision tower have none)."""
+    return bool(numbers(str(source)) & numbers(str(target)))
+
+
+@cache
+def numbers(layout: str) -> frozenset[float]:
+    """A sample of the numbers that a layout's index checkpoint holds: the hub's, whatever they are called here."""
+    return frozenset(float(array.reshape(-1)[0]) for array in probe_of(layout).values() if array.size) - {0.0, 1.0}
+
+
+@pytest.mark.parametrize("source", [str(one) for one in every() if one.family.name not in WHOLE and not one.is_hub])
+def test_a_layout_leads_to_its_hub_and_the_hub_to_it(source: str):
+    layout = find(source)
+    hub = next(one for one in layouts(layout.family.name) if one.is_hub)
+    assert check_pair(layout, hub) > 0
+    assert check_pair(hub, layout) > 0
+
+
+@pytest.mark.parametrize("source", [str(one) for one in every()])
+def test_a_layout_is_recognised_by_its_names(source: str):
+    """It is found first, or named among those that the same names could be."""
+    layout = find(source)
+    found = recognise(
+        ArrayCheckpoint(probe_of(source)).manifest,
+        probe_config(layout.family.name),
+        sizes=probe_sizes(layout.family.name),
+    )
+    assert source in [str(found.layout), *(str(other) for other, _ in found.others)]
+
+
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ("vit/google_npz", "vit/paddle_nn"),
+        ("bert/google_tf", "bert/paddle"),
+        ("t5/t5x_scanned", "t5/flax"),
+        ("clip/openai", "clip/flax"),
+    ],
+)
+def test_one_plan_is_the_two_steps_in_turn(first: str, last: str):
+    """Composed through the hub: the same elements, each read once and written once, as two conversions with a file between."""
+    source, target = find(first), find(last)
+    hub = next(one for one in layouts(source.family.name) if one.is_hub)
+    tensors = probe_of(first)
+    at_once = settled(source, target, tensors)
+    plan = at_once.plan(ArrayCheckpoint(tensors).manifest)
+    between = carried_out(settled(source, hub, tensors).plan(ArrayCheckpoint(tensors).manifest), tensors)
+    then = carried_out(settled(hub, target, between).plan(ArrayCheckpoint(between).manifest), between)
+    made = carried_out(plan, tensors)
+    assert list(then) and set(then) == set(made)
+    for name, array in made.items():
+        np.testing.assert_array_equal(array, then[name])
+    assert sum(move.target.numel for move in plan.moves) == sum(array.size for array in made.values())
