@@ -31,6 +31,8 @@ LAYERS: dict[str, frozenset[str]] = {
     "statedict": frozenset({"formats", "describe"}),
     "api": frozenset({"job", "statedict", "language", "formats", "plan", "engine", "verify", "layouts", "describe"}),
     "testing": frozenset({"language", "formats", "plan", "engine", "verify", "operators", "layouts"}),
+    "torch": frozenset({"job"}),
+    "paddle": frozenset({"job"}),
     "cli": EVERYTHING,
     "__init__": frozenset({"api", "statedict"}),
     "__main__": frozenset({"cli"}),
@@ -38,7 +40,7 @@ LAYERS: dict[str, frozenset[str]] = {
 """layer -> what it may import besides errors, tensors and collector; `a.b` allows only that module of `a`."""
 
 HEAVY = ("torch", "jax", "paddle", "tensorflow")
-MAY_IMPORT_HEAVY = {"job/arrays.py": {"torch", "paddle"}}
+MAY_IMPORT_HEAVY = {"job/arrays.py": {"torch", "paddle"}, "paddle.py": {"paddle"}, "torch.py": {"torch"}}
 
 
 def modules() -> dict[str, Path]:

@@ -42,6 +42,9 @@ _LAZY = {
     **dict.fromkeys(("LazyTensor", "StateDict"), "isomorph.statedict"),
 }
 
+_MODULES = ("paddle", "torch")
+"""Modules for those who hold a model of that library: `isomorph.torch.load_model`."""
+
 __all__ = [
     "BoundPlan",
     "CheckError",
@@ -66,6 +69,8 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """The public names are imported when first used, so that `import isomorph` stays small."""
+    if name in _MODULES:
+        return importlib.import_module(f"isomorph.{name}")
     if name not in _LAZY:
         raise AttributeError(f"module 'isomorph' has no attribute {name!r}")
     found = getattr(importlib.import_module(_LAZY[name]), name)

@@ -134,8 +134,10 @@ class BoundPlan:
         from isomorph.engine.arrays import arrays
         from isomorph.job.arrays import from_numpy
 
-        for name, array in arrays(self.plan, self.source):
-            yield name, from_numpy(array, library, device)
+        def converted(made: tuple[str, Any]) -> tuple[str, Any]:
+            return made[0], from_numpy(made[1], library, device)
+
+        yield from map(converted, arrays(self.plan, self.source))  # no name here holds an array while the next is made
 
     def state_dict(self, library: str = "numpy", *, device: Any = None) -> dict[str, Any]:
         """All targets in memory, name -> array."""

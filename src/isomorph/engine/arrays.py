@@ -30,10 +30,13 @@ def arrays(plan: Plan, source: Checkpoint, *, changes: dict[str, Changes] | None
     groups = {name: list(moves) for name, moves in groupby(plan.moves, key=lambda move: move.target.tensor)}
     for name, target in plan.targets.items():
         counted = Changes()
-        array = make(plan, target, groups.get(name, ()), source, counted)
+        made = [make(plan, target, groups.get(name, ()), source, counted)]
         if changes is not None and counted.elements:
             changes[name] = counted
-        yield name, array.view(target.spec.dtype.numpy)
+        yield (
+            name,
+            made.pop().view(target.spec.dtype.numpy),
+        )  # nothing here holds it while it is used, or the next is made
     source.check_unchanged()
 
 

@@ -87,6 +87,29 @@ def to_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:
     return np.asarray(found)
 
 
+def cast_array(name: str, array: np.ndarray[Any, Any], source: DType, target: DType) -> np.ndarray[Any, Any]:
+    """The values rounded to another floating dtype, once, to nearest. CheckError names a number that is too large for it."""
+    from isomorph.errors import CheckError, Gap
+    from isomorph.operators.base import ElementError
+    from isomorph.operators.casting import cast
+
+    try:
+        return cast(array, source, target, rounding=True).view(target.numpy)
+    except ElementError as error:
+        import numpy as np
+
+        place = [int(index) for index in np.unravel_index(error.index, array.shape)]
+        raise CheckError(
+            [
+                Gap(
+                    "cast",
+                    f"`{name}`{place}: {error.problem}",
+                    hint=f"Choose a dtype that reaches further than {target}",
+                )
+            ]
+        ) from None
+
+
 def from_numpy(array: np.ndarray[Any, Any], library: str, device: Any = None) -> Any:
     """A numpy array as one of `library` ("numpy", "torch", "paddle"), bit for bit. Raises MissingExtra, UsageError."""
     if library == "numpy":
