@@ -520,9 +520,9 @@ def test_megatron_by_its_checkpoint_version(
 ) -> None:
     hub = disk(name)
     expected = megatron(hub, version)
-    assert [] == differing(expected, to(f"bert/{layout}", hub, **({} if version == 0 else {"heads": HEADS})))
+    assert [] == differing(expected, to(f"bert/{layout}", hub, heads=HEADS))
     rules = morph(f"bert/{layout}")
-    assert [] == differing(hub, rules.plan(expected, **({} if version == 0 else {"heads": HEADS})).state_dict("numpy"))
+    assert [] == differing(hub, rules.plan(expected, heads=HEADS).state_dict("numpy"))
 
 
 def test_megatron_core_differs_in_words_alone(disk: Callable[[str], Arrays]) -> None:

@@ -423,11 +423,10 @@ MEGATRON: dict[str, dict[str, Any]] = {
 def test_megatron_bert_by_its_checkpoint_version(disk: Callable[[str, str], Arrays], layout: str, head: str) -> None:
     hub = disk("megatron_bert", head)
     expected = megatron(hub, **MEGATRON[layout])
-    sizes = {} if layout == "megatron_v0" else {"heads": HEADS}
-    assert [] == differing(expected, to(f"megatron_bert/{layout}", hub, **sizes))
+    assert [] == differing(expected, to(f"megatron_bert/{layout}", hub, heads=HEADS))
     trained = expected | {
         "optimizer/state/0/exp_avg": np.zeros(3, dtype=np.float32),
         "model/word_embeddings_for_head/weight": np.zeros(3, dtype=np.float32),
     }
-    found = morph(f"megatron_bert/{layout}").plan(trained, **sizes).state_dict("numpy")
+    found = morph(f"megatron_bert/{layout}").plan(trained, heads=HEADS).state_dict("numpy")
     assert [] == differing(hub, found)
