@@ -101,7 +101,7 @@ def test_the_page_says_what_the_catalogue_says():
 def test_numbers_are_taken_out_of_names_where_they_count():
     assert folded("encoder.layers.11.mlp.fc1.weight") == "encoder.layers.#.mlp.fc1.weight"
     assert folded("decoder/layers_3/wi_0/kernel") == "decoder/layers_#/wi_#/kernel"
-    assert folded("blocks.01.x") == "blocks.01.x"
+    assert folded("consolidated.01::norm.weight") == "consolidated.#::norm.weight"
 
 
 def test_a_name_that_is_not_there_offers_what_is_near():

@@ -23,8 +23,8 @@ from isomorph.layouts.family import AGAIN, Family, SizeClash
 from isomorph.tensors import DTYPES, Manifest, TensorSpec
 
 F32 = DTYPES["f32"]
-_NUMBER = re.compile(r"(?<![^./_:])(?:0|[1-9][0-9]*)(?![^./_:])")
-"""A canonical number that is a piece of a name, or what follows an underscore in one."""
+_NUMBER = re.compile(r"(?<![^./_:])[0-9]+(?![^./_:])")
+"""A number that is a piece of a name, or what follows an underscore in one; `00` too."""
 
 
 def folded(name: str) -> str:
