@@ -22,6 +22,7 @@ EXPERT_SIZES = {"moe_intermediate_size": EXPERT_FFN, "num_experts": EXPERTS, "nu
 FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama": ("Llama", {}),
     "qwen2": ("Qwen2", {}),
+    "qwen3": ("Qwen3", {}),
     "mistral": ("Mistral", {"sliding_window": None}),
     "mixtral": ("Mixtral", {"num_local_experts": EXPERTS}),
     "qwen2_moe": ("Qwen2Moe", {**EXPERT_SIZES, "shared_expert_intermediate_size": SHARED_FFN, "mlp_only_layers": [1]}),
@@ -133,6 +134,7 @@ OF_LITGPT = (
 OF_TORCHTUNE = (
     ("model.embed_tokens", "tok_embeddings"), ("model.layers", "layers"), ("model.norm.weight", "norm.scale"),
     ("lm_head", "output"), ("self_attn.o_proj", "attn.output_proj"), ("self_attn", "attn"),
+    ("q_norm.weight", "q_norm.scale"), ("k_norm.weight", "k_norm.scale"),
     ("input_layernorm.weight", "sa_norm.scale"), ("post_attention_layernorm.weight", "mlp_norm.scale"),
     ("gate_proj", "w1"), ("down_proj", "w2"), ("up_proj", "w3"),
 )  # fmt: skip
@@ -279,8 +281,18 @@ def flax(hub: Arrays) -> Arrays:
     return found
 
 
-def hf_v4(hub: Arrays) -> Arrays:
-    return hub
+def paddle(hub: Arrays, prefix: str) -> Arrays:
+    """PaddleNLP's names: every Linear turned over, the embedding not."""
+    return {
+        name.replace("model.", f"{prefix}."): array
+        if array.ndim < 2 or "embed_tokens" in name
+        else np.ascontiguousarray(array.T)
+        for name, array in hub.items()
+    }
+
+
+def paddle_tied(hub: Arrays, prefix: str) -> Arrays:
+    return {**paddle(hub, prefix), "lm_head.weight": hub["model.embed_tokens.weight"]}
 
 
 def hf_qa(hub: Arrays) -> Arrays:
@@ -330,6 +342,7 @@ BY_HAND: dict[str, tuple[Hand, dict[str, int]]] = {
     "llama/gguf": (gguf, {"kv_heads": KV_HEADS}),
     "llama/torchtune": (torchtune, {"half": HEAD_DIM // 2}),
     "llama/flax": (flax, {}),
+    "llama/paddle": (lambda hub: paddle(hub, "llama"), {}),
     "mistral/mistral": (meta, {"heads": HEADS}),
     "mistral/litgpt": (litgpt, {}),
     "mistral/litgpt_interleaved": (litgpt_interleaved, {"kv_heads": KV_HEADS, "group": HEADS // KV_HEADS}),
@@ -339,6 +352,11 @@ BY_HAND: dict[str, tuple[Hand, dict[str, int]]] = {
     "qwen2/litgpt": (litgpt, {}),
     "qwen2/gguf": (gguf_unturned, {}),
     "qwen2/torchtune": (torchtune_unturned, {}),
+    "qwen2/paddle": (lambda hub: paddle(hub, "qwen2"), {}),
+    "mistral/paddle": (lambda hub: paddle(hub, "mistral"), {}),
+    "qwen3/litgpt": (litgpt, {}),
+    "qwen3/gguf": (gguf_unturned, {}),
+    "qwen3/torchtune": (torchtune_unturned, {}),
     "mixtral/mistral": (meta, {"heads": HEADS}),
     "mixtral/mistral_stacked": (mistral_stacked, {"heads": HEADS, "experts": EXPERTS}),
     "mixtral/litgpt": (litgpt, {}),

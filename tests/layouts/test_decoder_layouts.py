@@ -1,4 +1,4 @@
-"""Llama, Qwen2, Mistral, Mixtral, Qwen-MoE and Phi-3: their layouts against transformers' own models and against hands."""
+"""Llama, Qwen2, Qwen3, Mistral, Mixtral, Qwen-MoE and Phi-3: their layouts against transformers' own models and against hands."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from decoder_hands import (
     meta_logits,
     meta_ranks,
     meta_tied,
+    paddle_tied,
     saved,
 )
 
@@ -37,7 +38,11 @@ from isomorph.layouts.compose import sizes_of_config
 from isomorph.layouts.hub import schema
 from isomorph.testing.layouts import hub_probe, in_layout, probe_sizes
 
-TIED = {"llama/meta_tied": meta_tied, "llama/litgpt_tied": litgpt_tied, "qwen2/litgpt_tied": litgpt_tied,
+TIED: dict[str, Any] = {
+    "qwen3/litgpt_tied": litgpt_tied,
+    "llama/paddle_tied": lambda hub: paddle_tied(hub, "llama"),
+    "qwen2/paddle_tied": lambda hub: paddle_tied(hub, "qwen2"),
+    "llama/meta_tied": meta_tied, "llama/litgpt_tied": litgpt_tied, "qwen2/litgpt_tied": litgpt_tied,
         "phi3/litgpt_tied": lambda hub: {**litgpt_phi3(hub), "lm_head.weight": hub["model.embed_tokens.weight"]}}  # fmt: skip
 IN_MEMORY = ("mixtral/hf_module", "qwen2_moe/hf_module", "qwen3_moe/hf_module")
 OF_RANKS = {"llama/meta_tp_llama2": 1, "llama/meta_tp_llama3": 0}
@@ -233,7 +238,7 @@ def test_a_tied_model_in_an_old_torch_file_has_its_head_under_both_names() -> No
     assert differing(expected, morph("llama/litgpt").inverse.plan(both).state_dict("numpy")) == []
 
 
-@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3_moe"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "qwen3", "qwen3_moe"])
 def test_question_answering_has_another_prefix(name: str) -> None:
     written = hub(name, "ForQuestionAnswering")
     back = morph(f"{name}/hf_qa").plan(written).state_dict("numpy")
