@@ -19,7 +19,7 @@ from isomorph.layouts.catalogue import family, find, layouts
 from isomorph.layouts.hub import schema
 from isomorph.testing.layouts import hub_probe, in_layout
 
-WITH_HEADS = {"google_npz", "big_vision", "keras_hub", "keras_hub_classifier"}
+WITH_HEADS = {"google_npz", "big_vision", "big_vision_scanned", "keras_hub", "keras_hub_classifier"}
 """Layouts with an axis of heads, which the hub's shapes do not show."""
 CHECKED = ["timm", "torchvision", "keras_hub", "keras_hub_classifier", "tf", "tf_model", "tf_built", "flax"]
 """Layouts whose library's own names and shapes are recorded."""
@@ -29,7 +29,16 @@ LOST = {
     "tf_model": {"classifier"},
     **{
         name: {"vit.pooler.dense"}
-        for name in ("keras_hub_classifier", "paddle", "paddle_nn", "paddle_vit", "paddle_vit_v1", "timm")
+        for name in (
+            "keras_hub_classifier",
+            "jeonsworld",
+            "lukemelas",
+            "paddle",
+            "paddle_nn",
+            "paddle_vit",
+            "paddle_vit_v1",
+            "timm",
+        )
     },
 }
 """What a library has no place for."""

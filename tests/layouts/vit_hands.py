@@ -219,7 +219,23 @@ def paddle_vit(cls: str, positions: str) -> Hand:
     )
 
 
-HANDS: dict[str, Hand] = {
+BIG_VISION = jax("params/", "pos_embedding", "LayerNorm_0 LayerNorm_1", "MultiHeadDotProductAttention_0", "MlpBlock_0")
+
+
+def scanned(hub: Mapping[str, Any]) -> Arrays:
+    """big_vision's layers in one array each, the first axis counts them."""
+    found: Arrays = {}
+    layers: dict[str, list[np.ndarray[Any, Any]]] = {}
+    for name, array in BIG_VISION(hub).items():
+        before, block, after = name.partition("encoderblock_")
+        if block:
+            layers.setdefault(f"{before}encoderblock/{after.partition('/')[2]}", []).append(array)
+        else:
+            found[name] = array
+    return found | {name: np.stack(arrays) for name, arrays in layers.items()}
+
+
+HANDS: dict[str, Callable[[Mapping[str, Any]], Arrays]] = {
     "hf_module": Hand(
         stem(
             *(f"vit.embeddings.{name}" for name in ("cls_token", "position_embeddings", "patch_embeddings.projection")),
@@ -238,8 +254,34 @@ HANDS: dict[str, Hand] = {
         "MultiHeadDotProductAttention_1",
         "MlpBlock_3",
     ),
-    "big_vision": jax(
-        "params/", "pos_embedding", "LayerNorm_0 LayerNorm_1", "MultiHeadDotProductAttention_0", "MlpBlock_0"
+    "big_vision": BIG_VISION,
+    "big_vision_scanned": scanned,
+    "mmpretrain": Hand(
+        stem(
+            *(f"backbone.{name}" for name in ("cls_token", "pos_embed", "patch_embed.projection", "ln1")),
+            "head.layers.head",
+            "head.layers.pre_logits",
+        ),
+        layer(*["attn.qkv"] * 3, "attn.proj", "ln1 ln2", "ffn.layers.0.0 ffn.layers.1"),
+        "backbone.layers.{}.".format,
+    ),
+    "jeonsworld": Hand(
+        stem(
+            "transformer.embeddings.cls_token",
+            "transformer.embeddings.position_embeddings",
+            "transformer.embeddings.patch_embeddings",
+            "transformer.encoder.encoder_norm",
+            "head",
+        ),
+        layer(
+            *(f"attn.{part}" for part in ("query", "key", "value", "out")), "attention_norm ffn_norm", "ffn.fc1 ffn.fc2"
+        ),
+        "transformer.encoder.layer.{}.".format,
+    ),
+    "lukemelas": Hand(
+        stem("class_token", "positional_embedding.pos_embedding", "patch_embedding", "norm", "fc"),
+        layer(*(f"attn.proj_{part}" for part in "qkv"), "proj", "norm1 norm2", "pwff.fc1 pwff.fc2"),
+        "transformer.blocks.{}.".format,
     ),
     "flax": Hand(
         stem(
