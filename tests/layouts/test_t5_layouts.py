@@ -139,7 +139,9 @@ def test_every_layout_gives_the_hub_back_where_it_carries_it(name: str) -> None:
         again = back(str(layout), made)
         assert {key for key in again if not np.array_equal(again[key], hub[key])} == set(), layout
         carried = {key for key in hub if key.startswith("encoder.")} | {"shared.weight"}
-        if layout.name == "wan":
+        if layout.name == "gguf_plain":
+            carried -= {key for key in carried if ".wi_" in key}
+        if layout.name in ("wan", "gguf"):
             carried -= {key for key in carried if ".wi." in key}
         assert carried <= set(again), layout
 
@@ -466,6 +468,57 @@ def test_mesh_names_are_those_that_transformers_looked_for(t5: Arrays) -> None:
         assert name in made
     slots = {f"{name}_slot_{slot}": np.ones(2, "f4") for name in list(made)[:3] for slot in ("v", "vr", "vc", "m")}
     assert differing(t5, back("t5/mesh_tf", {**made, **slots, "global_step": np.array(1)})) == []
+
+
+GGUF = {
+    "encoder": {"0.SelfAttention": "attn", "0.layer_norm": "attn_norm", "1.layer_norm": "ffn_norm"},
+    "decoder": {"0.SelfAttention": "attn", "1.EncDecAttention": "cross_attn", "0.layer_norm": "attn_norm",
+                "1.layer_norm": "cross_attn_norm", "2.layer_norm": "ffn_norm"},
+    "feed": {"wi": "ffn_up", "wi_0": "ffn_gate", "wi_1": "ffn_up", "wo": "ffn_down"},
+}  # fmt: skip
+"""gguf 0.17's get_tensor_name_map(MODEL_ARCH.T5)."""
+
+
+def gguf_by_hand(hub: Arrays) -> Arrays:
+    made: Arrays = {}
+    for name, array in hub.items():
+        pieces = name.split(".")
+        stack = pieces[0]
+        if pieces[1] == "block":
+            at = f"{stack[:3]}.blk.{pieces[2]}"
+            part = ".".join(pieces[4:6])
+            if part.endswith("DenseReluDense"):
+                made[f"{at}.{GGUF['feed'][pieces[6]]}.weight"] = array
+            elif part.endswith("layer_norm"):
+                made[f"{at}.{GGUF[stack][part]}.weight"] = array
+            else:
+                kind = "rel_b" if pieces[6] == "relative_attention_bias" else pieces[6]
+                made[f"{at}.{GGUF[stack][part]}_{kind}.weight"] = array
+        else:
+            theirs = {
+                "shared": "token_embd",
+                "lm_head": "output",
+                "encoder": "enc.output_norm",
+                "decoder": "dec.output_norm",
+            }
+            made[f"{theirs[stack]}.weight"] = array
+    return made
+
+
+@pytest.mark.parametrize(
+    ("layout", "vintage"),
+    [("t5/gguf_plain", "t5"), ("t5/gguf_plain", "encoder"), ("t5/gguf", "gated"), ("umt5/gguf", "umt5")],
+)
+def test_gguf(layout: str, vintage: str, request: pytest.FixtureRequest) -> None:
+    hub = request.getfixturevalue(vintage)
+    expected = gguf_by_hand(hub)
+    assert differing(expected, to(layout, hub)) == []
+    assert differing(hub, back(layout, expected)) == []
+
+
+def test_gguf_of_v1_1_has_no_place_for_v1_0(t5: Arrays) -> None:
+    with pytest.raises(MorphError, match=r"wi_0|ffn_"):
+        to("t5/gguf", t5)
 
 
 def test_wan_carries_the_encoder(umt5: Arrays) -> None:
