@@ -94,9 +94,31 @@ def load(path: Path) -> Arrays:
     if path.suffix == ".npz":
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
+    if path.suffix == ".msgpack":
+        import msgpack
+
+        return _flat(msgpack.unpackb(path.read_bytes(), ext_hook=_flax_array), lambda array: array)
+    if path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path) as file:
+            found: Arrays = {}
+            file.visititems(
+                lambda name, node: found.update({name: node[()]}) if isinstance(node, h5py.Dataset) else None
+            )
+            return found
     import torch
 
     return _flat(torch.load(path, map_location="cpu", weights_only=True), lambda tensor: tensor.numpy())
+
+
+def _flax_array(code: int, data: bytes) -> np.ndarray[Any, Any]:
+    """What flax.serialization puts in a MessagePack extension: 1 is an array, as (shape, dtype's name, bytes)."""
+    import msgpack
+
+    assert code == 1, f"extension {code} is no array"
+    shape, name, values = msgpack.unpackb(data)
+    return np.frombuffer(values, np.dtype(name)).reshape(shape)
 
 
 def _flat(tree: Any, to_array: Callable[[Any], np.ndarray[Any, Any]], above: str = "") -> Arrays:

@@ -1,6 +1,7 @@
 """Real conversions: our morph gives the peer's target bit for bit, goes back, and the second path says the same.
 
-Files are compared as their own libraries load them: torch, safetensors, numpy and Paddle read both the peer's and ours.
+Files are compared as their own libraries load them: torch, safetensors, numpy, msgpack, h5py and Paddle read both the
+peer's and ours.
 """
 
 from __future__ import annotations
@@ -101,8 +102,8 @@ def conversions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Conversion
     yield Conversions(tmp_path_factory.mktemp("pairs"))
 
 
-def test_there_are_21_pairs():
-    assert len(NAMES) == 21
+def test_there_are_26_pairs():
+    assert len(NAMES) == 26
 
 
 @pytest.mark.parametrize("name", NAMES)
