@@ -296,6 +296,15 @@ def test_falcon_without_a_config_says_what_it_asks(on_disk: OnDisk) -> None:
     assert "config" in message and "new_decoder_architecture" in message and "--config FILE" in message
 
 
+@pytest.mark.parametrize("layout", ["falcon/litgpt", "falcon/gguf"])
+def test_norms_that_the_config_speaks_against_are_refused(on_disk: OnDisk, layout: str) -> None:
+    """One norm before both branches of the new architecture (Falcon 2 11B) has no place there: it is missed, not dropped."""
+    config = {**made("falcon_7b").config.to_dict(), "new_decoder_architecture": True, "num_kv_heads": 1}
+    with pytest.raises(MorphError) as refused:
+        iso.morph(find(layout).path).inverse.plan(on_disk("falcon_7b"), config=config)
+    assert "ln_{n=attn|mlp}" in str(refused.value) and "no tensor fits this rule" in str(refused.value)
+
+
 def test_heads_that_shapes_cannot_tell_are_asked_for(on_disk: OnDisk) -> None:
     with pytest.raises(MorphError) as refused:
         iso.morph(find("bloom/gguf").path).inverse.plan(on_disk("bloom"))
