@@ -192,11 +192,9 @@ def test_the_whole_hub_goes_into_every_layout_and_what_is_not_dropped_by_name_co
     one = find(layout)
     probe = hub_probe(one.family.name)
     there = in_layout(one, probe)
-    if layout == "llama/hf_v4":
-        there |= {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": np.ones(5) for layer in range(2)}
     back = iso.morph(one.path).plan(there, sizes=_told(one)).state_dict("numpy")
     assert differing({name: probe[name] for name in back}, back) == []
-    aside = ("score.", "qa_outputs.", "lm_head.weight", ".bias")
+    aside = ("score.", "qa_outputs.", "lm_head.weight", ".bias", ".inv_freq")
     for name in set(probe) - set(back):
         assert name.endswith(aside) or name.startswith(aside) or (layout == "qwen3_moe/litgpt" and ".mlp." in name), (
             name
@@ -215,16 +213,20 @@ def _told(layout: Any) -> dict[str, int]:
 
 def test_tables_of_rotary_angles_are_left_out_by_name() -> None:
     written = hub("llama")
-    tables = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": np.ones(4) for layer in range(LAYERS)}
-    plan = morph("llama/hf_v4").plan({**written, **tables})
-    assert differing(written, plan.state_dict("numpy")) == []
+    tables = {f"model.layers.{layer}.self_attn.rotary_emb.inv_freq": np.ones(4, np.float32) for layer in range(LAYERS)}
+    old = schema("llama").read(manifest({**written, **tables}))
+    assert (old.unknown, old.missing, old.clashes, old.sizes["heads"]) == ((), (), (), HEADS)
+    for layout, by_hand, told in (("llama/meta", *BY_HAND["llama/meta"]), ("llama/litgpt", *BY_HAND["llama/litgpt"])):
+        plan = morph(layout).inverse.plan({**written, **tables}, **told)
+        assert differing(by_hand(written), plan.state_dict("numpy")) == []
+        assert "dropped" in str(plan) and "inv_freq" in str(plan)
     by_hand, told = BY_HAND["llama/meta"]
     tables = {"rope.freqs": np.ones(4), "layers.0.attention.inner_attention.rope.freqs": np.ones(4)}
     assert (
         differing(written, morph("llama/meta").plan({**by_hand(written), **tables}, **told).state_dict("numpy")) == []
     )
-    scaled = {"rope_freqs.weight": np.ones(4, np.float32)}
     by_hand, told = BY_HAND["llama/gguf"]
+    scaled = {"rope_freqs.weight": np.ones(4, np.float32)}
     assert (
         differing(written, morph("llama/gguf").plan({**by_hand(written), **scaled}, **told).state_dict("numpy")) == []
     )
