@@ -158,7 +158,7 @@ def small_sizes(layout: Layout) -> dict[str, int]:
     for name, axis in axes.items():
         if axis.of is None:
             sizes[name] = 2
-    return layout.family.complete(sizes)
+    return layout.family.complete({**sizes, **layout.family.probe})
 
 
 def _written(name: FullName) -> Iterator[str]:
