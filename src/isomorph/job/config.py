@@ -1,4 +1,4 @@
-"""The config that a morph asks: --config FILE, else config.json or params.json beside the checkpoint; then --set config.KEY=V."""
+"""The config that a morph asks: --config FILE, else one of BESIDE beside the checkpoint; then --set config.KEY=V."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UsageError
 
-BESIDE = ("config.json", "params.json")
+BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")
 MOST_BYTES = 64 << 20
 
 
@@ -27,7 +27,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 
 def config_beside(path: Path) -> Path | None:
-    """config.json or params.json in the folder, or beside the file."""
+    """config.json, or what other libraries call theirs, in the folder or beside the file."""
     folder = path if path.is_dir() else path.parent
     for name in BESIDE:
         if (folder / name).is_file():

@@ -12,6 +12,7 @@ from isomorph.language.rules import shown
 from isomorph.language.tree import Axis
 from isomorph.layouts.family import AGAIN
 from isomorph.layouts.hub import schema
+from isomorph.layouts.recipe import in_hub_terms
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
@@ -97,10 +98,11 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 def sizes_of_config(family: Family, config: Mapping[str, Any] | None, layout: Layout | None = None) -> dict[str, int]:
     """The sizes of the vocabulary that a config states, by the hub's keys and by those of a layout of its own."""
+    told = in_hub_terms(family.name, config)
     found: dict[str, Any] = {}
     for name, axis in family.axes.items():
         if axis.config is not None:
-            found[name] = look_up(config, axis.config)
+            found[name] = look_up(told, axis.config)
     for name, expression in (layout.header.axes if layout is not None else {}).items():
         try:
             found[name] = evaluate(expression, {}, config or {})

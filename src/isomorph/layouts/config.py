@@ -1,75 +1,15 @@
-"""config.json beside the weights: sizes from shapes, facts from whoever states them, and a question for each that nobody does.
-
-`<family>/config.toml` says how: one `[[config]]` for each kind of model (architecture), `[says]` what is always so,
-`[present.GROUP]` and `[absent.GROUP]` what a part's being there decides, `[facts]` what shapes cannot tell.
-"""
+"""config.json beside the weights: sizes from shapes, facts from whoever states them, and a question for each that nobody does."""
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 from isomorph.errors import Gap, MorphError
-from isomorph.layouts.catalogue import FOLDER, Layout
+from isomorph.layouts.catalogue import Layout
 from isomorph.layouts.compose import look_up, merged, put
+from isomorph.layouts.recipe import Kind, Recipe, in_hub_terms, recipe
 from isomorph.layouts.route import Route
-
-FILE = "config.toml"
-
-
-@dataclass(frozen=True)
-class Kind:
-    """One kind of model: the layouts it is written for, the groups it must have, and the config key that becomes the whole."""
-
-    architecture: str
-    layouts: tuple[str, ...]
-    groups: tuple[str, ...] = ()
-    root: str = ""
-    model_type: str | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a family's config.json is made. `facts` maps a config key to what it is, with the usual values, as a question says it;
-    `files` what else belongs beside the weights: a name for people -> the file names of which one is enough."""
-
-    kinds: tuple[Kind, ...] = ()
-    says: Mapping[str, Any] = field(default_factory=dict)
-    present: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    absent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    facts: Mapping[str, str] = field(default_factory=dict)
-    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@cache
-def recipe(family: str) -> Recipe | None:
-    """The recipe of a family, None where it has none."""
-    path = FOLDER / family / FILE
-    if not path.is_file():
-        return None
-    found = tomllib.loads(path.read_text(encoding="utf-8"))
-    kinds = tuple(
-        Kind(
-            one["architecture"],
-            tuple(one["layouts"]),
-            tuple(one.get("groups", ())),
-            one.get("root", ""),
-            one.get("model_type"),
-        )
-        for one in found.get("config", ())
-    )
-    files = {name: tuple(names) for name, names in found.get("files", {}).items()}
-    return Recipe(
-        kinds,
-        found.get("says", {}),
-        found.get("present", {}),
-        found.get("absent", {}),
-        found.get("facts", {}),
-        files,
-    )
 
 
 def has_config(layout: Layout) -> bool:
@@ -94,16 +34,14 @@ def port_config(route: Route, dtype: str | None = None) -> dict[str, Any] | None
     if kind is None:
         return None
     family = route.target.family
-    source = dict(route.given)
+    source = dict(in_hub_terms(family.name, route.given) or {})
     made: dict[str, Any] = {}
-    if _is_hub_config(source, of, family.model_type):
+    if _is_hub_config(route.given, of, family.model_type):
         made = merged(made, source)
-    elif kind.root and source.get("model_type") == kind.model_type:
-        put(made, kind.root, source)
     made = merged(made, _nested(of.says))
     for name in family.groups:
         made = merged(made, _nested((of.present if name in groups else of.absent).get(name, {})))
-    stated = merged(_nested(route.source.layout.header.facts), made)
+    stated = merged(_nested(route.source.layout.header.stated(route.given)), made)
     for axis in family.axes.values():
         if axis.config is not None and axis.name in route.known and _belongs(axis.config, kind, groups, of):
             put(stated, axis.config, route.known[axis.name])
@@ -139,7 +77,7 @@ def differing_facts(route: Route) -> Iterator[str]:
     if route.target == route.source.layout:
         return
     for key, value in route.target.header.facts.items():
-        before = look_up(route.given, key)
+        before = look_up(in_hub_terms(route.target.family.name, route.given), key)
         if before is not None and before != value:
             yield f"{route.target} has {key} = {value!r}, and the source's config {before!r}: set it where the result is loaded"
 
@@ -152,7 +90,7 @@ def _groups_made(route: Route) -> frozenset[str]:
 
 
 def _is_hub_config(source: Mapping[str, Any], of: Recipe, model_type: str | None) -> bool:
-    types = {model_type, *(kind.model_type for kind in of.kinds if not kind.root)}
+    types = {model_type, *(kind.model_type for kind in of.kinds)}
     return bool(source) and source.get("model_type") in types
 
 

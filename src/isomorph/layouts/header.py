@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isomorph.language.expression_syntax import read_expression
+from isomorph.errors import MorphError
+from isomorph.language.expression_syntax import read_expression, read_test
+from isomorph.language.expressions import holds
 from isomorph.language.tokens import Cursor, Line, Unreadable
-from isomorph.language.tree import Expression
+from isomorph.language.tree import Expression, Test
 
 KEYS = ("source", "load", "config", "axis", "format", "like", "base", "part", "inputs", "alias")
 _LINE = re.compile(r"#\s+([a-z]+):\s+(.*\S)\s*")
@@ -22,16 +24,18 @@ class Header:
     """What a layout states about itself.
 
     `load` is the line that loads a result in its own library, `{path}` standing for it. `facts` are hub config keys that weights
-    cannot carry and this layout fixes (`vision_config.hidden_act`). `like` are (layout, what decides): others with the same names.
-    `axes` are sizes by the keys of this layout's own config (`axis: heads = config.n_heads`, in the notation's expressions).
-    `base` is the prefix that a model without a head is saved without. `parts` are the groups of the hub that it carries, empty for
-    all. `inputs` says how several files are named. `aliases` are further names it may be asked for by.
+    cannot carry and this layout fixes (`vision_config.hidden_act`); `conditional` those that hold where a test of its own config
+    does (`config: hidden_act = "gelu" when config.act == "gelu"`), the last of several. `axes` are sizes by the keys of its own
+    config (`axis: heads = config.n_heads`). `like` are (layout, what decides): others with the same names. `base` is the prefix
+    that a model without a head is saved without. `parts` are the groups of the hub that it carries, empty for all. `inputs` says
+    how several files are named. `aliases` are further names it may be asked for by.
     """
 
     title: str = ""
     sources: tuple[str, ...] = ()
     load: str | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
+    conditional: tuple[tuple[str, Any, Test], ...] = ()
     axes: Mapping[str, Expression] = field(default_factory=dict)
     format: str | None = None
     like: tuple[tuple[str, str], ...] = ()
@@ -39,6 +43,17 @@ class Header:
     parts: tuple[str, ...] = ()
     inputs: str | None = None
     aliases: tuple[str, ...] = ()
+
+    def stated(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
+        """The facts that hold for this config, hub config key -> value. A test of a key that is not there does not hold."""
+        found = dict(self.facts)
+        for key, value, test in self.conditional:
+            try:
+                if holds(test, {}, config or {}):
+                    found[key] = value
+            except MorphError:
+                continue
+        return found
 
 
 def read_header(text: str, file: str = "<morph>") -> Header:
@@ -52,6 +67,7 @@ def read_header(text: str, file: str = "<morph>") -> Header:
     title = ""
     found: dict[str, list[str]] = {key: [] for key in KEYS}
     facts: dict[str, Any] = {}
+    conditional: list[tuple[str, Any, Test]] = []
     axes: dict[str, Expression] = {}
     like: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -65,19 +81,21 @@ def read_header(text: str, file: str = "<morph>") -> Header:
             continue
         key, value = match.groups()
         if key == "config":
-            fact = _FACT.fullmatch(value)
+            value, when, test = value.partition(" when ")
+            fact = _FACT.fullmatch(value.strip())
             try:
                 if fact is None:
-                    raise ValueError("write  config: KEY = JSON")
-                facts[fact[1]] = json.loads(fact[2])
-            except ValueError as error:
-                raise ValueError(f"{file}:{number}: `{value}` is no fact ({error})") from None
+                    raise ValueError("write  config: KEY = JSON  or  config: KEY = JSON when TEST")
+                if when:
+                    conditional.append((fact[1], json.loads(fact[2]), read_test(_cursor(number, test))))
+                else:
+                    facts[fact[1]] = json.loads(fact[2])
+            except (ValueError, Unreadable) as error:
+                raise ValueError(f"{file}:{number}: `{value.strip()}` is no fact ({error})") from None
         elif key == "axis":
             axis, _, expression = value.partition("=")
-            cursor = Cursor(Line(number, expression, 0, len(expression), None))
-            cursor.skip_blanks()
             try:
-                axes[axis.strip()] = read_expression(cursor)
+                axes[axis.strip()] = read_expression(_cursor(number, expression))
             except Unreadable as error:
                 raise ValueError(f"{file}:{number}: `{value}` is no size ({error})") from None
         elif key == "like":
@@ -93,6 +111,7 @@ def read_header(text: str, file: str = "<morph>") -> Header:
         sources=tuple(found["source"]),
         load=last["load"],
         facts=facts,
+        conditional=tuple(conditional),
         axes=axes,
         format=last["format"],
         like=tuple(like),
@@ -101,3 +120,9 @@ def read_header(text: str, file: str = "<morph>") -> Header:
         inputs=last["inputs"],
         aliases=tuple(found["alias"]),
     )
+
+
+def _cursor(number: int, text: str) -> Cursor:
+    cursor = Cursor(Line(number, text.rstrip(), 0, len(text.rstrip()), None))
+    cursor.skip_blanks()
+    return cursor

@@ -11,6 +11,7 @@ from isomorph.layouts.catalogue import Layout, find
 from isomorph.layouts.compose import family_config, look_up, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
 from isomorph.layouts.hub import Found, schema
 from isomorph.layouts.index import Score, scores
+from isomorph.layouts.recipe import in_hub_terms
 from isomorph.plan.moves import Box, Check
 from isomorph.tensors import Manifest
 
@@ -73,7 +74,8 @@ class Fit:
 
     def denied(self, config: Mapping[str, Any] | None) -> int:
         """How many of the facts that the layout states the source's config denies."""
-        return sum(look_up(config, key) not in (None, value) for key, value in self.layout.header.facts.items())
+        told = in_hub_terms(self.layout.family.name, config)
+        return sum(look_up(told, key) not in (None, value) for key, value in self.layout.header.facts.items())
 
     @property
     def result(self) -> object:

@@ -19,6 +19,7 @@ from isomorph.layouts.compose import (
     put,
     stripped,
 )
+from isomorph.layouts.recipe import in_hub_terms
 from isomorph.layouts.recognise import Recognition, ambiguity, recognise
 from isomorph.tensors import Manifest
 
@@ -109,10 +110,11 @@ def route(
             f"{', '.join(one.name for one in _layouts(family.name))}"
         )
     facts: dict[str, Any] = {}
-    for key, value in source.layout.header.facts.items():
+    for key, value in source.layout.header.stated(config).items():
         put(facts, key, value)
     known = {**source.sizes, **{axis: size for axis, size in given.items() if axis in family.axes}}
-    whole = merged(merged(family_config(family, known, None), facts), config or {})
+    told_config = in_hub_terms(family.name, config) or {}
+    whole = merged(merged(family_config(family, known, None), facts), merged(told_config, config or {}))
     base = _base(source, target, known, whole)
     chain: Morph | None = None
     for stage in (
