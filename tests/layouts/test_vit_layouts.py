@@ -190,6 +190,27 @@ def test_transformers_loads_what_was_made_of_another_layout(
         assert torch.equal(model(image()).logits, loaded.eval()(image()).logits)
 
 
+@pytest.mark.parametrize("layout", ["google_npz", "timm", "torchvision", "mmpretrain"])
+def test_a_folder_made_of_another_layout_loads_by_itself(
+    transformers: Any, classifier: Arrays, tmp_path: Path, layout: str
+) -> None:
+    """config.json is written beside the weights, the number of classes and the layout's facts in it; only the heads are asked for."""
+    import torch
+
+    arrays = written(layout, classifier)
+    axes = {} if layout in WITH_HEADS else {"heads": HEADS}
+    iso.convert(arrays, tmp_path / "vit", to="vit/hf", sizes=axes)
+    config = json.loads((tmp_path / "vit" / "config.json").read_text(encoding="utf-8"))
+    assert (config["num_labels"], config["layer_norm_eps"], config["hidden_act"]) == (CLASSES, 1e-6, "gelu")
+    loaded, notes = transformers.AutoModelForImageClassification.from_pretrained(
+        tmp_path / "vit", output_loading_info=True
+    )
+    assert not any(notes.values())
+    model = made(transformers, layer_norm_eps=1e-6)
+    with torch.no_grad():
+        assert torch.equal(model(image()).logits, loaded.eval()(image()).logits)
+
+
 PADDLE_RUNS = """
 import sys, warnings
 warnings.simplefilter("ignore")
