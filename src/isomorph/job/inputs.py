@@ -1,4 +1,4 @@
-"""SRC… -> one Checkpoint: paths (`name=PATH`, `PATH#inner`), open checkpoints, or mappings of arrays."""
+"""SRC… -> one Checkpoint: paths (`name=PATH`, `PATH#inner`), a MODEL's own values, open checkpoints, or mappings of arrays."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UsageError
 from isomorph.formats.base import Checkpoint
+from isomorph.job.models import model_of
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 
@@ -58,11 +59,14 @@ def _exists(text: str) -> bool:
 
 
 def open_place(one: Place) -> Checkpoint:
-    """Open the checkpoint there. FormatError when it is none, OSError when it cannot be read."""
+    """Open the checkpoint there, or build the MODEL that is named. FormatError when it is none, OSError when it cannot be read."""
     from isomorph.formats.registry import open_checkpoint
 
     if "\0" in one.text:
         raise UsageError("a path holds a NUL character")
+    model = model_of(one.text)
+    if model is not None:
+        return as_checkpoint(model.build())
     if not one.path.exists() and not one.path.is_symlink():
         raise FormatError(one.text, "no such file or folder", nearby(one.path))
     return open_checkpoint(one.path, inner=one.inner)

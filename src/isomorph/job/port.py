@@ -141,8 +141,9 @@ def read_morphs(morphs: Sequence[Any], *, inverse: bool = False) -> Morph | None
 
 
 def morph_path(text: str | os.PathLike[str]) -> Path:
-    """The file of a morph: as written, or `package:path.morph` inside an installed package, which is not imported."""
-    from isomorph.language.morph import packaged
+    """The file of a morph: as written, `package:path.morph` inside an installed package, which is not imported, or `family/name` in the
+    catalogue."""
+    from isomorph.language.morph import in_catalogue, packaged
 
     written = os.fspath(text)
     path = Path(written)
@@ -153,6 +154,8 @@ def morph_path(text: str | os.PathLike[str]) -> Path:
             found = packaged(written)
         except FileNotFoundError as missing:
             raise FormatError(written, str(missing), "A morph in a package is written  package:path.morph") from None
+        if found is None and "/" in written:
+            found = in_catalogue(written)
         if found is not None:
             return found
     if path.is_dir():

@@ -165,7 +165,7 @@ class Beside:
     def __call__(self, name: str) -> Module:
         path = packaged(name) or self._path(name)
         if not path.is_file() and "/" in name:
-            path = packaged(CATALOGUE + name) or path
+            path = in_catalogue(name) or path
         if not path.is_file():
             raise FileNotFoundError(name)
         try:
@@ -188,6 +188,14 @@ class Beside:
             return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
         except OSError:
             return []
+
+
+def in_catalogue(name: str) -> Path | None:
+    """The file of `family/name` in the catalogue that comes with isomorph; None where it has none."""
+    try:
+        return packaged(CATALOGUE + name)
+    except FileNotFoundError:
+        return None
 
 
 def packaged(name: str) -> Path | None:

@@ -1,0 +1,108 @@
+"""MODEL, `package.module:callable[@PATH]` -> a model. This imports and calls the user's code; nothing else of isomorph does.
+
+Without `@PATH` the callable is called without arguments. With it, a class that has `from_pretrained` loads from PATH; any other
+callable is called, and its model loads PATH by its own names.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from isomorph.errors import UsageError
+
+_MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:@(.+))?", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it is written on the command line."""
+
+    module: str
+    callable: str
+    path: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.module}:{self.callable}" + (f"@{self.path}" if self.path is not None else "")
+
+    def build(self, *, meta: bool = False) -> Any:
+        """Import, call, load. `meta`: on torch's meta device where it is loaded already, for names and shapes alone.
+
+        Raises UsageError, saying which step failed and why.
+        """
+        found = self._found()
+        if self.path is not None and hasattr(found, "from_pretrained"):
+            return self._checked(self._called(lambda: found.from_pretrained(self.path), f"loading {self.path}"))
+        if callable(found):
+            made = found
+            found = self._called(made, "calling it without arguments", meta=meta and self.path is None)
+        found = self._checked(found)
+        return found if self.path is None else self._filled(found)
+
+    def _found(self) -> Any:
+        found = self._imported()
+        for part in self.callable.split("."):
+            if not hasattr(found, part):
+                raise UsageError(f"{self}: {self.module} has no `{self.callable}`")
+            found = getattr(found, part)
+        return found
+
+    def _imported(self) -> Any:
+        here = str(Path.cwd())
+        added = here not in sys.path
+        if added:
+            sys.path.insert(0, here)
+        try:
+            return importlib.import_module(self.module)
+        except Exception as error:
+            raise UsageError(f"{self}: importing {self.module} failed: {type(error).__name__}: {error}") from error
+        finally:
+            if added:
+                sys.path.remove(here)
+
+    def _called(self, function: Any, what: str, *, meta: bool = False) -> Any:
+        torch = sys.modules.get("torch")
+        device = torch.device("meta") if meta and torch is not None else contextlib.nullcontext()
+        try:
+            with device:
+                return function()
+        except Exception as error:
+            raise UsageError(f"{self}: {what} failed: {type(error).__name__}: {error}") from error
+
+    def _checked(self, found: Any) -> Any:
+        if not isinstance(found, Mapping) and not hasattr(found, "state_dict"):
+            raise UsageError(
+                f"{self} gave a {type(found).__name__}; a model with state_dict() or a mapping of arrays is needed"
+            )
+        return found
+
+    def _filled(self, found: Any) -> Any:
+        library = type(found).__mro__[-2].__module__.partition(".")[0] if len(type(found).__mro__) > 1 else ""
+        if library == "torch":
+            from isomorph.torch import load_model
+
+            load_model(found, self.path)
+        elif library == "paddle":
+            from isomorph.paddle import load_model as load_into_layer
+
+            load_into_layer(found, self.path)
+        else:
+            raise UsageError(f"{self}: @PATH loads into a torch or paddle model, not into a {type(found).__name__}")
+        return found
+
+
+def model_of(text: str) -> Model | None:
+    """The model that is written so; None for other texts, and for a path that exists."""
+    match = _MODEL.fullmatch(text)
+    try:
+        if match is None or Path(text).exists():
+            return None
+    except (OSError, ValueError):
+        return None
+    return Model(*match.groups())
