@@ -158,8 +158,6 @@ def test_every_layout_gives_the_hub_back_where_it_carries_it(name: str) -> None:
     for layout in layouts(name):
         if layout.is_hub:
             continue
-        if layout.name == "linear_no_bias":  # it has no room for a bias that is not zero
-            hub = {key: np.zeros_like(array) if key.endswith(".bias") else array for key, array in hub.items()}
         made = in_layout(layout, hub)
         again = back_from(str(layout), made, **(MEGATRON_SIZES if "megatron" in layout.name else {}))
         assert {key for key in again if not np.array_equal(again[key], hub[key])} == set(), layout
@@ -210,16 +208,6 @@ def test_linear_is_the_transpose_of_conv1d(transformers: Any, gpt2: Arrays) -> N
     x = torch.linspace(-1, 1, WIDTH)[None]
     ours = torch.nn.functional.linear(x, *as_torch({"w": made[f"{at}weight"], "b": made[f"{at}bias"]}).values())
     torch.testing.assert_close(ours, conv(x).detach())
-
-
-def test_no_biases_are_biases_of_zero(gpt2: Arrays) -> None:
-    """nanoGPT with bias = False; what has biases that are not zero cannot be written so."""
-    zeros = {name: np.zeros_like(array) if name.endswith(".bias") else array for name, array in gpt2.items()}
-    bare = {name: array for name, array in to("gpt2/linear", zeros).items() if not name.endswith(".bias")}
-    assert differing(bare, to("gpt2/linear_no_bias", zeros)) == []
-    assert differing(zeros, back("gpt2/linear_no_bias", bare)) == []
-    with pytest.raises(MorphError, match=r"constant|is not 0|zero"):
-        to("gpt2/linear_no_bias", gpt2)
 
 
 GGUF = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm", "ln_1": "attn_norm", "ln_2": "ffn_norm",
