@@ -46,7 +46,8 @@ class Group:
 class Family:
     """What a family folder says besides its layouts. `base` is the prefix of the hub that a model without a head is saved without,
     unless `base_always`. `sizes` are those of the best-known model, of axes that are not derived. `probe` are
-    sizes that a test model must have (an even head_dim). `example` is config that the layouts' `when` lines ask for there."""
+    sizes that a test model must have (an even head_dim). `zeros` are hub tensors that are nothing in every model, and that a layout
+    leaves out for that. `example` is config that the layouts' `when` lines ask for there."""
 
     name: str
     title: str = ""
@@ -57,6 +58,7 @@ class Family:
     axes: Mapping[str, Axis] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)
     probe: Mapping[str, int] = field(default_factory=dict)
+    zeros: tuple[str, ...] = ()
     groups: Mapping[str, Group] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
 
@@ -151,6 +153,7 @@ def read_family(folder: Path) -> Family:
             axes={name: _axis(name, facts) for name, facts in found.get("axes", {}).items()},
             sizes=found.get("sizes", {}),
             probe=found.get("probe", {}),
+            zeros=tuple(found.get("zeros", ())),
             groups={
                 name: Group(name, tuple(facts["names"]), facts.get("default", True), facts.get("scattered", False))
                 for name, facts in found.get("groups", {}).items()

@@ -42,7 +42,8 @@ def probe_config(name: str) -> dict[str, Any]:
 def hub_probe(
     name: str, sizes: Mapping[str, int] | None = None, groups: Iterable[str] | None = None
 ) -> dict[str, Array]:
-    """The hub's tensors with these groups (all unless said), name -> f64; every element of the checkpoint is another number."""
+    """The hub's tensors with these groups (all unless said), name -> f64; every element of the checkpoint is another number, but
+    for the family's zeros."""
     import numpy as np
 
     of = family(name)
@@ -51,6 +52,8 @@ def hub_probe(
     at = 1
     for tensor, spec in found.items():
         arrays[tensor] = np.arange(at, at + spec.numel, dtype=np.float64).reshape(spec.shape)
+        if tensor in of.zeros:
+            arrays[tensor] = np.zeros(spec.shape)
         at += spec.numel
     return arrays
 
