@@ -141,8 +141,8 @@ def read_morphs(morphs: Sequence[Any], *, inverse: bool = False) -> Morph | None
 
 
 def morph_path(text: str | os.PathLike[str]) -> Path:
-    """The file of a morph: as written, `package:path.morph` inside an installed package, which is not imported, or `family/name` in the
-    catalogue."""
+    """The file of a morph: as written, `package:path.morph` inside an installed package, which is not imported, or `family/name` of
+    the catalogue."""
     from isomorph.language.morph import in_catalogue, packaged
 
     written = os.fspath(text)
