@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
+from isomorph.formats.hdf5_messages import (
+    ARRAY,
+    BITS,
+    COMPLEX,
+    COMPOUND,
+    ENUM,
+    FLOAT,
+    INTEGER,
+    LISTS,
+    OPAQUE,
+    REFERENCE,
+    STRING,
+    TIME,
+    Type,
+)
 from isomorph.tensors import DType, dtype
 
-FLOATS = {
+FLOATS: Mapping[tuple[int, ...], str] = {
     (2, 15, 10, 5, 0, 10, 15): "f16",
     (2, 15, 7, 8, 0, 7, 127): "bf16",
     (4, 31, 23, 8, 0, 23, 127): "f32",
@@ -15,63 +30,65 @@ FLOATS = {
 }
 """(bytes, sign bit, exponent's bit, exponent's bits, mantissa's bit, mantissa's bits, bias)."""
 
+WORDS = {
+    TIME: "times", STRING: "text", BITS: "bits", COMPOUND: "records", REFERENCE: "references", ENUM: "named values",
+    LISTS: "lists of different lengths", ARRAY: "arrays of arrays",
+}  # fmt: skip
 
-def dtype_of(stored: Any, said: Callable[[], str | None]) -> tuple[DType | None, bool]:
+
+def dtype_of(stored: Type, said: str | None) -> tuple[DType | None, bool]:
     """(the dtype, True when it is big-endian); (None, False) for what is no number that we have. `said`: its `dtype` attribute."""
-    from h5py import h5t
-
-    kind, size = stored.get_class(), stored.get_size()
-    if kind in (h5t.INTEGER, h5t.FLOAT):
-        name = _number(stored, kind, size)
-        return (dtype(name), stored.get_order() == h5t.ORDER_BE and size > 1) if name else (None, False)
-    if kind == h5t.ENUM and size == 1 and stored.get_nmembers() == 2:
-        members = {stored.get_member_name(index): stored.get_member_value(index) for index in range(2)}
-        if members == {b"FALSE": 0, b"TRUE": 1}:
-            return dtype("bool"), False
-    if kind == h5t.COMPOUND and stored.get_nmembers() == 2 and size in (8, 16):
-        names = (stored.get_member_name(0), stored.get_member_name(1))
-        parts = [stored.get_member_type(index) for index in range(2)]
-        offsets = (stored.get_member_offset(0), stored.get_member_offset(1))
-        if names in ((b"r", b"i"), (b"real", b"imag")) and offsets == (0, size // 2) and parts[0] == parts[1]:
-            name = _number(parts[0], parts[0].get_class(), size // 2)
-            if name in ("f32", "f64"):
-                return dtype("c64" if name == "f32" else "c128"), parts[0].get_order() == h5t.ORDER_BE
-    if kind == h5t.OPAQUE and size == 2 and said() == "bfloat16":  # Keras 3 marks bfloat16 so
+    name = _number(stored)
+    if name is not None:
+        return dtype(name), stored.is_big and stored.nbytes > 1
+    size = stored.nbytes
+    if (
+        stored.kind == ENUM
+        and size == 1
+        and {(key, value) for key, value, _ in stored.members}
+        == {
+            (b"FALSE", 0),
+            (b"TRUE", 1),
+        }
+    ):
+        return dtype("bool"), False
+    part: Type | None = None
+    if stored.kind == COMPLEX:
+        part = stored.base
+    elif stored.kind == COMPOUND and len(stored.members) == 2:
+        (first, begin, part), (second, half, other) = stored.members
+        if (
+            (first, second) not in ((b"r", b"i"), (b"real", b"imag"))
+            or (begin, half) != (0, size // 2)
+            or part != other
+        ):
+            part = None
+    if part is not None and part.nbytes * 2 == size and _number(part) in ("f32", "f64"):
+        return dtype("c64" if size == 8 else "c128"), part.is_big
+    if stored.kind == OPAQUE and size == 2 and said == "bfloat16":  # Keras 3 marks bfloat16 so
         return dtype("bf16"), False
     return None, False
 
 
-def _number(stored: Any, kind: int, size: int) -> str | None:
-    from h5py import h5t
-
-    if stored.get_order() not in (h5t.ORDER_LE, h5t.ORDER_BE) and size > 1:
-        return None
-    if kind == h5t.FLOAT:
-        return FLOATS.get((size, *stored.get_fields(), stored.get_ebias()))
-    if kind != h5t.INTEGER or stored.get_precision() != 8 * size or stored.get_offset() or size not in (1, 2, 4, 8):
-        return None
-    return ("i" if stored.get_sign() == h5t.SGN_2 else "u") + str(8 * size)
+def _number(stored: Type) -> str | None:
+    if stored.kind == FLOAT and stored.numbers[:2] == (0, 8 * stored.nbytes) and not stored.bits & 0x40:
+        return FLOATS.get((stored.nbytes, stored.bits >> 8 & 0xFF, *stored.numbers[2:]))
+    if stored.kind == INTEGER and stored.numbers == (0, 8 * stored.nbytes) and stored.nbytes in (1, 2, 4, 8):
+        return ("i" if stored.bits & 8 else "u") + str(8 * stored.nbytes)
+    return None
 
 
-def kind_of(stored: Any) -> str | None:
+def kind_of(stored: Type) -> str | None:
     """What a type is that no tensor has, in words; None for numbers."""
-    from h5py import h5t
-
-    kind = stored.get_class()
-    if kind == h5t.STRING:
-        return "text"
-    if kind == h5t.OPAQUE:
-        return f"pieces of {stored.get_size():,} bytes without a type"
-    names = {
-        h5t.COMPOUND: "records", h5t.VLEN: "lists of different lengths", h5t.REFERENCE: "references", h5t.ENUM: "named values",
-        h5t.ARRAY: "arrays of arrays", h5t.TIME: "times", h5t.BITFIELD: "bits",
-    }  # fmt: skip
-    found: str | None = names.get(kind)
-    return found
+    if stored.kind == OPAQUE:
+        return f"pieces of {stored.nbytes:,} bytes without a type"
+    if stored.kind == LISTS and stored.bits & 15 == 1:
+        return WORDS[STRING]
+    return WORDS.get(stored.kind)
 
 
 def stored_type(kind: DType) -> Any:
-    """The HDF5 type of a dtype, little-endian, as h5py writes it (bool and complex too); bfloat16 as the float it is."""
+    """h5py's type for a dtype, little-endian, as h5py writes it (bool and complex too); bfloat16 as the float it is."""
     from h5py import h5t
 
     if kind.name != "bf16":

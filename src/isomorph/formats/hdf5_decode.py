@@ -1,0 +1,143 @@
+"""Decodes one dataset of an HDF5 file with h5py, in a process of its own: `python hdf5_decode.py PATH BASE NBYTES SLAB EXPECTED`.
+
+Its standard input is the file, its standard output the elements, row-major and little-endian. A broken file can make the HDF5
+library loop, fill the memory or crash; here that costs a process with bounds, and nothing else. Imports nothing of isomorph.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import math
+import os
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+FAILED, NO_LIBRARY = 3, 4
+"""Exit codes: what went wrong is on standard error; h5py is not installed."""
+
+MOST_MEMORY = 4 << 30
+SECONDS, BYTES_A_SECOND = 20, 4 << 20
+
+
+class Window(io.RawIOBase):
+    """The bytes of a part of an opened file, read-only."""
+
+    def __init__(self, descriptor: int, base: int, nbytes: int) -> None:
+        self.descriptor = descriptor
+        self.base = base
+        self.nbytes = nbytes
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        self._at = offset + (0, self._at, self.nbytes)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer).cast("B")
+        if self._at < 0 or self._at + len(view) > self.nbytes:
+            raise OSError(f"bytes {self._at:,} to {self._at + len(view):,} are needed, the file has {self.nbytes:,}")
+        done = 0
+        while done < len(view):
+            count = os.preadv(self.descriptor, [view[done:]], self.base + self._at + done)
+            if not count:
+                raise OSError("the file was cut")
+            done += count
+        self._at += done
+        return done
+
+
+def slabs(
+    shape: tuple[int, ...], chunk: tuple[int, ...], width: int, most: int
+) -> Iterator[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Boxes (start, count) in row-major order, of at most `most` bytes: whole rows of chunks where those are not larger."""
+    if not shape:
+        yield (), ()
+        return
+    axis = 0
+    while axis < len(shape) - 1 and math.prod(shape[axis + 1 :]) * width * min(chunk[axis], shape[axis]) > most:
+        axis += 1
+    step = max(1, most // max(math.prod(shape[axis + 1 :]) * width, 1))
+    if step > chunk[axis]:
+        step -= step % chunk[axis]
+    rest = len(shape) - axis - 1
+    for outer in _counted(shape[:axis]):
+        for begin in range(0, shape[axis], step):
+            count = min(step, shape[axis] - begin)
+            yield (*outer, begin, *(0,) * rest), (*(1,) * axis, count, *shape[axis + 1 :])
+
+
+def _counted(shape: tuple[int, ...]) -> Iterator[tuple[int, ...]]:
+    """Every index below `shape`, the last counting fastest."""
+    if not shape:
+        yield ()
+        return
+    for first in range(shape[0]):
+        for rest in _counted(shape[1:]):
+            yield first, *rest
+
+
+def decode(path: str, base: int, nbytes: int, most: int, expected: int, out: Any) -> None:
+    """Write the elements of the dataset at `path` to `out`. What h5py raises is raised; ValueError for what is another dataset."""
+    import h5py
+    import numpy as np
+    from h5py import h5d, h5o, h5s, h5t
+
+    with h5py.File(Window(0, base, nbytes), "r") as file:
+        found = h5o.open(file.id, path.encode())
+        plist = found.get_create_plist()
+        if not isinstance(found, h5d.DatasetID) or plist.get_external_count() or plist.get_layout() != h5d.CHUNKED:
+            raise ValueError("it is not what it was")
+        memory = found.get_type().copy()
+        if isinstance(memory, h5t.TypeAtomicID):
+            memory.set_order(h5t.ORDER_LE)
+        elif isinstance(memory, h5t.TypeCompoundID):  # a complex number
+            memory = h5t.py_create(found.dtype.newbyteorder("<"))
+        space = found.get_space()
+        shape = space.get_simple_extent_dims()
+        width = memory.get_size()
+        if math.prod(shape) * width != expected:
+            raise ValueError(f"it has {math.prod(shape) * width:,} bytes now")
+        for start, count in slabs(shape, plist.get_chunk(), width, most):
+            buffer = np.empty(math.prod(count) * width, np.uint8)
+            space.select_hyperslab(start, count)
+            found.read(h5s.create_simple(count), space, buffer, memory)
+            out.write(buffer.data)
+
+
+def main() -> int:
+    """Decode what the arguments say."""
+    path = sys.argv[1]
+    base, nbytes, most, expected = (int(text) for text in sys.argv[2:6])
+    seconds = SECONDS + expected // BYTES_A_SECOND
+    with contextlib.suppress(ImportError):  # some systems have no such bounds
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        import h5py  # noqa: F401
+    except ImportError:
+        return NO_LIBRARY
+    try:
+        decode(path, base, nbytes, most, expected, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+    except Exception as error:  # what a broken file makes h5py raise is of every kind
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return FAILED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
