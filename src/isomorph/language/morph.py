@@ -157,7 +157,7 @@ def read_module(path: Path, named: str | None = None) -> Module:
 
 @dataclass(frozen=True)
 class Beside:
-    """Reads what `use x` names: `x.morph` in the reader's folder, else the catalogue's `family/layout`; or `package:path.morph` in an
+    """Reads what `use x` names: `x.morph` in the reader's folder, else `family/layout` of the catalogue; `package:path.morph` in an
     installed package."""
 
     folder: Path

@@ -13,6 +13,8 @@ from isomorph.testing.shapes import primes
 if TYPE_CHECKING:
     import numpy as np
 
+    from isomorph.plan.plan import Plan
+
     Array = np.ndarray[Any, np.dtype[Any]]
 
 FIRST_SHAPE = 5
@@ -58,16 +60,22 @@ def hub_probe(
     return arrays
 
 
+def plan_into(layout: Layout, hub: Mapping[str, Array], sizes: Mapping[str, int] | None = None) -> Plan:
+    """The plan that makes a layout of the hub's arrays: its morph read backward."""
+    from isomorph.formats.memory import ArrayCheckpoint
+
+    known = dict(sizes or probe_sizes(layout.family.name))
+    config = merged(probe_config(layout.family.name), family_config(layout.family, known, None))
+    programs = layout.morph.inverse.programs(config)
+    return plan_sized(programs, ArrayCheckpoint(hub).manifest, layout.family, known, config)[0]
+
+
 def in_layout(layout: Layout, hub: Mapping[str, Array], sizes: Mapping[str, int] | None = None) -> dict[str, Array]:
-    """What the hub's arrays are in a layout, by its morph read backward, carried out in memory."""
+    """What the hub's arrays are in a layout, carried out in memory."""
     from isomorph.engine.arrays import arrays
     from isomorph.formats.memory import ArrayCheckpoint
 
     if layout.is_hub:
         return dict(hub)
-    name = layout.family.name
-    known = dict(sizes or probe_sizes(name))
-    config = merged(probe_config(name), family_config(layout.family, known, None))
-    source = ArrayCheckpoint(hub)
-    plan, _ = plan_sized(layout.morph.inverse.programs(config), source.manifest, layout.family, known, config)
-    return {target: array.copy() for target, array in arrays(plan, source)}
+    plan = plan_into(layout, hub, sizes)
+    return {target: array.copy() for target, array in arrays(plan, ArrayCheckpoint(hub))}
