@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -286,12 +287,34 @@ def flax_by_hand(hub: Arrays) -> Arrays:
     return found
 
 
+def tensorflow_by_hand(hub: Arrays, cls: str) -> Arrays:
+    """The main layer's name, the class's, the main layer's again; layers are called layer_._0, or decoder_layers.0."""
+    found: Arrays = {}
+    for name, array in hub.items():
+        main, _, rest = name.partition(".")
+        module, _, last = rest.rpartition(".")
+        if last in ("weight", "bias"):
+            norm = "norm" in module
+            array = array if norm else array.transpose(2, 3, 1, 0) if array.ndim == 4 else array.T
+            words = {"weight": "gamma", "bias": "beta"} if norm else {"weight": "kernel", "bias": "bias"}
+            last = words[last]
+        inside = "/".join([*module.split("."), last] if module else [last])
+        inside = re.sub(r"^decoder_encoder/layer/(\d+)", r"decoder_layers.\1", inside)
+        found[f"{main}/{cls}/{main}/{re.sub(r'^encoder/layer/', 'encoder/layer_._', inside)}:0"] = array
+    return found
+
+
 REGISTERS = "dinov2_with_registers"
 HANDS: dict[tuple[str, str], Callable[[Arrays], Arrays]] = {
     ("deit", "deit/timm"): deit_by_hand,
     ("beit", "beit/timm"): beit_by_hand,
     ("beit shared", "beit/timm"): beit_by_hand,
     ("beit masked", "beit/unilm_pretrained"): beit_pretrained_by_hand,
+    ("beit", "beit/flax"): flax_by_hand,
+    ("beit shared", "beit/flax"): flax_by_hand,
+    ("beit masked", "beit/flax"): flax_by_hand,
+    ("deit", "deit/tf"): lambda hub: tensorflow_by_hand(hub, "tf_dei_t_for_image_classification_with_teacher"),
+    ("mae", "vit_mae/tf"): lambda hub: tensorflow_by_hand(hub, "tf_vi_tmae_for_pre_training"),
     ("dinov2 base", "dinov2/facebook"): dinov2_by_hand,
     ("dinov2 swiglu", "dinov2/facebook"): lambda hub: dinov2_by_hand(hub, mlp=("w12", "w3")),
     ("dinov2", "dinov2/facebook_lc"): lc_by_hand,
@@ -333,6 +356,11 @@ def test_a_layout_is_what_numpy_makes_of_the_hub(hubs: Hubs, which: str, layout:
         ("deit", "deit/timm", "deit/timm"),
         ("beit", "beit/timm", "beit/timm"),
         ("beit shared", "beit/timm", "beit/timm shared"),
+        ("beit", "beit/flax", "beit/flax"),
+        ("beit shared", "beit/flax", "beit/flax shared"),
+        ("beit masked", "beit/flax", "beit/flax masked"),
+        ("deit", "deit/tf", "deit/tf"),
+        ("mae", "vit_mae/tf", "vit_mae/tf"),
         ("dinov2 base", "dinov2/timm", "dinov2/timm"),
         ("dinov2 swiglu", "dinov2/timm_swiglu", "dinov2/timm_swiglu"),
         ("dinov2", "dinov2/flax", "dinov2/flax"),
@@ -341,7 +369,7 @@ def test_a_layout_is_what_numpy_makes_of_the_hub(hubs: Hubs, which: str, layout:
     ],
 )
 def test_names_and_shapes_are_those_of_the_library_itself(hubs: Hubs, which: str, layout: str, recorded: str) -> None:
-    """Recorded from timm and Flax models of these sizes."""
+    """Recorded from timm, Flax and TensorFlow models of these sizes."""
     assert {name: array.shape for name, array in to(layout, hubs(which)).items()} == facts(recorded)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -335,10 +334,10 @@ HANDS: dict[str, Callable[[Mapping[str, Any]], Arrays]] = {
 
 
 def facts(layout: str) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the library's own model, the layers written out."""
+    """Names and shapes of the library's own model, the layers written out ({l}), and those of MAE's decoder ({m})."""
     found = {}
     for name, shape in FACTS[layout].items():
-        for number in range(LAYERS if "{l" in name else 1):
-            shown = re.sub(r"\{l:_\}", f"_{number}" if number else "", name).replace("{l}", str(number))
-            found[shown] = tuple(shape)
+        for number in range(LAYERS if "{l" in name else 2 if "{m}" in name else 1):
+            shown = name.replace("{l:_}", f"_{number}" if number else "")
+            found[shown.replace("{l}", str(number)).replace("{m}", str(number))] = tuple(shape)
     return found
