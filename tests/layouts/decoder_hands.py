@@ -299,6 +299,47 @@ def hf_qa(hub: Arrays) -> Arrays:
     return renamed({k: v for k, v in hub.items() if k != "lm_head.weight"}, ("model.", "transformer."))
 
 
+OF_MEGATRON = (
+    ("model.embed_tokens", "embedding.word_embeddings"), ("model.layers", "decoder.layers"), ("lm_head", "output_layer"),
+    ("model.norm", "decoder.final_layernorm"), ("self_attn.o_proj", "self_attention.linear_proj"),
+    ("self_attn.q_norm", "self_attention.q_layernorm"), ("self_attn.k_norm", "self_attention.k_layernorm"),
+    ("input_layernorm.weight", "self_attention.linear_qkv.layer_norm_weight"),
+    ("mlp.down_proj", "mlp.linear_fc2"), ("mlp.gate.", "mlp.router."), ("block_sparse_moe.gate.", "mlp.router."),
+)  # fmt: skip
+
+
+def megatron_core(hub: Arrays) -> Arrays:
+    """q, k, v by key/value head; gate above up; norms inside the layer that they feed, but not inside experts."""
+    sparse = any("experts" in name for name in hub)
+    norm = "pre_mlp_layernorm.weight" if sparse else "mlp.linear_fc1.layer_norm_weight"
+    rest = {k: v for k, v in litgpt_interleaved(hub).items() if ".attn.attn." in k}
+    found = renamed(rest, ("transformer.h", "decoder.layers"), ("attn.attn", "self_attention.linear_qkv"))
+    for name, array in hub.items():
+        if _is_qkv(name) or any(f".{part}." in name for part in ("up_proj", "w3")):
+            continue
+        if any(f".{part}." in name for part in ("gate_proj", "w1")):
+            array = np.concatenate([array, hub[name.replace("gate_proj", "up_proj").replace(".w1.", ".w3.")]])
+        if ".experts." in name:
+            layer, expert, part = name.split(".")[2], name.split(".")[5], name.split(".")[6]
+            number = 2 if part in ("down_proj", "w2") else 1
+            name = f"decoder.layers.{layer}.mlp.experts.linear_fc{number}.weight{expert}"
+        name = name.replace("post_attention_layernorm.weight", norm).replace("mlp.gate_proj", "mlp.linear_fc1")
+        found |= renamed({name: array}, *OF_MEGATRON)
+    return found
+
+
+def fused(hub: Arrays) -> Arrays:
+    """q above k above v, gate above up."""
+    parts = ("q_proj", "k_proj", "v_proj", "gate_proj", "up_proj")
+    found = {k: v for k, v in hub.items() if not any(f".{p}." in k for p in parts)}
+    for name, q, k, v in _qkv(hub):
+        found[name.replace("self_attn", "self_attn.qkv_proj")] = np.concatenate([q, k, v])
+    for name, gate in hub.items():
+        if ".gate_proj." in name:
+            found[name.replace("gate_proj", "gate_up_proj")] = np.concatenate([gate, hub[name.replace("gate", "up")]])
+    return found
+
+
 def split_phi3(hub: Arrays) -> Arrays:
     q, kv = HEADS * HEAD_DIM, KV_HEADS * HEAD_DIM
     found: Arrays = {}
@@ -357,6 +398,14 @@ BY_HAND: dict[str, tuple[Hand, dict[str, int]]] = {
     "qwen3/litgpt": (litgpt, {}),
     "qwen3/gguf": (gguf_unturned, {}),
     "qwen3/torchtune": (torchtune_unturned, {}),
+    "llama/fused": (fused, {}),
+    "mistral/fused": (fused, {}),
+    "llama/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "group": HEADS // KV_HEADS}),
+    "mistral/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "head_dim": HEAD_DIM}),
+    "qwen2/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "head_dim": HEAD_DIM}),
+    "qwen3/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "group": HEADS // KV_HEADS}),
+    "mixtral/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "head_dim": HEAD_DIM}),
+    "qwen3_moe/megatron_core": (megatron_core, {"kv_heads": KV_HEADS, "head_dim": HEAD_DIM}),
     "mixtral/mistral": (meta, {"heads": HEADS}),
     "mixtral/mistral_stacked": (mistral_stacked, {"heads": HEADS, "experts": EXPERTS}),
     "mixtral/litgpt": (litgpt, {}),
