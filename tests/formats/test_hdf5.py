@@ -262,11 +262,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("libver", ["earliest", "latest"])
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("slab", [hdf5.SLAB, 500])
+@pytest.mark.parametrize(
+    ("way", "libver", "slab"),
+    [
+        *((way, "earliest", hdf5.SLAB) for way in WAYS),
+        ("gzip", "earliest", 500),
+        ("gzip", "latest", 500),
+        ("resizable", "latest", 500),
+    ],
+)
 def test_packed_datasets_are_read_as_their_values(
-    way: str, slab: int, libver: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    way: str, libver: Any, slab: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and in boxes; slabs smaller than a row of chunks give the same."""
     monkeypatch.setattr(hdf5, "SLAB", slab)
@@ -281,12 +287,31 @@ def test_packed_datasets_are_read_as_their_values(
             found = whole(checkpoint, name).view(checkpoint.manifest[name].dtype.numpy)
             assert np.array_equal(array, found), name
             assert checkpoint.run(name) is None
-        assert np.array_equal(
-            ARRAYS["wide"][2:5, 1000], checkpoint.fetch("wide", 7000, (3,), (3000,)).copy().view("f4")
-        )
+        boxed = checkpoint.fetch("wide", 7000, (3,), (3000,)).copy().view("f4")
+        assert np.array_equal(ARRAYS["wide"][2:5, 1000], boxed)
+
+
+def test_a_packed_file_is_converted(tmp_path: Path) -> None:
+    """And verified, by the second path."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("a/w", data=ARRAYS["wide"], compression="gzip")
+        file["a/v"] = ARRAYS["half"]
     isomorph.convert(tmp_path / "m.h5", tmp_path / "out.npz")
     with np.load(tmp_path / "out.npz") as loaded:
-        assert all(np.array_equal(array, loaded[name]) for name, array in ARRAYS.items())
+        assert np.array_equal(ARRAYS["wide"], loaded["a/w"]) and np.array_equal(ARRAYS["half"], loaded["a/v"])
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (7,), (5, 4), (3, 1, 4), (1, 6, 5), (2, 3, 4, 5)])
+@pytest.mark.parametrize("most", [1, 7, 16, 40, 10_000])
+def test_slabs_are_every_element_in_order(shape: tuple[int, ...], most: int) -> None:
+    """Whatever the chunks: boxes that one after the other are the row-major elements, none larger than a row of the last axis."""
+    array = np.arange(np.prod(shape, dtype=int)).reshape(shape)
+    for chunk in (shape, tuple(min(2, size) for size in shape), tuple(min(3, size) for size in shape)):
+        found = [
+            array[tuple(slice(begin, begin + size) for begin, size in zip(start, count, strict=True))].reshape(-1)
+            for start, count in hdf5_decode.slabs(shape, chunk, 1, most)
+        ]
+        assert np.concatenate(found).tolist() == list(range(array.size))
 
 
 @pytest.mark.parametrize("kind", [">f4", ">i2", ">c8", ">c16", "<f8", "|u1", "|i1"])

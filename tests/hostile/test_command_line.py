@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from test_pickles import GADGETS, RAW, calling
@@ -21,6 +25,19 @@ def safetensors(header: object, data: bytes = b"") -> bytes:
     return len(raw).to_bytes(8, "little") + raw + data
 
 
+def hdf5(make: Callable[[Any], None]) -> bytes:
+    raw = io.BytesIO()
+    with h5py.File(raw, "w") as file:
+        make(file)
+    return raw.getvalue()
+
+
+def set_item(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda file: file.__setitem__(name, value)
+
+
+HONEST = hdf5(set_item("a/w", np.arange(5.0)))
+PLACE = HONEST.index(np.arange(5.0).tobytes())
 ENTRY = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 SAMPLES: dict[str, dict[str, bytes]] = {
     "torch zips": {f"{case}.pt": data for case, (data, _, _) in CASES.items()},
@@ -37,6 +54,21 @@ SAMPLES: dict[str, dict[str, bytes]] = {
         "wrapping.safetensors": safetensors({"a": {**ENTRY, "shape": [1 << 62, 1 << 62]}}, bytes(8)),
         "minus.safetensors": safetensors({"a": {**ENTRY, "shape": [-2]}}, bytes(8)),
         "deep.safetensors": (200_001).to_bytes(8, "little") + b"{" + b"[" * 200_000,
+    },
+    "msgpack": {
+        "length.msgpack": b"\x81\xa1w\xc9\xff\xff\xff\xff\x01\x93\x91\x02",
+        "shape.msgpack": b"\x81\xa1w\xc7\x15\x01\x93\x91\xcf\x40\0\0\0\0\0\0\0\xa7float32\xc4\x00",
+        "twice.msgpack": b"\x82\xa1w\x01\xa1w\x02",
+        "entries.msgpack": b"\xdf\xff\xff\xff\xff\xa1w\x01",
+        "deep.msgpack": b"\x81\xa1w" * 200_000 + b"\x01",
+    },
+    "hdf5": {
+        "external.h5": hdf5(set_item("w", h5py.ExternalLink("/etc/passwd", "/w"))),
+        "elsewhere.h5": hdf5(lambda file: file.create_dataset("w", (8,), "u1", external=[("/etc/passwd", 0, 8)])),
+        "circle.h5": hdf5(lambda file: file.create_group("a").__setitem__("b", file["/"])),
+        "cut.h5": HONEST[:-1],
+        "names.h5": HONEST.replace(b"HEAP", b"HEAD"),
+        "far.h5": HONEST.replace(PLACE.to_bytes(8, "little"), (1 << 60).to_bytes(8, "little")),
     },
     "indexes": {
         "outside.index.json": b'{"weight_map": {"a": "../x.safetensors"}}',

@@ -18,7 +18,7 @@ FAILED, NO_LIBRARY = 3, 4
 """Exit codes: what went wrong is on standard error; h5py is not installed."""
 
 MOST_MEMORY = 4 << 30
-SECONDS, BYTES_A_SECOND = 20, 4 << 20
+SECONDS, BYTES_A_SECOND = 10, 4 << 20
 
 
 class Window(io.RawIOBase):
