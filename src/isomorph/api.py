@@ -85,14 +85,27 @@ class Morph:
         return preformatted(self.text)
 
 
-def morph(path: PathLike | None = None, *, text: str | None = None, file: str = "<morph>") -> Morph:
-    """Read a morph from a file (`package:path.morph` too) or from its text. Raises MorphError, FormatError."""
+def morph(
+    path: PathLike | None = None, to: str | None = None, *, text: str | None = None, file: str = "<morph>"
+) -> Morph:
+    """Read a morph from a file (`package:path.morph` too), from its text, or from the catalogue.
+
+    `morph("clip/openai", "clip/hf")` leads from one layout to another; `morph("clip/openai")` is the layout's own, to its hub.
+    Raises MorphError, FormatError, UsageError.
+    """
     from isomorph.language.morph import Morph as Parsed
 
-    if (path is None) == (text is None):
-        raise UsageError("give a morph's file, or its text=…")
+    if (path is None) == (text is None) or (to is not None and path is None):
+        raise UsageError("give a morph's file, or its text=…, or two layouts of the catalogue")
     if text is not None:
         return Morph(Parsed.parse(text, file=file))
+    if to is not None:
+        from isomorph.layouts.catalogue import find
+        from isomorph.layouts.compose import between
+
+        source = find(os.fspath(path or ""))
+        found = between(source, find(to, within=source.family.name))
+        return Morph(Parsed.parse("** <-> **\n", file=f"{source}.morph") if found is None else found)
     return Morph(read_morphs([path]))
 
 
