@@ -25,7 +25,7 @@ from isomorph.tensors import DTYPES, DType
 
 Array = np.ndarray[Any, Any]
 
-AT_ONCE = 8 << 20
+AT_ONCE = 16 << 20
 """Bytes that an operator along axes computes with at a time."""
 
 

@@ -304,6 +304,16 @@ class Op:
     inverted: bool = False
     span: Span = _span()
 
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """The axes that it replaces in the reading direction."""
+        return self.makes if self.inverted else self.takes
+
+    @property
+    def gives(self) -> tuple[str, ...]:
+        """The axes that stand in their place, one by one."""
+        return self.takes if self.inverted else self.makes
+
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────────
 

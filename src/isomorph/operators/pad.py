@@ -44,6 +44,9 @@ class Pad(AxisOperator):
     def copied(self, before: tuple[int, ...], after: tuple[int, ...]) -> int:
         return before[0]
 
+    def example(self, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        return (max(1, min(before[0], after[0] - 1)),), after
+
     def along(self, array: np.ndarray[Any, Any], dtype: DType, after: tuple[int, ...]) -> np.ndarray[Any, Any]:
         import numpy as np
 

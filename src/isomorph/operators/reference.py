@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any, NoReturn
 
 import numpy as np
@@ -374,17 +375,22 @@ def _plugin(op: OpLike, array: Array, dtype: DType, back: bool) -> tuple[Array, 
 
 def _plugin_of(op: OpLike, back: bool | None = None) -> Any:
     """The operator of an installed package, with its reference. MorphError where there is none, or it has none."""
+    operator = plugin(op.name, op.arguments, op.takes, op.makes, op.inverted if back is None else back)
+    if not callable(getattr(operator, "reference", None)):
+        raise reference_axes.no_reference(op.name)
+    return operator
+
+
+@lru_cache(maxsize=256)
+def plugin(name: str, arguments: tuple[str, ...], takes: tuple[str, ...], makes: tuple[str, ...], back: bool) -> object:
+    """What a package's callable makes of the text; looked up once."""
     from importlib.metadata import entry_points
 
-    for point in entry_points(group="isomorph.operators", name=op.name):
-        axes = [tuple(axis.partition("'")[0] for axis in side) for side in (op.takes, op.makes)] if op.takes else []
-        operator: Any = point.load()(op.arguments, *axes)
-        if op.inverted if back is None else back:
-            operator = operator.inverse()
-        if not callable(getattr(operator, "reference", None)):
-            raise reference_axes.no_reference(op.name)
-        return operator
-    raise MorphError([Gap("syntax", f"no operator is called `{op.name}`")])
+    for point in entry_points(group="isomorph.operators", name=name):
+        axes = [tuple(axis.partition("'")[0] for axis in side) for side in (takes, makes)] if takes else []
+        operator: Any = point.load()(arguments, *axes)
+        return operator.inverse() if back else operator
+    raise MorphError([Gap("syntax", f"no operator is called `{name}`")])
 
 
 def _nearest(value: Fraction, dtype: DType) -> Fraction:

@@ -78,7 +78,14 @@ def _forward(op: OpLike) -> Operator:
             else f"known: {', '.join(known)}, and casts"
         )
         raise MorphError([Gap("syntax", f"no operator is called `{op.name}`", hint=hint)])
-    made: object = factory(op.arguments, shown(op.takes), shown(op.makes)) if op.takes else factory(op.arguments)
+    try:
+        made: object = factory(op.arguments, shown(op.takes), shown(op.makes)) if op.takes else factory(op.arguments)
+    except MorphError:
+        raise
+    except Exception as error:  # another's code: whatever it raises, it refuses these words
+        written = " ".join((op.name, *((*shown(op.takes), "->", *shown(op.makes)) if op.takes else ()), *op.arguments))
+        problem = f"`{written}` was refused by the package that has `{op.name}`: {type(error).__name__}: {error}"
+        raise MorphError([Gap("syntax", problem, hint="see its documentation for how it is written")]) from error
     if isinstance(made, AxisOperator) and op.takes:
         return made
     if isinstance(made, Operator) and not isinstance(made, AxisOperator) and not op.takes:

@@ -70,6 +70,14 @@ class Resize(AxisOperator):
     def copied(self, before: tuple[int, ...], after: tuple[int, ...]) -> int:
         return before[0] if before == after else 0
 
+    def example(self, before: tuple[int, ...], after: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        if self.axes == 2:
+            return before, after
+        one, other = (
+            size if isqrt(size) ** 2 == size and size > 1 else min(size, 7) ** 2 for size in (*before, *after)
+        )
+        return (one,), (other,)
+
     def along(self, array: np.ndarray[Any, Any], dtype: DType, after: tuple[int, ...]) -> np.ndarray[Any, Any]:
         import numpy as np
 
@@ -78,17 +86,21 @@ class Resize(AxisOperator):
         others = array.shape[0]
         rows, columns = grid(array.shape[1:])
         new_rows, new_columns = grid(after)
-        values = in_f64(array, dtype, self.text).reshape(others, rows, columns)
+        flat = np.ascontiguousarray(
+            array.reshape(others, rows, columns).transpose(2, 1, 0)
+        )  # what is added lies together
+        values = in_f64(flat, dtype, self.text)
         with np.errstate(over="ignore", invalid="ignore"):
-            wide = np.zeros((others, rows, new_columns))
+            wide = np.zeros((rows, new_columns, others))
             for column, taps in enumerate(weights(columns, new_columns, self.antialias)):
                 for index, weight in taps:
-                    wide[:, :, column] += values[:, :, index] * weight
-            made = np.zeros((others, new_rows, new_columns))
+                    wide[:, column] += values[index] * weight
+            made = np.zeros((new_rows, new_columns, others))
             for row, taps in enumerate(weights(rows, new_rows, self.antialias)):
                 for index, weight in taps:
-                    made[:, row] += wide[:, index] * weight
-        return from_f64(made, dtype, self.text).reshape(others, *after)
+                    made[row] += wide[index] * weight
+        bits = from_f64(made, dtype, self.text).reshape(-1, others)
+        return np.ascontiguousarray(bits.T).reshape(others, *after)
 
 
 def grid(sizes: tuple[int, ...]) -> tuple[int, int]:

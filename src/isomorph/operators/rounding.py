@@ -25,6 +25,7 @@ def in_f64(array: Array, dtype: DType, text: str) -> Array:
     return values.reshape(array.shape)
 
 
+@np.errstate(all="ignore")
 def from_f64(values: Array, dtype: DType, text: str) -> Array:
     """f64 numbers as bits of `dtype`, rounded once. ElementError at one that is larger than the dtype's largest."""
     flat = np.ascontiguousarray(values).reshape(-1)

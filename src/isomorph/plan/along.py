@@ -78,9 +78,9 @@ def _split(view: View, operators: Sequence[Op]) -> tuple[tuple[Op, ...], tuple[O
     for op in operators:
         if not op.takes:
             kept.append(op)
-        elif now.issuperset(op.takes):
+        elif now.issuperset(op.reads):
             kept.append(op)
-            now = now.difference(op.takes).union(axis for axis in op.makes if axis != "1")
+            now = now.difference(op.reads).union(axis for axis in op.gives if axis != "1")
             last = len(kept)
     return tuple(kept[:last]), tuple(kept[last:])
 
@@ -108,14 +108,14 @@ def _copied(
     """The side in two, where the operator along axes copies the leading indices of its first axis; None where it copies none."""
     (view,) = side.views
     *others, op = taken
-    axis = op.makes[0]
-    if any(other.takes for other in others) or "1" in op.makes or axis in stacked or set(op.takes) & {*view.enumerated}:
+    axis = op.gives[0]
+    if any(other.takes for other in others) or "1" in op.gives or axis in stacked or set(op.reads) & {*view.enumerated}:
         return None
     before, after = _sizes_of(op, sizes, target)
     count = _operator(op, before, after, target).copied(before, after)
     if not count:
         return None
-    became = dict(zip(op.takes, op.makes, strict=True))
+    became = dict(zip(op.reads, op.gives, strict=True))
     strides = {became.get(each, each): step for each, step in view.strides.items()}
     kept = replace(side, sizes={**side.sizes, axis: count}, views=(replace(view, strides=strides),))
     sides = [replace(kept, operators=((*others, *rest),))]
@@ -142,11 +142,11 @@ def _copied(
 
 def _sizes_of(op: Op, sizes: Mapping[str, int], target: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The sizes before and after an operator along axes; `1` is a unit axis. Raises Unsettled."""
-    unknown = next((axis for axis in (*op.takes, *op.makes) if axis != "1" and axis not in sizes), None)
+    unknown = next((axis for axis in (*op.reads, *op.gives) if axis != "1" and axis not in sizes), None)
     if unknown is not None:
         message = f"`{target}`: axis {shown(unknown)} has no size: it stands in no brackets"
         raise Unsettled("size", message, find=shown(unknown), tensors=(target,))
-    return tuple(sizes[axis] for axis in op.takes), tuple(1 if axis == "1" else sizes[axis] for axis in op.makes)
+    return tuple(sizes[axis] for axis in op.reads), tuple(1 if axis == "1" else sizes[axis] for axis in op.gives)
 
 
 def _operator(op: Op, before: tuple[int, ...], after: tuple[int, ...], target: str) -> AxisOperator:
@@ -169,9 +169,9 @@ def _along(
 ) -> View:
     before, after = _sizes_of(op, sizes, target)
     _operator(op, before, after, target)
-    others = sorted((axis for axis in view.axes if axis not in op.takes), key=lambda axis: axis not in first)
+    others = sorted((axis for axis in view.axes if axis not in op.reads), key=lambda axis: axis not in first)
     outer = tuple(sizes[axis] for axis in others)
-    dense = dict(zip((*others, *op.takes), row_major((*outer, *before)), strict=True))
+    dense = dict(zip((*others, *op.reads), row_major((*outer, *before)), strict=True))
     free = [axis for axis in dense if axis not in view.enumerated]
     shape = tuple(sizes[axis] for axis in free)
     parts: list[MoveOf] = []
@@ -186,7 +186,7 @@ def _along(
     assert result is not None, "a stack of no tensors makes no block"
     made = result
     steps = row_major((*outer, *after))
-    strides = {axis: step for axis, step in zip((*others, *op.makes), steps, strict=True) if axis != "1"}
+    strides = {axis: step for axis, step in zip((*others, *op.gives), steps, strict=True) if axis != "1"}
 
     def box_at(at: Mapping[str, int], shape: tuple[int, ...], free: tuple[int, ...]) -> tuple[SourceOf, DType]:
         offset = sum(strides[axis] * number for axis, number in at.items() if axis in strides)

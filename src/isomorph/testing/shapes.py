@@ -6,10 +6,13 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import count
 
+from isomorph.errors import MorphError
 from isomorph.language.rules import shown
-from isomorph.language.tree import Axis, Dim, Integer, Product, Sum
+from isomorph.language.tree import Axis, Dim, Integer, Op, Product, Sum
 from isomorph.language.tree import Ellipsis as Rest
-from isomorph.plan.stage import Stage
+from isomorph.operators.base import AxisOperator
+from isomorph.operators.registry import build
+from isomorph.plan.stage import Stage, StageRule
 
 REST = (3, 2)
 """The axes that `...` stands for."""
@@ -40,7 +43,25 @@ def prime_sizes(stage: Stage) -> dict[str, int]:
     for axis, others in neighbours.items():
         taken = fixed[axis] | {chosen[other] for other in others if other in chosen}
         chosen[axis] = next(prime for prime in primes() if prime not in taken)
+    for rule in stage.rules:
+        for op in rule.rule.operators:
+            if op.takes:
+                chosen.update(_example(op, rule, chosen))
     return chosen
+
+
+def _example(op: Op, rule: StageRule, chosen: Mapping[str, int]) -> dict[str, int]:
+    """Sizes that an operator along axes can do something with, where primes do not suit it."""
+    try:
+        operator = build(op)
+    except MorphError:
+        return {}  # told when the morph is planned
+    if not isinstance(operator, AxisOperator):
+        return {}
+    axes = (*op.takes, *op.makes)
+    sizes = tuple(1 if axis == "1" else rule.known.get(axis, chosen.get(shown(axis), 1)) for axis in axes)
+    before, after = operator.example(sizes[: len(op.takes)], sizes[len(op.takes) :])
+    return {shown(axis): size for axis, size in zip(axes, (*before, *after), strict=True) if axis != "1"}
 
 
 def _integers(dim: Dim) -> Iterator[int]:

@@ -40,7 +40,7 @@ def acting(operators: Sequence[Op], axes: Sequence[str]) -> tuple[Op, ...]:
     found: list[Op] = []
     now = set(axes)
     for op in operators:
-        if op.takes and not set(op.takes) <= now:
+        if op.takes and not set(op.reads) <= now:
             continue
         now = axes_after(now, [op])
         found.append(op)
@@ -50,18 +50,18 @@ def acting(operators: Sequence[Op], axes: Sequence[str]) -> tuple[Op, ...]:
 def axes_after(axes: set[str], operators: Sequence[Op]) -> set[str]:
     now = set(axes)
     for op in operators:
-        if op.takes and set(op.takes) <= now:
-            now = (now - set(op.takes)) | (set(op.makes) - {"1"})
+        if op.takes and set(op.reads) <= now:
+            now = (now - set(op.reads)) | (set(op.gives) - {"1"})
     return now
 
 
 def sizes_of(op: Op, sizes: Sizes) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The sizes that an operator takes and makes. Refused where one is not known, or they have no meaning."""
-    for axis in (*op.takes, *op.makes):
+    for axis in (*op.reads, *op.gives):
         if axis != "1" and axis not in sizes:
             raise Refused(f"`{op.name}`: `{shown(axis)}` has no size")
-    before = tuple(sizes[axis] for axis in op.takes)
-    after = tuple(1 if axis == "1" else sizes[axis] for axis in op.makes)
+    before = tuple(sizes[axis] for axis in op.reads)
+    after = tuple(1 if axis == "1" else sizes[axis] for axis in op.gives)
     problem = reference.size_problem(op, before, after)
     if problem is not None:
         raise Refused(problem)
@@ -89,9 +89,9 @@ def carry(
             waiting.append(op)
             continue
         before, after = sizes_of(op, sizes)
-        others = [axis for axis in now if axis not in op.takes]
+        others = [axis for axis in now if axis not in op.reads]
         outer = [sizes[axis] for axis in others]
-        dense = strides_of((*others, *op.takes), (*outer, *before))
+        dense = strides_of((*others, *op.reads), (*outer, *before))
         chosen = stacked if carried is None else ()
         free = [axis for axis in now if axis not in chosen]
         regions: list[Region] = []
@@ -104,8 +104,8 @@ def carry(
             regions.append(Region(tuple(sizes[axis] for axis in free), left, right))
         kind = regions[0].right.dtype
         whole = Whole(tuple(regions), op, prod(outer), before, after, level, kind, result(op, kind))
-        carried = Carried(whole, strides_of((*others, *op.makes), (*outer, *after)))
-        now = [*others, *(axis for axis in op.makes if axis != "1")]
+        carried = Carried(whole, strides_of((*others, *op.gives), (*outer, *after)))
+        now = [*others, *(axis for axis in op.gives if axis != "1")]
         waiting = []
     assert carried is not None
     return carried

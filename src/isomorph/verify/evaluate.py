@@ -13,7 +13,7 @@ from isomorph.tensors import DType
 from isomorph.verify.gather import Buffer, gather
 from isomorph.verify.operators import add, along, carry_out
 from isomorph.verify.regions import SCRATCH, Along, Constant, Leaf, Node, Region, Whole, coalesced, trace
-from isomorph.verify.tiles import tiles
+from isomorph.verify.tiles import AT_ONCE, at_once, near
 from isomorph.verify.values import BadConstant, bounds, constant_bits, largest_of
 
 Bits = np.ndarray[Any, np.dtype[Any]]
@@ -22,8 +22,6 @@ BLOCK = 1 << 16
 """Elements compared at a time where the two sides lie in different orders: with both sides they stay in the second-level cache."""
 
 
-AT_ONCE = 8 << 20
-"""Bytes that an operator along axes computes with at a time."""
 MOST_KEPT = 4
 WHOLE = 1 << 30
 """The level of what an operator along axes takes, while it is traced to the source."""
@@ -116,7 +114,7 @@ class Bench:
         found = np.empty(shape, dtype=node.dtype.bits)
         if not found.size:
             return found
-        step = max(1, AT_ONCE // (8 * (prod(whole.before) + made)))
+        step = at_once(whole)
         least, most = int(flat.min()) // made, int(flat.max()) // made
         for start in range(least // step * step, most + 1, step):
             stop = min(start + step, whole.outer)
@@ -136,7 +134,7 @@ class Bench:
         region = Region((len(array),), left, Leaf(WHOLE, "", start * taken, (1,), whole.kind))
         used = self._used
         for each in trace(region, self._pieces_of(whole)):
-            for tile in tiles(coalesced(each), max(1, AT_ONCE // 8)):
+            for tile in near(coalesced(each), AT_ONCE // 8):
                 place = tile.left
                 assert isinstance(place, Leaf)
                 steps = tuple(stride * array.itemsize for stride in place.strides)

@@ -45,7 +45,7 @@ class Maker:
         """The operators that act on a block that is read."""
         rule = instance.rule
         operators = (*rule.operators, self.last) if last and self.last is not None else rule.operators
-        if not any(op.takes for op in operators):
+        if not any(op.reads for op in operators):
             return operators
         return acting(operators, self.axes(instance, rule.left[source[0]], source[1]))
 
@@ -116,7 +116,7 @@ class Maker:
             axis: None
             for source in sources
             for axis in instance.stacked(instance.rule.left[source[0]])
-            if axis not in at and not any(op.takes for op in self.operators(instance, source, last=False))
+            if axis not in at and not any(op.reads for op in self.operators(instance, source, last=False))
         }
 
     def copied(
@@ -128,18 +128,18 @@ class Maker:
         operators = self.operators(instance, sources[0], last=True)
         along = [op for op in operators if op.takes]
         stacked = instance.stacked(instance.rule.left[sources[0][0]])
-        if len(along) != 1 or "1" in along[0].makes or along[0].makes[0] not in box or {*along[0].takes} & {*stacked}:
+        if len(along) != 1 or "1" in along[0].gives or along[0].gives[0] not in box or {*along[0].reads} & {*stacked}:
             return None
         before, after = sizes_of(along[0], instance.sizes)
         count = reference.copied(along[0], before, after)
         if not count:
             return None
-        came = dict(zip(along[0].makes, along[0].takes, strict=True))
+        came = dict(zip(along[0].gives, along[0].reads, strict=True))
         read = [came.get(axis, axis) for axis in box]
         axes = {*stacked} - {*box, *fixed}
         assert not axes, axes
         end = self.end(instance, sources[0], read, fixed)
-        return box.index(along[0].makes[0]), count, applied(end, [op for op in operators if not op.takes])
+        return box.index(along[0].gives[0]), count, applied(end, [op for op in operators if not op.takes])
 
     def axes(self, instance: Instance, term: FlatTerm, choices: Choices) -> tuple[str, ...]:
         """The axes of a block, further axes spread out."""
@@ -170,7 +170,7 @@ class Maker:
     def made(
         self, instance: Instance, sources: Sequence[Block], box: Sequence[str], fixed: Mapping[str, int], *, last: bool
     ) -> Node:
-        if any(op.takes for op in instance.rule.operators):
+        if any(op.reads for op in instance.rule.operators):
             return self.made_along(instance, sources, box, fixed, last=last)
         parts: tuple[Node, ...] = tuple(self.end(instance, source, box, fixed) for source in sources)
         operators = self.operators(instance, sources[0], last=last)

@@ -54,12 +54,12 @@ def _before_operators(instance: Instance, operators: Sequence[Op], at: dict[str,
     sizes = instance.sizes
     along = [op for op in operators if op.takes]
     for op in reversed(along):
-        before = tuple(sizes[axis] for axis in op.takes)
-        after = tuple(1 if axis == "1" else sizes[axis] for axis in op.makes)
-        if len(along) == 1 and "1" not in op.makes and at[op.makes[0]] < copied(op, before, after):
-            return [{**at, **{read: at[made] for read, made in zip(op.takes, op.makes, strict=True)}}]
-        first = dict.fromkeys(op.takes, 0)
-        last = {axis: size - 1 for axis, size in zip(op.takes, before, strict=True)}
+        before = tuple(sizes[axis] for axis in op.reads)
+        after = tuple(1 if axis == "1" else sizes[axis] for axis in op.gives)
+        if len(along) == 1 and "1" not in op.gives and at[op.gives[0]] < copied(op, before, after):
+            return [{**at, **{read: at[made] for read, made in zip(op.reads, op.gives, strict=True)}}]
+        first = dict.fromkeys(op.reads, 0)
+        last = {axis: size - 1 for axis, size in zip(op.reads, before, strict=True)}
         places = [{**place, **end} for place in places for end in (first, last)]
     return places
 
