@@ -35,6 +35,7 @@ from isomorph.errors import CheckError, MorphError
 from isomorph.formats.memory import ArrayCheckpoint
 from isomorph.layouts.catalogue import find, layouts
 from isomorph.layouts.hub import schema
+from isomorph.layouts.recognise import recognise
 
 OnDisk = Callable[[str], Arrays]
 HEADS = (r"score\.", r"classifier\.", r"qa_outputs\.")
@@ -283,6 +284,13 @@ def test_a_decoder_takes_its_own_layout(on_disk: OnDisk, model: str) -> None:
     found = convert(model, f"{family_of(model)}/hf_module", on_disk(model))
     assert [] == differing({name: tensor.numpy() for name, tensor in made(model).state_dict().items()}, found)
     made(model).load_state_dict({name: torch.from_numpy(array.copy()) for name, array in found.items()}, strict=True)
+
+
+def test_a_model_without_a_head_is_on_disk_what_it_is_in_memory(on_disk: OnDisk) -> None:
+    """Then two layouts read the same, and nobody is asked which it is."""
+    found = recognise(ArrayCheckpoint(on_disk("gpt_neox_answers")).manifest)
+    assert (str(found.layout), found.ambiguous) == ("gpt_neox/hf", False)
+    assert [str(other) for other, _ in found.others] == ["gpt_neox/hf_module"]
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────────
