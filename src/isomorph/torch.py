@@ -105,6 +105,8 @@ def _places(model: torch.nn.Module) -> dict[str, Place]:
 
 
 def _held(model: torch.nn.Module, state: Mapping[str, Any], places: Mapping[str, Place]) -> Held:
+    import torch
+
     from isomorph.job.arrays import spec_of
 
     title = type(model).__name__
@@ -116,6 +118,9 @@ def _held(model: torch.nn.Module, state: Mapping[str, Any], places: Mapping[str,
             f"the state dict of {title} is made by a hook: `{foreign[0]}` is no parameter or buffer of its own. "
             "Load it with  model.load_state_dict(plan.state_dict('torch'))"
         )
+    lazy = next((name for name, value in state.items() if torch.nn.parameter.is_lazy(value)), None)
+    if lazy is not None:
+        raise UsageError(f"`{lazy}` of {title} has no shape yet: run a batch through the model first")
     specs = {name: spec_of(name, value) for name, value in state.items()}
     numbers = {name: id(value) for name, value in state.items()}
     empty = frozenset(name for name, value in state.items() if value.is_meta and not places[name][2])

@@ -91,6 +91,32 @@ def test_the_catalogue_finds_the_way_into_a_model(tmp_path: Path) -> None:
     assert loaded.unexpected_keys == [] and same(model, source)
 
 
+def test_openai_weights_go_into_a_clip_on_meta(tmp_path: Path) -> None:
+    """Fused q, k, v taken apart, transposed projections turned; and facts that weights do not carry are told."""
+    config = CLIPConfig(
+        text_config={
+            **CLIP.text_config.to_dict(),
+            "hidden_size": 64,
+            "intermediate_size": 256,
+            "num_attention_heads": 1,
+        },
+        vision_config={
+            **CLIP.vision_config.to_dict(),
+            "hidden_size": 128,
+            "intermediate_size": 512,
+            "num_attention_heads": 2,
+        },
+        projection_dim=7,
+    )
+    source = CLIPModel(config)
+    iso.convert(source.state_dict(), tmp_path / "clip.safetensors", to="clip/openai")
+    with torch.device("meta"):
+        model = CLIPModel(config)
+    with pytest.warns(UserWarning, match="buffers of CLIPModel are still on the meta device"):
+        loaded = iso.torch.load_model(model, tmp_path / "clip.safetensors", to="clip/hf")
+    assert tuple(loaded) == ([], []) and same(model, source) and isinstance(loaded.notes, tuple)
+
+
 def test_an_optimizer_goes_on_with_the_parameters_it_holds(tmp_path: Path) -> None:
     """A step after loading moves the loaded values."""
     source, model = small(), small()
@@ -166,6 +192,21 @@ def test_a_state_dict_made_by_a_hook_is_refused(tmp_path: Path) -> None:
     model = small()
     model._register_state_dict_hook(lambda module, state, prefix, _: state.update({"made": torch.zeros(1)}))
     assert "is made by a hook: `made` is no parameter" in message(model, saved(small(), tmp_path / "a.safetensors"))
+
+
+def test_a_lazy_module_is_refused() -> None:
+    """It has no shapes to hold the checkpoint against."""
+    with warnings.catch_warnings(action="ignore"):
+        model = torch.nn.LazyLinear(3)
+    assert "`weight` of LazyLinear has no shape yet" in message(model, {"weight": np.zeros((3, 2), "f4")})
+
+
+def test_arrays_in_memory_are_a_checkpoint_too() -> None:
+    """A mapping, also of several models under names."""
+    model = torch.nn.Linear(2, 3)
+    arrays = {"weight": np.arange(6, dtype=np.float32).reshape(3, 2), "bias": np.ones(3, np.float32)}
+    iso.torch.load_model(model, arrays)
+    assert torch.equal(model.weight, torch.arange(6.0).reshape(3, 2)) and torch.equal(model.bias, torch.ones(3))
 
 
 # ── dtypes, devices, buffers ─────────────────────────────────────────────────────────────────────────────────────────

@@ -197,6 +197,17 @@ def test_rows_that_stay_are_a_range_of_bytes(tmp_path: Path) -> None:
     assert [(move.is_range, move.target.numel) for move in plan.plan.moves] == [(True, 240), (False, 16)]
 
 
+def test_a_cast_of_the_whole_conversion_comes_last(tmp_path: Path) -> None:
+    """`--dtype` rounds what was resized, and what was only copied."""
+    source = {"pe": noise(1, 10, 3), "w": noise(7, 3)}
+    rule = morph(
+        "pe [1 (1 + n) d] -> x [1 (1 + m) d] | resize n -> m timm where m=16\nw [v d] -> w [u d] | pad v -> u mean where u=9"
+    )
+    made = converted(tmp_path, source, rule, dtype="f16")
+    whole = rule.plan(source).state_dict()  # type: ignore[attr-defined]
+    assert all(np.array_equal(made[name], whole[name].astype(np.float16)) for name in ("x", "w"))
+
+
 def test_a_value_that_is_refused_names_the_rule_and_the_tensor(tmp_path: Path) -> None:
     """Before anything has its name."""
     values = noise(9, 3)

@@ -45,11 +45,13 @@ class _Keys(NamedTuple):
 class Loaded(_Keys):
     """`missing, unexpected = load_model(…)`, as torch's `load_state_dict` gives them.
 
-    `cast` are the names whose values were rounded to the model's dtype, with both dtypes; `still_empty` the buffers without values.
+    `cast` are the names whose values were rounded to the model's dtype, with both dtypes; `still_empty` the buffers without values;
+    `notes` say what was decided on the way between two layouts, and which facts differ that weights do not carry.
     """
 
     cast: Mapping[str, tuple[DType, DType]]
     still_empty: tuple[str, ...]
+    notes: tuple[str, ...]
 
     def __repr__(self) -> str:
         if not any((*self, self.still_empty)):
@@ -68,6 +70,7 @@ class Loading:
     unexpected: list[str]
     wanted: Mapping[str, DType]
     cast: dict[str, tuple[DType, DType]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     owned: bool = False
 
     def arrays(self) -> Iterator[tuple[str, np.ndarray[Any, Any]]]:
@@ -92,7 +95,7 @@ class Loading:
 
     def loaded(self, still_empty: Sequence[str] = ()) -> Loaded:
         found = Loaded(self.missing, self.unexpected)
-        found.cast, found.still_empty = self.cast, tuple(still_empty)
+        found.cast, found.still_empty, found.notes = self.cast, tuple(still_empty), self.notes
         return found
 
 
@@ -162,7 +165,7 @@ def _prove(port: Port, source: Checkpoint, held: Held, dtype: DType | None, stri
         targets={name: plan.targets[name] for name in both},
         moves=tuple(move for move in plan.moves if move.target.tensor in kept),
     )
-    return Loading(plan, source, missing, unexpected, wanted)
+    return Loading(plan, source, missing, unexpected, wanted, notes=port.notes)
 
 
 def config_of(model: object) -> Mapping[str, Any] | None:
