@@ -396,6 +396,18 @@ def test_gpt2_elsewhere(layout: str, gpt2: Arrays) -> None:
     assert differing(gpt2, back(f"gpt2/{layout}", expected)) == []
 
 
+@pytest.mark.parametrize(
+    ("name", "model"), [("gpt2", "tfgpt2lm_head_model"), ("whisper", "tf_whisper_for_conditional_generation")]
+)
+def test_tensorflow_built_without_a_name_of_the_model(name: str, model: str, request: pytest.FixtureRequest) -> None:
+    """As transformers 4.46 names them after `model.build()`: the same names, without the model's."""
+    hub = request.getfixturevalue(name)
+    by_hand = gpt2_elsewhere if name == "gpt2" else whisper_elsewhere
+    expected = {key.replace(f"/{model}/", "/"): array for key, array in by_hand(hub, "tf_keras").items()}
+    assert differing(expected, to(f"{name}/tf_keras_built", hub)) == []
+    assert differing(hub, back(f"{name}/tf_keras_built", expected)) == []
+
+
 # ── Whisper ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -413,6 +413,16 @@ def test_tensorflow(
     assert differing(hub, back(f"t5/{layout}", expected)) == []
 
 
+@pytest.mark.parametrize("vintage", ["t5", "gated"])
+def test_tensorflow_built_without_a_name_of_the_model(vintage: str, request: pytest.FixtureRequest) -> None:
+    """As transformers 4.46 names them after `model.build()`: the same names, without the model's."""
+    hub = request.getfixturevalue(vintage)
+    named = tf_by_hand(CONDITIONAL, ["shared", "encoder", "decoder"], hub)
+    expected = {name.replace(f"/{CONDITIONAL}/", "/"): array for name, array in named.items()}
+    assert differing(expected, to("t5/tf_keras_built", hub)) == []
+    assert differing(hub, back("t5/tf_keras_built", expected)) == []
+
+
 def paddle_by_hand(hub: Arrays) -> Arrays:
     made = {f"t5.{alias}": hub["shared.weight"] for alias in ALIASES}
     for name, array in hub.items():
