@@ -14,6 +14,8 @@ from isomorph.errors import FormatError, near_misses, printable
 from isomorph.formats.base import Contents
 
 SEPARATOR = "/"
+PIECE = "."
+"""What ends the pieces of a module's name: `#model` also enters `model.`, where no container is called so."""
 
 
 def join(*keys: object) -> str:
@@ -28,9 +30,12 @@ def enter(contents: Contents, inner: str | None, notes: tuple[str, ...] = ()) ->
         return contents
     if inner is not None:
         wanted = inner.strip(SEPARATOR)
-        if wanted not in contents.containers:
-            raise _no_such(contents, wanted)
-        return _inside(contents, wanted, f"entered `{printable(wanted)}`")
+        if wanted in contents.containers:
+            return _inside(contents, wanted, f"entered `{printable(wanted)}`")
+        before = wanted.rstrip(PIECE) + PIECE
+        if any(name.startswith(before) for name in contents.tensors):
+            return _inside(contents, before, f"only the tensors below `{printable(before)}`")
+        raise _no_such(contents, wanted)
     only = _single(contents)
     if only is None:
         outer = [name for name in contents.containers if SEPARATOR not in name]
@@ -64,7 +69,7 @@ def _single(contents: Contents) -> str | None:
 
 
 def _inside(contents: Contents, container: str, note: str) -> Contents:
-    prefix = container + SEPARATOR
+    prefix = container if container.endswith(PIECE) else container + SEPARATOR
     tensors = {name.removeprefix(prefix): spec for name, spec in contents.tensors.items() if name.startswith(prefix)}
     outside = len(contents.tensors) - len(tensors)
     if outside:

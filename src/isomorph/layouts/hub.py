@@ -63,16 +63,39 @@ def _axes_of(piece: object) -> tuple[str, ...]:
     return (axis,) if axis is not None else tuple(getattr(piece, "axes", ()))
 
 
+MOST_CLASHES = 20
+
+
+@dataclass(frozen=True)
+class Clash:
+    """Sizes that contradict each other: what is wrong with the tensor, or, without one, with an axis. `more` tensors are alike."""
+
+    said: str
+    tensor: str | None = None
+    shape: tuple[int, ...] = ()
+    more: int = 0
+    axis: str | None = None
+    size: int | None = None
+    """What the tensors say the axis is, where something else says otherwise."""
+
+    def __str__(self) -> str:
+        if self.tensor is None:
+            return self.said
+        alike = f" (and {self.more} more like it)" if self.more else ""
+        return f"{self.tensor} is [{' '.join(map(str, self.shape))}]{self.said}{alike}"
+
+
 @dataclass(frozen=True)
 class Found:
     """What a key set says when it is read as a hub.
 
-    `sizes` are all axes that shapes and indices tell. `clashes` name two tensors that tell different sizes of one axis.
-    `unknown` are names the hub does not have, `missing` those it must have and the key set lacks. `groups` are those present.
+    `sizes` are all axes that shapes and indices tell. `clashes` are tensors whose shapes most others deny, and sizes said otherwise
+    than tensors tell. `unknown` are names the hub does not have, `missing` those it must have and the key set lacks. `groups` are
+    those present.
     """
 
     sizes: Mapping[str, int]
-    clashes: tuple[str, ...] = ()
+    clashes: tuple[Clash, ...] = ()
     unknown: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     groups: frozenset[str] = frozenset()
@@ -131,8 +154,14 @@ class Schema:
                 return one, values
         return None
 
-    def read(self, manifest: Mapping[str, TensorSpec], given: Mapping[str, int] | None = None) -> Found:
-        """Read sizes off a key set, and find what it lacks. `given` are sizes that are known beforehand (a config's)."""
+    def read(
+        self,
+        manifest: Mapping[str, TensorSpec],
+        given: Mapping[str, int] | None = None,
+        by: Mapping[str, str] | None = None,
+    ) -> Found:
+        """Read sizes off a key set, and find what it lacks. `given` are sizes that are known beforehand, `by` who says so where it
+        is not the config."""
         seen: dict[HubTensor, set[tuple[int, ...]]] = {}
         unknown: list[str] = []
         sizes = _SizesRead(self.family)
@@ -145,12 +174,13 @@ class Schema:
             seen.setdefault(one, set()).add(values)
             sizes.learn(one.dims, tensor.shape, name)
         counts = self._counts(seen)
-        for axis, count in counts.items():
+        for axis, count in list(counts.items()):
             if isinstance(axis, str):
-                sizes.tell(axis, count, "the numbers in names")
+                counts[axis] = max(count, sizes.most(axis) or 0)
+                sizes.say(axis, count, "the numbers in its names")
         for axis, size in (given or {}).items():
             if axis in self.family.axes and self.family.axes[axis].config is not None:
-                sizes.tell(axis, size, "the config")
+                sizes.say(axis, size, (by or {}).get(axis, "the config"))
                 if axis in counts and size > counts[axis]:
                     counts[axis] = size
         known = sizes.solve()
@@ -213,54 +243,88 @@ class Schema:
 
 
 class _SizesRead:
-    """Equations between shapes and axes, solved as far as they go."""
+    """Equations between shapes and axes, solved as far as they go. Where tensors tell different sizes, most of them decide, so
+    that the one that is wrong is named."""
 
     def __init__(self, family: Family) -> None:
         self.family = family
-        self.known: dict[str, tuple[int, str]] = {}
-        self.clashes: list[str] = []
-        self.open: list[tuple[Dim, int, str]] = []
+        self.votes: dict[str, dict[int, list[str]]] = {}
+        self.seen: list[tuple[Sequence[Dim], Sequence[int], str]] = []
+        self.clashes: list[Clash] = []
 
     def tell(self, axis: str, size: int, by: str) -> None:
         axis = axis.removesuffix(AGAIN)
         if axis in self.family.axes and self.family.axes[axis].ragged:
             return
-        before = self.known.setdefault(axis, (size, by))
-        if before[0] != size and len(self.clashes) < 20:
-            self.clashes.append(f"{axis} is {before[0]} by {before[1]}, but {size} by {by}")
+        self.votes.setdefault(axis, {}).setdefault(size, []).append(by)
 
     def learn(self, dims: Sequence[Dim], shape: Sequence[int], name: str) -> None:
         if len(dims) != len(shape):
-            self.clashes.append(f"{name} has {len(shape)} axes [{' '.join(map(str, shape))}], not {len(dims)}")
+            said = f": {len(shape)} axes, not {len(dims)}"
+            self.clashes.append(Clash(said, name, tuple(shape)))
             return
+        self.seen.append((dims, shape, name))
         for dim, size in zip(dims, shape, strict=True):
             if isinstance(dim, AxisDim):
                 self.tell(shown(dim.name), size, name)
-            elif isinstance(dim, Integer):
-                if dim.value != size:
-                    self.clashes.append(f"{name} is {size} long where {dim.value} stands")
-            elif (dim, size) not in [(one[0], one[1]) for one in self.open]:
-                self.open.append((dim, size, name))
+
+    def say(self, axis: str, size: int, by: str) -> None:
+        """A size that no tensor's shape tells. What the shapes tell stands; another size is a clash."""
+        most = self.most(axis)
+        if most is not None and size not in self.votes[axis]:
+            said = f"{axis} is {most} by {self.votes[axis][most][0]}, but {size} by {by}"
+            self.clashes.append(Clash(said, axis=axis, size=most))
+        self.tell(axis, size, by)
+
+    def most(self, axis: str) -> int | None:
+        """The size that most tensors tell."""
+        votes = self.votes.get(axis)
+        return None if votes is None else max(votes, key=lambda one: len(votes[one]))
 
     def solve(self) -> dict[str, int]:
-        known = {axis: size for axis, (size, _) in self.known.items()}
-        for _ in range(len(self.open) + 1):
+        known = {axis: size for axis in self.votes if (size := self.most(axis)) is not None}
+        products = {(dim, size) for dims, shape, _ in self.seen for dim, size in zip(dims, shape, strict=True)}
+        open_ = [one for one in products if not isinstance(one[0], AxisDim | Integer)]
+        for _ in range(len(open_) + 1):
+            before = len(known)
             try:
                 known = self.family.complete(known)
             except SizeClash as clash:
-                self.clashes.append(str(clash))
-            for dim, size, name in self.open:
-                axes = [axis.removesuffix(AGAIN) for axis in _dim_axes(dim)]
-                unknown = [axis for axis in axes if axis not in known]
+                said = f"{clash}: the sizes that it follows from contradict its own"
+                if not any(one.said == said for one in self.clashes):
+                    self.clashes.append(Clash(said))
+            for dim, size in open_:
+                unknown = [axis for axis in map(_plain, _dim_axes(dim)) if axis not in known]
                 if len(unknown) == 1:
                     at = [dim_size(dim, _with_again({**known, unknown[0]: n})) for n in (0, 1)]
                     if at[1] != at[0] and (size - at[0]) % (at[1] - at[0]) == 0:
                         known[unknown[0]] = (size - at[0]) // (at[1] - at[0])
-                elif not unknown and dim_size(dim, _with_again(known)) != size:
-                    note = f"{name} is {size} long, not {dim_size(dim, _with_again(known))}"
-                    if note not in self.clashes:
-                        self.clashes.append(note)
+            if len(known) == before:
+                break
+        self._compare(known)
         return known
+
+    def _compare(self, known: Mapping[str, int]) -> None:
+        """Every tensor whose shape is not what these sizes make it; those alike in all but their numbers are told once."""
+        sizes = _with_again(known)
+        like: dict[tuple[str, tuple[int, ...], tuple[int | None, ...]], list[str]] = {}
+        shapes: dict[int, tuple[int | None, ...]] = {}
+        for dims, shape, name in self.seen:
+            wanted = shapes.get(id(dims))
+            if wanted is None:
+                wanted = shapes[id(dims)] = tuple(
+                    dim_size(dim, sizes) if all(axis in sizes for axis in _dim_axes(dim)) else None for dim in dims
+                )
+            if any(one is not None and one != size for one, size in zip(wanted, shape, strict=True)):
+                like.setdefault((folded(name), tuple(shape), wanted), []).append(name)
+        for (_, shape, wanted), names in list(like.items())[:MOST_CLASHES]:
+            whole = " ".join("?" if one is None else str(one) for one in wanted)
+            said = f", not [{whole}]" + (" (transposed)" if shape == tuple(reversed(wanted)) else "")
+            self.clashes.append(Clash(said, names[0], shape, more=len(names) - 1))
+
+
+def _plain(axis: str) -> str:
+    return axis.removesuffix(AGAIN)
 
 
 def _with_again(sizes: Mapping[str, int]) -> dict[str, int]:

@@ -9,29 +9,29 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import Gap, MorphError, near_misses
 from isomorph.layouts.catalogue import Layout, find
 from isomorph.layouts.compose import family_config, look_up, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
-from isomorph.layouts.hub import Found, schema
+from isomorph.layouts.hub import Clash, Found, folded, schema
 from isomorph.layouts.index import Score, scores
 from isomorph.layouts.recipe import in_hub_terms
-from isomorph.plan.moves import Box, Check
+from isomorph.plan.moves import Box, Check, names_of
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
     from isomorph.plan.plan import Plan
 
-WRAPPERS = (
-    "module.", "model.", "_orig_mod.", "_fsdp_wrapped_module.", "net.", "network.", "state_dict/", "model/", "module/", "params/",
-    "model_state_dict/", "ema.", "ema_model.", "model_ema.", "ema/", "student.", "teacher.", "teacher/", "student/", "backbone.",
-    "base_model.model.", "base_model.", "encoder_q.", "generator.", "policy.", "target/", "optimizer/target/", "transformer.",
-    "vision_encoder.", "text_encoder.", "visual.", "text.", "image_encoder.", "vision_tower.", "language_model.",
-)  # fmt: skip
-"""What frameworks put before every name of a model; seen through by name, and said."""
-
 SAME = "the same names, read the same"
 """What is said of another layout that would give the same result."""
 
-MOST_WRAPPERS = 4
+MOST_WRAPPERS = 6
+"""How many pieces of what stands before every name may be a wrapper."""
 MOST_TRIED = 6
+PIECES = "./"
+"""What ends a piece of a name."""
 LEAST_SCORE = 0.3
+LEAST_PART = 0.7
+"""What a part of a checkpoint must score for it to be called a model by itself."""
+LEAST_WHOLE = 0.5
+"""A checkpoint that scores less is first asked whether it is several."""
+MOST_PARTS = 60
 MOST_NAMED = 12
 
 
@@ -136,7 +136,7 @@ def recognise(
     fits = list(_fits(manifest, config, only, within, sizes or {}))
     good = [fit for fit in fits if fit.fits]
     if not good:
-        raise MorphError(_nothing_fits(manifest, fits, only))
+        raise MorphError([_nothing_fits(manifest, fits, config, only, within, sizes or {})])
     shared = [frozenset(group) for group in manifest.shared]
     good = sorted(_decided(good, config, within), key=lambda fit: (fit.denied(config), fit.ties(shared)))
     best = good[0]
@@ -197,6 +197,8 @@ def _fits(
     if not tried:
         return
     best = tried[0][2].value
+    if only is None and best < LEAST_WHOLE and _parts(manifest):
+        return
     if within is not None:
         inside = [one for one in tried if one[2].layout.startswith(within + "/") and one[2].value >= 0.9 * best]
         tried = [*inside, *(one for one in tried if one not in inside)]
@@ -240,13 +242,13 @@ def hold(
             hub = plan.manifest
     except MorphError as refused:
         return _unfit(fit, names, refused, stated, whole)
-    found = schema(family.name).read(hub, stated)
+    found = schema(family.name).read(hub, stated, dict.fromkeys(given, "--set"))
     known = {**stated, **({} if plan is None else sizes_of_plan(family, plan)), **found.sizes}
-    problem = [Gap("size", f"{layout}: {clash}") for clash in found.clashes]
+    problem = [_clash_gap(clash, plan, base) for clash in found.clashes]
     try:
         known = family.complete(known)
     except ValueError as clash:
-        problem.append(Gap("size", f"{layout}: {clash}"))
+        problem.append(Gap("size", str(clash)))
     return replace(
         fit,
         plan=plan,
@@ -313,22 +315,36 @@ def _in_layout(
     return tuple(name.removeprefix(base) for name in back.targets if name not in names)
 
 
+def _clash_gap(clash: Clash, plan: Plan | None, base: str) -> Gap:
+    """A clash in the hub's terms, as the checkpoint has it."""
+    if clash.tensor is None:
+        hint = None
+        if clash.axis is not None:
+            hint = f"If the file is right:  --set {clash.axis}={clash.size}"
+        return Gap("size", str(clash), hint=hint)
+    if plan is None:
+        return Gap("size", str(replace(clash, tensor=clash.tensor.removeprefix(base))), tensors=(clash.tensor,))
+    read = dict.fromkeys(
+        name for move in plan.moves if move.target.tensor == clash.tensor for name in names_of(move.source)
+    )
+    names = [name.removeprefix(base) for name in read]
+    shapes = ", ".join(f"{name} [{' '.join(map(str, plan.source[name].shape))}]" for name in read) or "a constant"
+    return Gap("size", f"{shapes.removeprefix(base)} makes {clash}", tensors=tuple(names))
+
+
 def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
-    """The names as they are, and without each wrapper that all of them have."""
+    """The names as they are, and without each wrapper that all of them have: what frameworks put before every name of a model."""
     yield "", manifest
-    queue: list[tuple[str, Sequence[str]]] = [("", list(manifest))]
-    for _ in range(MOST_WRAPPERS):
-        following: list[tuple[str, Sequence[str]]] = []
-        for before, names in queue:
-            for wrapper in WRAPPERS:
-                if names and all(name.startswith(wrapper) and len(name) > len(wrapper) for name in names):
-                    following.append((before + wrapper, [name[len(wrapper) :] for name in names]))
-        for wrapper, _ in following:
-            yield (
-                wrapper,
-                Manifest({name[len(wrapper) :]: tensor for name, tensor in manifest.items()}, origin=manifest.origin),
-            )
-        queue = following
+    names = list(manifest)
+    if not names:
+        return
+    common = min(len(_common(names)), min(map(len, names)) - 1)
+    cuts = [at + 1 for at in range(common) if names[0][at] in PIECES]
+    for cut in cuts[:MOST_WRAPPERS]:
+        yield (
+            names[0][:cut],
+            Manifest({name[cut:]: tensor for name, tensor in manifest.items()}, origin=manifest.origin),
+        )
 
 
 def _decided(good: list[Fit], config: Mapping[str, Any] | None, within: str | None) -> list[Fit]:
@@ -352,72 +368,154 @@ def _decided(good: list[Fit], config: Mapping[str, Any] | None, within: str | No
 # ── saying what does not fit ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _nothing_fits(manifest: Manifest, fits: Sequence[Fit], only: Layout | None) -> list[Gap]:
-    parts = _several_sets(manifest) if only is None else []
-    if parts:
-        return [
-            Gap(
-                "layout",
-                f"it holds {len(parts)} sets of weights: {', '.join(parts)}",
-                hint="Take one:  " + "  or  ".join(f"SRC#{part.rstrip('./')}" for part in parts[:4]),
+def _nothing_fits(
+    manifest: Manifest,
+    fits: Sequence[Fit],
+    config: Mapping[str, Any] | None,
+    only: Layout | None,
+    within: str | None,
+    sizes: Mapping[str, int],
+) -> Gap:
+    """What a checkpoint is instead, which parts of it are models, or what came nearest and why it is not it."""
+    if not manifest:
+        return Gap("layout", "it holds no tensors", hint="Is it the right file?")
+    if only is not None:
+        try:
+            other = recognise(manifest, config, sizes=sizes)
+        except MorphError:
+            pass
+        else:
+            said = f"it is not in {only}: its names are those of {other.layout}"
+            return Gap(
+                "layout", said, hint=f"Leave --from away, or  --from {other.layout}", tensors=tuple(manifest)[:4]
             )
-        ]
-    if not fits:
-        said = (
-            f"it is not in {only}: none of its names is"
-            if only is not None
-            else "no layout of the catalogue knows its names"
+    best = max((fit.score.value for fit in fits), default=0.0)
+    parts = _parts(manifest) if best < LEAST_PART and only is None else []
+    if len(parts) > 1:
+        return Gap(
+            "layout",
+            f"it holds {len(parts)} sets of weights: {', '.join(part.prefix for part in parts)}",
+            details=tuple(
+                f"{part.prefix} {part.count:,} tensors, as {part.layout} names them" for part in parts[:MOST_NAMED]
+            ),
+            hint="Take one:  " + "  or  ".join(f"SRC#{part.prefix.rstrip(PIECES)}" for part in parts[:4]),
         )
-        return [
-            Gap(
-                "layout",
-                said,
-                details=(f"it has {', '.join(list(manifest)[:4])} …",),
-                hint="`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
-            )
-        ]
-    best = min(fits, key=lambda fit: (len(fit.unknown) + len(fit.missing) + len(fit.gaps), -fit.score.value))
-    return [_gap_of(best, only)]
+    if parts:
+        (part,) = parts
+        rest = [name for name in manifest if not name.startswith(part.prefix)]
+        return Gap(
+            "layout",
+            f"below `{part.prefix}` are the names of {part.layout}, and beside them {_tensors(len(rest))} more",
+            details=(f"beside them: {', '.join(rest[:4])}" + (" …" if len(rest) > 4 else ""),),
+            hint=f"Take that part alone:  SRC#{part.prefix.rstrip(PIECES)}",
+            tensors=tuple(rest),
+        )
+    if not fits:
+        names = ", ".join(list(manifest)[:4]) + (" …" if len(manifest) > 4 else "")
+        return Gap(
+            "layout",
+            f"it is not in {only}: none of its names is" if only else "no layout of the catalogue knows its names",
+            details=(f"it has {names}",),
+            hint="`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
+        )
+    inside = [fit for fit in fits if fit.layout.family.name == within and fit.score.value >= 0.5 * best]
+    nearest = min(
+        inside or fits, key=lambda fit: (len(fit.unknown) + len(fit.missing) + len(fit.gaps), -fit.score.value)
+    )
+    return _gap_of(nearest, only)
+
+
+def _tensors(number: int) -> str:
+    return f"{number:,} tensor" + ("" if number == 1 else "s")
 
 
 def _gap_of(fit: Fit, only: Layout | None) -> Gap:
-    details = []
+    details = [line for gap in fit.gaps[:MOST_NAMED] for line in str(gap).split("\n")]
     if fit.unknown:
-        details.append(f"{len(fit.unknown):,} that it does not know:")
+        details.append(f"{_tensors(len(fit.unknown))} that it does not know{_all_below(fit.unknown)}:")
         for name in fit.unknown[:MOST_NAMED]:
             near = near_misses(name, fit.missing)
             details.append(f"    {name}" + (f"   (is it {near[0]}?)" if near else ""))
         if len(fit.unknown) > MOST_NAMED:
             details.append(f"    … and {len(fit.unknown) - MOST_NAMED:,} more")
     if fit.missing:
-        details.append(f"{len(fit.missing):,} that it needs and that are not there:")
+        are = "is" if len(fit.missing) == 1 else "are"
+        details.append(f"{_tensors(len(fit.missing))} that it needs and that {are} not there{_all_below(fit.missing)}:")
         details += [f"    {name}" for name in fit.missing[:MOST_NAMED]]
         if len(fit.missing) > MOST_NAMED:
             details.append(f"    … and {len(fit.missing) - MOST_NAMED:,} more")
-    for gap in fit.gaps[:MOST_NAMED]:
-        details += str(gap).split("\n")
     through = f" (without the wrapper `{fit.wrapper}`)" if fit.wrapper else ""
-    if only is not None:
+    if not (fit.unknown or fit.missing) and any(gap.kind == "size" for gap in fit.gaps):
+        message = f"it has the names of {fit.layout}{through}, but not its shapes"
+    elif only is not None:
         message = f"it does not fit {only}{through}"
     else:
         message = f"it fits no layout of the catalogue; the nearest is {fit.layout}{through}"
-    hint = "Mend the names or the file; or begin with the layout's own text:  isomorph layouts " + str(fit.layout)
+    return Gap("layout", message, details=tuple(details), hint=_remedy(fit), tensors=fit.unknown + fit.missing)
+
+
+def _remedy(fit: Fit) -> str:
+    """What to do about a checkpoint that does not fit."""
+    if fit.unknown and not (fit.missing or fit.gaps):
+        return f"A morph of your own leaves them out first:  drop {fit.wrapper}{fit.unknown[0]}  (and so on), then  ** <-> **"
     if fit.gaps and not (fit.unknown or fit.missing):
-        hint = next((gap.hint for gap in fit.gaps if gap.hint), hint)
-    return Gap("layout", message, details=tuple(details), hint=hint, tensors=fit.unknown + fit.missing)
+        return next((gap.hint for gap in fit.gaps if gap.hint), None) or "Is the file what it is said to be?"
+    if fit.missing and not fit.unknown:
+        return "Is it the whole checkpoint (all its shards, all its layers)?"
+    return f"Mend the names or the file; or begin with the layout's own text:  isomorph layouts {fit.layout}"
 
 
-def _several_sets(manifest: Manifest) -> list[str]:
-    """The prefixes under which a checkpoint holds a whole model each: weights and their average, student and teacher."""
-    parts: dict[str, dict[str, Any]] = {}
-    for name, tensor in manifest.items():
-        for wrapper in WRAPPERS:
-            if name.startswith(wrapper):
-                parts.setdefault(wrapper, {})[name[len(wrapper) :]] = tensor
-                break
-        else:
-            return []
-    if len(parts) < 2:
-        return []
-    best = [max((score.value for score in scores(part)), default=0.0) for part in parts.values()]
-    return list(parts) if min(best) >= 0.6 else []
+def _common(names: Sequence[str]) -> str:
+    """What all names begin with."""
+    first, last = min(names), max(names)
+    same = (at for at, (one, other) in enumerate(zip(first, last, strict=False)) if one != other)
+    return first[: next(same, min(len(first), len(last)))]
+
+
+def _all_below(names: Sequence[str]) -> str:
+    """`, all below layers.7.`: what several names have in common, in whole pieces."""
+    if len(names) < 3:
+        return ""
+    same = _common(names)
+    cut = max(same.rfind(piece) for piece in PIECES) + 1
+    return f", all below {same[:cut]}" if cut else ""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A prefix of some names, below which the names of a layout lie."""
+
+    prefix: str
+    count: int
+    layout: str
+
+
+def _parts(names: Iterable[str]) -> list[Part]:
+    """The prefixes under which a checkpoint holds a whole model each: weights and their average, student and teacher, two towers.
+
+    The shallowest that are enough; numbers are taken out of names first, so that many layers cost as much as one.
+    """
+    counts: dict[str, int] = {}
+    for name in names:
+        shape = folded(name)
+        counts[shape] = counts.get(shape, 0) + 1
+    found: list[Part] = []
+    queue = [("", counts)]
+    tried = 0
+    while queue and tried < MOST_PARTS:
+        before, inside = queue.pop(0)
+        below: dict[str, dict[str, int]] = {}
+        for name, number in inside.items():
+            ends = [at for at in (name.find(piece) for piece in PIECES) if at >= 0]
+            if ends:
+                below.setdefault(name[: min(ends) + 1], {})[name[min(ends) + 1 :]] = number
+        for piece, rest in below.items():
+            if "#" in piece or "" in rest or len(rest) < 2:
+                continue
+            tried += 1
+            score = max(scores(rest), key=lambda one: one.value, default=None)
+            if score is not None and score.value >= LEAST_PART:
+                found.append(Part(before + piece, sum(rest.values()), score.layout))
+            else:
+                queue.append((before + piece, rest))
+    return found

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import MorphError, UsageError
+from isomorph.errors import MorphError, UsageError, near_misses
 from isomorph.layouts.catalogue import Layout, families, find
 from isomorph.layouts.compose import (
     added,
@@ -105,9 +105,12 @@ def route(
     family = source.layout.family
     target = find(to, within=family.name) if "/" not in to else find(to)
     if target.family.name != family.name:
+        names = [one.name for one in _layouts(family.name)]
+        meant = [f"{family.name}/{one}" for one in names if one == target.name] or near_misses(target.name, names)
         raise UsageError(
-            f"the source is {source.layout}, and {target} is a layout of another family: {family.name} has "
-            f"{', '.join(one.name for one in _layouts(family.name))}"
+            f"the source is {source.layout}, and {target} is a layout of another family. "
+            + (f"Did you mean --to {' or '.join(meant)}? " if meant else "")
+            + f"`isomorph layouts {family.name}` lists where it can go"
         )
     facts: dict[str, Any] = {}
     for key, value in source.layout.header.stated(config).items():
