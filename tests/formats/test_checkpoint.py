@@ -109,7 +109,7 @@ CONTENT = {
     "a model's configuration, not an index of shards": b'{"architectures": ["CLIPModel"], "model_type": "clip"}',
     "a JSON file, not an index of shards": b'{"a": 1}',
     "a single numpy array (.npy)": b"\x93NUMPY\1\0",
-    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "a broken HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "a GGUF file": b"GGUF\3\0\0\0",
     "compressed with gzip. Unpack it first: gunzip": b"\x1f\x8b\x08\0",
     "a tar archive": bytes(257) + b"ustar\0" + bytes(300),
@@ -445,8 +445,8 @@ def test_the_format_follows_the_suffix(tmp_path: Path) -> None:
     assert lay_out(specs, tmp_path, format="npz").files[0].name == "model.npz"
     assert lay_out(specs, f"{tmp_path}/x.npz/").is_folder
     assert lay_out(specs, tmp_path / "model-v1.5").is_folder
-    with pytest.raises(UsageError, match=r"\.h5 files are not written; choose one of \.safetensors, \.pth"):
-        lay_out(specs, tmp_path / "x.h5")
+    with pytest.raises(UsageError, match=r"\.onnx files are not written; choose one of \.safetensors, \.pth"):
+        lay_out(specs, tmp_path / "x.onnx")
     with pytest.raises(UsageError, match="no format is called safetensor; did you mean safetensors"):
         format_named("safetensor")
     with pytest.raises(UsageError, match="torch_legacy is read but not written"):

@@ -207,8 +207,9 @@ def is_folder_target(path: str | Path) -> bool:
         )
     if format_of_suffix(target) is not None:
         return False
-    near = near_misses(target.suffix.lower(), _suffixes(), 1)
-    if near:
+    written = target.suffix.lower()
+    near = near_misses(written, [each for each in _suffixes() if each != ".h5" or written.startswith(".h")], 1)
+    if near:  # `.v5` and `.5` are versions, not misspelt
         raise UsageError(
             f"{path}: did you mean {target.with_suffix(near[0])}? (For a folder of that name, write {path}/)"
         )
