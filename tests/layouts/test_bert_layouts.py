@@ -199,6 +199,57 @@ def test_fused_qkv(disk: Callable[[str], Arrays], name: str) -> None:
     assert [] == differing(hub, back("bert/fused_qkv", expected))
 
 
+@pytest.mark.parametrize("name", ["BertForPreTraining", "BertForMaskedLM"])
+def test_flash_attn(disk: Callable[[str], Arrays], name: str) -> None:
+    """By the words of flash_attn.models.bert.remap_state_dict."""
+    words = {
+        "bert.encoder.layer.": "bert.encoder.layers.",
+        "bert.embeddings.LayerNorm": "bert.emb_ln",
+        "attention.output.LayerNorm": "norm1",
+        "attention.output.dense": "mixer.out_proj",
+        "output.LayerNorm": "norm2",
+        "intermediate.dense": "mlp.fc1",
+        "output.dense": "mlp.fc2",
+        "transform.LayerNorm": "transform.layer_norm",
+        "predictions.bias": "predictions.decoder.bias",
+    }
+    hub = disk(name)
+    expected = {"cls.predictions.decoder.weight": hub["bert.embeddings.word_embeddings.weight"]}
+    for key, array in hub.items():
+        for ours, theirs in words.items():
+            key = key.replace(ours, theirs)
+        if ".attention.self." not in key:
+            expected[key] = array
+    for layer in range(LAYERS):
+        for leaf in ("weight", "bias"):
+            parts = [hub[f"bert.encoder.layer.{layer}.attention.self.{part}.{leaf}"] for part in Q_K_V]
+            expected[f"bert.encoder.layers.{layer}.mixer.Wqkv.{leaf}"] = np.concatenate(parts)
+    assert [] == differing(expected, to("bert/flash_attn", hub))
+    assert [] == differing(hub, back("bert/flash_attn", expected))
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("nvidia", "BertForPreTraining"),
+        ("nvidia_base", "BertForQuestionAnswering"),
+        ("nvidia_base", "BertForSequenceClassification"),
+    ],
+)
+def test_nvidia(disk: Callable[[str], Arrays], layout: str, name: str) -> None:
+    """A Linear with what follows it is one module there: in the feed-forward, the pooler and the head for masked tokens."""
+    hub = disk(name)
+    expected = {}
+    for key, array in hub.items():
+        for module in ("intermediate", "pooler", "transform"):
+            key = key.replace(f"{module}.dense.", f"{module}.dense_act.")
+        expected[key] = array
+    if layout == "nvidia":
+        expected["cls.predictions.decoder.weight"] = hub["bert.embeddings.word_embeddings.weight"]
+    assert [] == differing(expected, to(f"bert/{layout}", hub))
+    assert [] == differing(hub, back(f"bert/{layout}", expected))
+
+
 # ── TensorFlow and Flax ──────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -196,6 +196,78 @@ def test_flax(disk: Callable[[str, str], Arrays], name: str, head: str) -> None:
     assert [] == differing(hub, back(f"{name}/flax", flax(hub)))
 
 
+KERAS_LAYER = {
+    "distilbert": {
+        "_self_attention_layer/query_dense": "attention.q_lin",
+        "_self_attention_layer/key_dense": "attention.k_lin",
+        "_self_attention_layer/value_dense": "attention.v_lin",
+        "_self_attention_layer/output_dense": "attention.out_lin",
+        "_self_attention_layer_norm": "sa_layer_norm",
+        "_feedforward_intermediate_dense": "ffn.lin1",
+        "_feedforward_output_dense": "ffn.lin2",
+        "_feedforward_layer_norm": "output_layer_norm",
+    },
+    "albert": {
+        "_self_attention_layer/query_dense": "attention.query",
+        "_self_attention_layer/key_dense": "attention.key",
+        "_self_attention_layer/value_dense": "attention.value",
+        "_self_attention_layer/output_dense": "attention.dense",
+        "_self_attention_layer_norm": "attention.LayerNorm",
+        "_feedforward_intermediate_dense": "ffn",
+        "_feedforward_output_dense": "ffn_output",
+        "_feedforward_layer_norm": "full_layer_layer_norm",
+    },
+}
+KERAS_REST = {
+    "distilbert": {
+        "layers/token_and_position_embedding/token_embedding/vars/0": "embeddings.word_embeddings.weight",
+        "layers/token_and_position_embedding/position_embedding/vars/0": "embeddings.position_embeddings.weight",
+        "layers/layer_normalization/vars/0": "embeddings.LayerNorm.weight",
+        "layers/layer_normalization/vars/1": "embeddings.LayerNorm.bias",
+    },
+    "albert": {
+        "layers/reversible_embedding/vars/0": "embeddings.word_embeddings.weight",
+        "layers/position_embedding/vars/0": "embeddings.position_embeddings.weight",
+        "layers/embedding/vars/0": "embeddings.token_type_embeddings.weight",
+        "layers/layer_normalization/vars/0": "embeddings.LayerNorm.weight",
+        "layers/layer_normalization/vars/1": "embeddings.LayerNorm.bias",
+        "layers/dense/vars/0": "encoder.embedding_hidden_mapping_in.weight",
+        "layers/dense/vars/1": "encoder.embedding_hidden_mapping_in.bias",
+        "layers/dense_1/vars/0": "pooler.weight",
+        "layers/dense_1/vars/1": "pooler.bias",
+    },
+}
+
+
+@pytest.mark.parametrize("name", KERAS_LAYER)
+def test_keras_hub(disk: Callable[[str, str], Arrays], name: str) -> None:
+    """As KerasHub 0.32's backbones number their variables; ALBERT's three groups of two layers stand in one row."""
+    hub = disk(name, "Model")
+    sources = [f"{name}.transformer.layer.{layer}" for layer in range(LAYERS)]
+    if name == "albert":
+        groups = f"{name}.encoder.albert_layer_groups"
+        sources = [f"{groups}.{group}.albert_layers.{layer}" for group in range(3) for layer in range(2)]
+    expected = {key: hub[f"{name}.{source}"] for key, source in KERAS_REST[name].items()}
+    for number, source in enumerate(sources):
+        for theirs, ours in KERAS_LAYER[name].items():
+            at = f"layers/transformer_encoder{f'_{number}' if number else ''}/{theirs}/vars"
+            kernel, bias = hub[f"{source}.{ours}.weight"], hub[f"{source}.{ours}.bias"]
+            if "norm" not in theirs:
+                kernel = transposed(kernel)
+            if theirs.endswith("_layer/output_dense"):
+                kernel = kernel.reshape(HEADS, HEAD_DIM, WIDTH)
+            elif "_layer/" in theirs:
+                kernel, bias = kernel.reshape(WIDTH, HEADS, HEAD_DIM), bias.reshape(HEADS, HEAD_DIM)
+            expected[f"{at}/0"], expected[f"{at}/1"] = kernel, bias
+    for key in ("layers/dense/vars/0", "layers/dense_1/vars/0"):
+        if key in expected:
+            expected[key] = transposed(expected[key])
+    rules = morph(f"{name}/keras_hub")
+    sizes = {"inner": 2} if name == "albert" else {}
+    assert [] == differing(expected, to(f"{name}/keras_hub", hub, heads=HEADS, **sizes))
+    assert [] == differing(hub, rules.plan(expected, **sizes).state_dict("numpy"))
+
+
 @pytest.mark.parametrize("layout", [str(one) for name in MODELS for one in layouts(name)])
 def test_every_layout_says_what_it_is(layout: str) -> None:
     one = next(each for each in layouts(layout.partition("/")[0]) if str(each) == layout)
