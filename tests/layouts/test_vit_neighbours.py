@@ -314,6 +314,10 @@ HANDS: dict[tuple[str, str], Callable[[Arrays], Arrays]] = {
     ("beit shared", "beit/flax"): flax_by_hand,
     ("beit masked", "beit/flax"): flax_by_hand,
     ("deit", "deit/tf"): lambda hub: tensorflow_by_hand(hub, "tf_dei_t_for_image_classification_with_teacher"),
+    ("mae", "vit_mae/hf_v4"): lambda hub: {
+        name.replace("decoder_encoder.layer.", "decoder_layers."): array for name, array in hub.items()
+    },
+    ("mae base", "vit_mae/hf_v4"): lambda hub: dict(hub),
     ("mae", "vit_mae/tf"): lambda hub: tensorflow_by_hand(hub, "tf_vi_tmae_for_pre_training"),
     ("dinov2 base", "dinov2/facebook"): dinov2_by_hand,
     ("dinov2 swiglu", "dinov2/facebook"): lambda hub: dinov2_by_hand(hub, mlp=("w12", "w3")),
