@@ -17,11 +17,9 @@ def sources_and_targets(paths: Sequence[Place], port: Port) -> tuple[list[Place]
     if len(paths) < 2:
         raise UsageError("a source and a target are needed:  SRC… DST")
     places = list(paths)
-    if port.morph is None or len(places) == 2:
+    if (port.morph is None and port.to is None) or len(places) == 2:
         return places[:-1], places[-1:]
-    programs = port.programs
-    reads = _patterns([term.head for rule in programs[0].rules for term in rule.left])
-    writes = _patterns([term.head for rule in programs[-1].rules for term in rule.right])
+    reads, writes = _named_of_layouts(port) if port.to is not None else _named_of_programs(port)
     if not writes:
         return places[:-1], places[-1:]
     if not reads:
@@ -39,6 +37,32 @@ def sources_and_targets(paths: Sequence[Place], port: Port) -> tuple[list[Place]
             "given fit both; give the outputs names of their own in the morph"
         )
     return places[:first], places[first:]
+
+
+def _named_of_programs(port: Port) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+    """What may stand before `::` in the names that a port reads, and in those that it writes."""
+    programs = port.programs
+    return (
+        _patterns([term.head for rule in programs[0].rules for term in rule.left]),
+        _patterns([term.head for rule in programs[-1].rules for term in rule.right]),
+    )
+
+
+def _named_of_layouts(port: Port) -> tuple[list[re.Pattern[str]], list[re.Pattern[str]]]:
+    """The same of two layouts, of which the source's need not be known yet: a layout that is several files names them."""
+    from isomorph.layouts.catalogue import find
+    from isomorph.layouts.route import check_names
+
+    assert port.to is not None
+    within, source = check_names(port.to, port.from_)
+    if within is None:
+        return [], []  # layouts of several families have this name: none of them is several files
+    found = []
+    for layout in (source, find(port.to, within=within)):
+        config = port.config or (layout.family.example if layout is not None else None)
+        rules = [] if layout is None else [rule for one in layout.morph.programs(config) for rule in one.rules]
+        found.append(_patterns([term.head for rule in rules for term in rule.left]))
+    return found[0], found[1]
 
 
 def _fits(patterns: Sequence[re.Pattern[str]], one: Place) -> bool:

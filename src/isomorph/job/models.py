@@ -83,12 +83,12 @@ class Model:
         return found
 
     def _filled(self, found: Any) -> Any:
-        library = type(found).__mro__[-2].__module__.partition(".")[0] if len(type(found).__mro__) > 1 else ""
-        if library == "torch":
+        libraries = {base.__module__.partition(".")[0] for base in type(found).__mro__}
+        if "torch" in libraries:
             from isomorph.torch import load_model
 
             load_model(found, self.path)
-        elif library == "paddle":
+        elif "paddle" in libraries:
             from isomorph.paddle import load_model as load_into_layer
 
             load_into_layer(found, self.path)
