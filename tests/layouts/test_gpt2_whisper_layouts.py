@@ -252,10 +252,15 @@ def reordered(array: Any, version: int) -> Any:
     return param.reshape(array.shape).numpy()
 
 
-def megatron_to_hf(source: Arrays, version: int) -> Arrays:
+LATER = ("encoder", "self_attention")
+FIRST = ("transformer", "attention")
+"""What Megatron-LM calls the stack and its attention, whatever the checkpoint_version."""
+
+
+def megatron_to_hf(source: Arrays, version: int, names: tuple[str, str]) -> Arrays:
     """What transformers' convert_megatron_gpt2_checkpoint makes, by hand."""
     model = {name.removeprefix("model/language_model/"): array for name, array in source.items()}
-    stack, attention = ("encoder", "self_attention") if version == 3 else ("transformer", "attention")
+    stack, attention = names
     made = {
         "transformer.wte.weight": model["embedding/word_embeddings/weight"][:VOCAB],
         "transformer.wpe.weight": model["embedding/position_embeddings/weight"],
@@ -275,10 +280,10 @@ def megatron_to_hf(source: Arrays, version: int) -> Arrays:
     return whole(made)
 
 
-def megatron(version: int) -> Arrays:
+def megatron(names: tuple[str, str] = LATER) -> Arrays:
     """A checkpoint of random numbers, as Megatron-LM writes it."""
-    generator = np.random.default_rng(version)
-    stack, attention = ("encoder", "self_attention") if version == 3 else ("transformer", "attention")
+    generator = np.random.default_rng(5)
+    stack, attention = names
     sizes: dict[str, tuple[int, ...]] = {
         "embedding/word_embeddings/weight": (VOCAB + PAD, WIDTH),
         "embedding/position_embeddings/weight": (POSITIONS, WIDTH),
@@ -297,12 +302,21 @@ def megatron(version: int) -> Arrays:
     return prefixed("model/language_model/", made)
 
 
-@pytest.mark.parametrize("version", [0, 1, 2, 3])
-def test_megatrons_orders_go_by_checkpoint_version(version: int) -> None:
-    source = megatron(version)
-    layout = f"gpt2/megatron_v{version}"
+@pytest.mark.parametrize(
+    ("layout", "version", "names"),
+    [
+        ("gpt2/megatron_v0", 0, FIRST),
+        ("gpt2/megatron_v1", 1, FIRST),
+        ("gpt2/megatron_v2", 2, FIRST),
+        ("gpt2/megatron_v0_encoder", 0, LATER),
+        ("gpt2/megatron_v1_encoder", 1, LATER),
+        ("gpt2/megatron_v3", 3, LATER),
+    ],
+)
+def test_megatrons_orders_go_by_checkpoint_version(layout: str, version: int, names: tuple[str, str]) -> None:
+    source = megatron(names)
     hub = back_from(layout, source, heads=HEADS, vocab=VOCAB)
-    assert differing(megatron_to_hf(source, version), hub) == []
+    assert differing(megatron_to_hf(source, version, names), hub) == []
     again = to(layout, hub, heads=HEADS, pad=PAD)
     words = "model/language_model/embedding/word_embeddings/weight"
     assert differing(source, again) == [words]  # the rows that pad it
@@ -319,7 +333,7 @@ def test_megatrons_orders_go_by_checkpoint_version(version: int) -> None:
 
 def test_megatrons_orders_differ() -> None:
     """The same file read as four versions: four weights."""
-    source = megatron(2)
+    source = megatron(FIRST)
     found = [back_from(f"gpt2/megatron_v{version}", source, heads=HEADS, vocab=VOCAB) for version in (0, 1, 2)]
     at = "transformer.h.0.attn.c_attn.weight"
     assert all(not np.array_equal(a[at], b[at]) for n, a in enumerate(found) for b in found[n + 1 :])
@@ -327,13 +341,13 @@ def test_megatrons_orders_differ() -> None:
 
 def test_how_many_tokens_megatron_has_is_asked_for() -> None:
     with pytest.raises(MorphError, match=r"vocab.*(\n.*)*--set"):
-        back_from("gpt2/megatron_v3", megatron(3), heads=HEADS)
+        back_from("gpt2/megatron_v3", megatron(), heads=HEADS)
     with pytest.raises(MorphError, match=r"heads.*(\n.*)*--set"):
-        back_from("gpt2/megatron_v3", megatron(3), vocab=VOCAB)
+        back_from("gpt2/megatron_v3", megatron(), vocab=VOCAB)
 
 
 def test_megatron_without_padding() -> None:
-    source = megatron(3)
+    source = megatron()
     words = "model/language_model/embedding/word_embeddings/weight"
     source[words] = source[words][:VOCAB]
     hub = back_from("gpt2/megatron_v3", source, heads=HEADS, vocab=VOCAB)
