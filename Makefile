@@ -39,7 +39,7 @@ $(VENV)/.ready: requirements-test.txt requirements-weights.txt pyproject.toml | 
 	$(BIN)/python -m compileall -q src
 	touch $@
 
-$(DEMO_VENV)/.ready: pyproject.toml $(shell find src -name '*.py' -o -name '*.morph') | check-python
+$(DEMO_VENV)/.ready: pyproject.toml $(shell find src -name '*.py' -o -name '*.morph' -o -name '*.toml' -o -name '*.json') | check-python
 	test -x $(DEMO_VENV)/bin/python || $(PYTHON) -m venv $(DEMO_VENV)
 	$(DEMO_VENV)/bin/python -m pip install $(PIP_FLAGS) --constraint requirements-test.txt --upgrade .
 	touch $@
