@@ -199,6 +199,30 @@ def deit_by_hand(hub: Arrays) -> Arrays:
     return renamed(hub, names) | timm_layers(hub, "deit.encoder.layer", NORMS, FCS)
 
 
+def deit_of_paddle_by_hand(hub: Arrays) -> Arrays:
+    """timm's, with every matrix turned."""
+    return {name: array.T if array.ndim == 2 else array for name, array in deit_by_hand(hub).items()}
+
+
+def deit_of_mmpretrain_by_hand(hub: Arrays) -> Arrays:
+    changed = {
+        r"^(?!head)": "backbone.",
+        r"^head": "head.layers.head",
+        r"patch_embed\.proj": "patch_embed.projection",
+        r"backbone\.norm\.": "backbone.ln1.",
+        r"blocks\.(\d)\.norm": r"layers.\1.ln",
+        r"blocks\.(\d)\.mlp\.fc1": r"layers.\1.ffn.layers.0.0",
+        r"blocks\.(\d)\.mlp\.fc2": r"layers.\1.ffn.layers.1",
+        r"blocks": "layers",
+    }
+    found: Arrays = {}
+    for name, array in deit_by_hand(hub).items():
+        for old, new in changed.items():
+            name = re.sub(old, new, name)
+        found[name] = array
+    return found
+
+
 def beit_by_hand(hub: Arrays) -> Arrays:
     names = stem("beit") | {
         "beit.pooler.layernorm": "fc_norm",
@@ -307,6 +331,8 @@ def tensorflow_by_hand(hub: Arrays, cls: str) -> Arrays:
 REGISTERS = "dinov2_with_registers"
 HANDS: dict[tuple[str, str], Callable[[Arrays], Arrays]] = {
     ("deit", "deit/timm"): deit_by_hand,
+    ("deit", "deit/paddle"): deit_of_paddle_by_hand,
+    ("deit", "deit/mmpretrain"): deit_of_mmpretrain_by_hand,
     ("beit", "beit/timm"): beit_by_hand,
     ("beit shared", "beit/timm"): beit_by_hand,
     ("beit masked", "beit/unilm_pretrained"): beit_pretrained_by_hand,
