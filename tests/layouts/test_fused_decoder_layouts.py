@@ -146,6 +146,14 @@ def by_hand_litgpt(model: str, hub: Arrays) -> Arrays:
     return found
 
 
+def by_hand_litgpt_interleaved(model: str, hub: Arrays) -> Arrays:
+    """The hub's own matrix, under another name."""
+    own = [array for name, array in hub.items() if "query_key_value" in name]
+    names = [name for name in by_hand_litgpt(model, hub) if ".qkv." in name]
+    found = {**by_hand_litgpt(model, hub), **dict(zip(names, own, strict=True))}
+    return renamed(found, (r"attn\.qkv", "attn.attn"))
+
+
 def by_hand_gguf(model: str, hub: Arrays) -> Arrays:
     two = "transformer.h.0.ln_attn.weight" in hub
     found = renamed(
@@ -219,10 +227,12 @@ def by_hand_head_beside(model: str, hub: Arrays) -> Arrays:
 BY_HAND: dict[str, ByHand] = {
     "falcon/split": by_hand_split,
     "falcon/litgpt": by_hand_litgpt,
+    "falcon/litgpt_interleaved": by_hand_litgpt_interleaved,
     "falcon/gguf": by_hand_gguf,
     "falcon/hf_module": by_hand_head_beside,
     "gpt_neox/split": by_hand_split,
     "gpt_neox/litgpt": by_hand_litgpt,
+    "gpt_neox/litgpt_interleaved": by_hand_litgpt_interleaved,
     "gpt_neox/gguf": by_hand_gguf,
     "gpt_neox/sequential": by_hand_sequential,
     "gpt_neox/hf_module": lambda _, hub: renamed(hub, (r"^embed_out", "lm_head")),
