@@ -228,6 +228,23 @@ def test_a_slash_in_a_flat_name_is_no_container() -> None:
         enter(flat, "bert")
 
 
+def test_the_first_pieces_of_dotted_names_are_entered_when_asked_for() -> None:
+    """`#model_ema` takes what begins with `model_ema.`, also in the one state dict that would be entered by itself."""
+    flat = nested("model.w", "model_ema.w", "model_ema.b.v", "model_emax.w")
+    assert list(enter(flat, None).tensors) == ["model.w", "model_ema.w", "model_ema.b.v", "model_emax.w"]
+    for inner in ("model_ema", "model_ema."):
+        found = enter(flat, inner)
+        assert list(found.tensors) == ["w", "b.v"]
+        assert found.notes == ("only the tensors below `model_ema.`; 2 tensors outside it are not read",)
+    assert list(enter(flat, "model_ema.b").tensors) == ["v"]
+    wrapped = nested("sd/module.w", "sd/other.w", containers=("sd",))
+    for inner in ("module", "sd/module"):
+        assert list(enter(wrapped, inner).tensors) == ["w"]
+    for inner in ("model_e", "w"):
+        with pytest.raises(FormatError, match="after #"):
+            enter(flat, inner)
+
+
 def test_the_path_is_cut_at_the_hash_unless_the_file_is_called_so(tmp_path: Path) -> None:
     """A file whose name holds # can be opened by its name."""
     assert split_inner("m.pt#a/b") == (Path("m.pt"), "a/b")

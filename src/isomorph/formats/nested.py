@@ -33,8 +33,10 @@ def enter(contents: Contents, inner: str | None, notes: tuple[str, ...] = ()) ->
         if wanted in contents.containers:
             return _inside(contents, wanted, f"entered `{printable(wanted)}`")
         before = wanted.rstrip(PIECE) + PIECE
-        if any(name.startswith(before) for name in contents.tensors):
-            return _inside(contents, before, f"only the tensors below `{printable(before)}`")
+        only = _single(contents)
+        for place in (contents, contents if only is None else _inside(contents, only, f"entered `{printable(only)}`")):
+            if any(name.startswith(before) for name in place.tensors):
+                return _inside(place, before, f"only the tensors below `{printable(before)}`")
         raise _no_such(contents, wanted)
     only = _single(contents)
     if only is None:

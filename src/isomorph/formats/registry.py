@@ -98,7 +98,7 @@ FORMATS: Mapping[str, Format] = {
             "isomorph.formats.hdf5:read",
             "isomorph.formats.hdf5_write:Writer",
             suffixes=(".h5", ".hdf5"),
-            aliases=("keras", "h5"),
+            aliases=("keras", "keras_h5", "h5", "tf"),
             folder_name="tf_model.h5",
             shard_name="tf_model{shard}.h5",
         ),
