@@ -107,7 +107,7 @@ class Port:
         from isomorph.layouts.header import read_header
 
         if self.route is not None:
-            load = self.route.target.header.load
+            load = self.route.target.header.load_for(self.route.known)
         elif self.morph is not None and self.morph.stages and not self.morph.stages[-1].inverted:
             load = read_header(self.morph.stages[-1].text).load
         else:

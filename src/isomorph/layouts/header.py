@@ -23,7 +23,8 @@ _FACT = re.compile(r"([A-Za-z_][\w.]*)\s*=\s*(.*)")
 class Header:
     """What a layout states about itself.
 
-    `load` is the line that loads a result in its own library, `{path}` standing for it. `facts` are hub config keys that weights
+    `load` is the line that loads a result in its own library, `{path}` standing for it; `loads` are those for models of certain
+    sizes (`load: create("ViT-L-14") when vision_layers == 24`), the first that holds. `facts` are hub config keys that weights
     cannot carry and this layout fixes (`vision_config.hidden_act`); `conditional` those that hold where a test of its own config
     does (`config: hidden_act = "gelu" when config.act == "gelu"`), the last of several. `axes` are sizes by the keys of its own
     config (`axis: heads = config.n_heads`). `like` are (layout, what decides): others with the same names. `base` is the prefix
@@ -34,6 +35,7 @@ class Header:
     title: str = ""
     sources: tuple[str, ...] = ()
     load: str | None = None
+    loads: tuple[tuple[str, Test], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     conditional: tuple[tuple[str, Any, Test], ...] = ()
     axes: Mapping[str, Expression] = field(default_factory=dict)
@@ -43,6 +45,16 @@ class Header:
     parts: tuple[str, ...] = ()
     inputs: str | None = None
     aliases: tuple[str, ...] = ()
+
+    def load_for(self, sizes: Mapping[str, int]) -> str | None:
+        """The line that loads a model of these sizes; None where none is stated."""
+        for text, test in self.loads:
+            try:
+                if holds(test, sizes, {}):
+                    return text
+            except MorphError:
+                continue
+        return self.load
 
     def stated(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The facts that hold for this config, hub config key -> value. A test of a key that is not there does not hold."""
@@ -68,6 +80,7 @@ def read_header(text: str, file: str = "<morph>") -> Header:
     found: dict[str, list[str]] = {key: [] for key in KEYS}
     facts: dict[str, Any] = {}
     conditional: list[tuple[str, Any, Test]] = []
+    loads: list[tuple[str, Test]] = []
     axes: dict[str, Expression] = {}
     like: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -92,6 +105,12 @@ def read_header(text: str, file: str = "<morph>") -> Header:
                     facts[fact[1]] = json.loads(fact[2])
             except (ValueError, Unreadable) as error:
                 raise ValueError(f"{file}:{number}: `{value.strip()}` is no fact ({error})") from None
+        elif key == "load" and " when " in value:
+            text, _, test = value.rpartition(" when ")
+            try:
+                loads.append((text.strip(), read_test(_cursor(number, test))))
+            except Unreadable as error:
+                raise ValueError(f"{file}:{number}: `{test}` is no test of sizes ({error})") from None
         elif key == "axis":
             axis, _, expression = value.partition("=")
             try:
@@ -110,6 +129,7 @@ def read_header(text: str, file: str = "<morph>") -> Header:
         title=title.rstrip("."),
         sources=tuple(found["source"]),
         load=last["load"],
+        loads=tuple(loads),
         facts=facts,
         conditional=tuple(conditional),
         axes=axes,
