@@ -55,6 +55,8 @@ class Converted:
     companions: Companions
     write_seconds: float
     verify_seconds: float
+    layouts: str | None = None
+    """From which layout to which, where the catalogue led."""
     notes: tuple[str, ...] = ()
     """What was decided on the way between two layouts."""
     load: str | None = None
@@ -98,7 +100,9 @@ class Converted:
                 f"rounded   {self.changes.changed:,} of {count(self.changes.elements, 'element')} have another value now,"
                 f" by at most {self.changes.largest:.3g}"
             )
-        lines[1:1] = [f"note      {escaped(note)}" for note in self.notes]
+        if self.layouts is not None:
+            lines.insert(0, f"layout    {self.layouts}")
+        lines += [f"note      {escaped(note)}" for note in self.notes]
         if self.companions.written:
             lines.append(f"written   {listed(self.companions.written, 8)} beside the weights")
         if self.companions.copied:
@@ -143,7 +147,8 @@ class Converted:
             "written": list(self.companions.written),
             "missing": list(self.companions.missing),
             "load": self.load,
-            "path_notes": list(self.notes),
+            "layouts": self.layouts,
+            "decided": list(self.notes),
             "verified": self.report is not None,
             "elements_compared": getattr(self.report, "elements", None),
             "write_seconds": self.write_seconds,
@@ -235,6 +240,7 @@ def convert(
         companions=companions,
         write_seconds=time.perf_counter() - began - seconds["verify"],
         verify_seconds=seconds["verify"],
+        layouts=None if port.route is None else port.route.title,
         notes=port.notes,
         load=port.load_line(outputs[0].path) if len(outputs) == 1 else None,
     )
