@@ -202,7 +202,7 @@ def test_a_lazy_module_is_refused() -> None:
 
 
 def test_arrays_in_memory_are_a_checkpoint_too() -> None:
-    """A mapping, also of several models under names."""
+    """A mapping of names to arrays, as everywhere a checkpoint is taken."""
     model = torch.nn.Linear(2, 3)
     arrays = {"weight": np.arange(6, dtype=np.float32).reshape(3, 2), "bias": np.ones(3, np.float32)}
     iso.torch.load_model(model, arrays)

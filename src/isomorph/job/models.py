@@ -85,11 +85,11 @@ class Model:
     def _filled(self, found: Any) -> Any:
         libraries = {base.__module__.partition(".")[0] for base in type(found).__mro__}
         if "torch" in libraries:
-            from isomorph.torch import load_model
+            from isomorph.job.into_torch import load_model
 
             load_model(found, self.path)
         elif "paddle" in libraries:
-            from isomorph.paddle import load_model as load_into_layer
+            from isomorph.job.into_paddle import load_model as load_into_layer
 
             load_into_layer(found, self.path)
         else:
