@@ -99,7 +99,11 @@ class _Pickle:
         locations: dict[str, Location] = {}
         leaves = dict(flat.leaves)
         if self.script:
-            leaves = {name: text for name, text in leaves.items() if name.rpartition(".")[2] not in BOOKKEEPING}
+            leaves = {
+                name: text
+                for name, text in leaves.items()
+                if text != "None" and name.rpartition(".")[2] not in BOOKKEEPING  # None: a bias that there is not
+            }
         for name, value in flat.tensors.items():
             if isinstance(value, Array):
                 found = array_location(path, name, value, self._place)
