@@ -6,28 +6,35 @@ from collections.abc import Mapping
 from typing import Any
 
 from isomorph.describe.text import escaped
-from isomorph.errors import MorphError
-from isomorph.layouts.recognise import SAME, Recognition, recognise
+from isomorph.errors import Gap, MorphError
+from isomorph.layouts.family import variables
+from isomorph.layouts.hub import schema
+from isomorph.layouts.recognise import SAME, UNKNOWN, Recognition, recognise
 from isomorph.tensors import Manifest
 
+MOST_LINES = 6
+"""Of why no layout fits; a conversion says all of it."""
 MOST_TENSORS = 100_000
 """A checkpoint of more is not held against the catalogue just to be looked at."""
 
 
-def recognised(manifest: Manifest, config: Mapping[str, Any] | None = None) -> Recognition | None:
-    """The layout of these names, None when the catalogue has none that they fit."""
+def recognised(manifest: Manifest, config: Mapping[str, Any] | None = None) -> Recognition | Gap | None:
+    """The layout of these names; why it is none, or which it could be, where the catalogue knows names like these; else None."""
     if not manifest or len(manifest) > MOST_TENSORS:
         return None
     try:
         return recognise(manifest, config)
-    except MorphError:
-        return None
+    except MorphError as refused:
+        return refused.gaps[0] if refused.gaps[0].message != UNKNOWN else None
 
 
-def layout_lines(found: Recognition | None) -> list[str]:
-    """What `inspect` prints of it; nothing for a checkpoint that no layout fits."""
+def layout_lines(found: Recognition | Gap | None) -> list[str]:
+    """What `inspect` prints of it; nothing for a checkpoint whose names no layout knows."""
     if found is None:
         return []
+    if isinstance(found, Gap):
+        more = [*found.details[:MOST_LINES], *(["…"] if len(found.details) > MOST_LINES else []), found.hint or ""]
+        return [f"layout    {escaped(found.message)}", *(f"          {escaped(line)}" for line in more if line)]
     lines = [f"layout    {found.layout} · {found.layout.header.title}"]
     if found.seen_through:
         lines[0] += f" · {escaped(found.seen_through)}"
@@ -71,16 +78,23 @@ def _if_usual(found: Recognition, axis: str) -> str:
 
 
 def _would_be_there(found: Recognition, axis: str) -> bool:
-    """Whether an axis that nothing tells belongs to a part that is there: other sizes of its tower are known."""
+    """Whether an axis that nothing tells belongs to a part that is there: tensors that it shapes, other sizes of its tower."""
+    hub, family = schema(found.layout.family.name), found.layout.family
+    shaped = {axis, *(one.name for one in family.axes.values() if one.of is not None and axis in variables(one.of))}
+    shaped &= set(hub.axes_needed(family.groups))
+    if shaped and not shaped & set(hub.axes_needed(found.fit.found.groups)):
+        return False
     head, _, tail = axis.partition("_")
     siblings = [one for one in found.layout.family.axes if one != axis and one.startswith(head + "_")]
     return not tail or not siblings or any(one in found.sizes for one in siblings)
 
 
-def to_json(found: Recognition | None) -> dict[str, Any] | None:
+def to_json(found: Recognition | Gap | None) -> dict[str, Any] | None:
     """The same, as data."""
     if found is None:
         return None
+    if isinstance(found, Gap):
+        return {"layout": None, "problem": found.message, "details": list(found.details), "hint": found.hint}
     return {
         "layout": str(found.layout),
         "others": {str(layout): why for layout, why in found.others},

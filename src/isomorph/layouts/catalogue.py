@@ -118,6 +118,11 @@ def find(name: str, within: str | None = None) -> Layout:
         raise UsageError(f"there is no family `{head}` in the catalogue. {_meant(near)}")
     if within is not None:
         return _of_family(within, head)
+    if head in families():
+        names = ", ".join(str(one) for one in layouts(head)[:6])
+        raise UsageError(
+            f"`{head}` is a family: write one of its layouts: {names} (`isomorph layouts {head}` lists them)"
+        )
     found = [one for one in every() if one.name == head or head in one.header.aliases]
     if len(found) == 1:
         return found[0]
@@ -135,8 +140,11 @@ def _of_family(family_name: str, name: str) -> Layout:
             return one
     known = [one.name for one in layouts(family_name)]
     near = near_misses(name, known)
-    meant = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}"
-    raise UsageError(f"{family_name} has no layout `{name}`. {meant}")
+    there = ", ".join(known[:12]) + (f" … (`isomorph layouts {family_name}` lists them)" if len(known) > 12 else "")
+    meant = f"Did you mean {' or '.join(near)}?" if near else f"There are {there}"
+    raise UsageError(
+        f"{family_name} has no layout `{name}`. {meant}" if name else f"write {family_name}/LAYOUT. {meant}"
+    )
 
 
 def _meant(near: Iterable[str]) -> str:

@@ -76,13 +76,18 @@ class Clash:
     more: int = 0
     axis: str | None = None
     size: int | None = None
-    """What the tensors say the axis is, where something else says otherwise."""
+    """What the tensors say the axis is, where somebody states otherwise."""
 
     def __str__(self) -> str:
         if self.tensor is None:
             return self.said
+        return f"{self.tensor} is {self.shapes}"
+
+    @property
+    def shapes(self) -> str:
+        """`[3072 768], not [768 3072] (transposed)`."""
         alike = f" (and {self.more} more like it)" if self.more else ""
-        return f"{self.tensor} is [{' '.join(map(str, self.shape))}]{self.said}{alike}"
+        return f"[{' '.join(map(str, self.shape))}]{self.said}{alike}"
 
 
 @dataclass(frozen=True)
@@ -177,7 +182,7 @@ class Schema:
         for axis, count in list(counts.items()):
             if isinstance(axis, str):
                 counts[axis] = max(count, sizes.most(axis) or 0)
-                sizes.say(axis, count, "the numbers in its names")
+                sizes.say(axis, count, "the numbers in its names", is_stated=False)
         for axis, size in (given or {}).items():
             if axis in self.family.axes and self.family.axes[axis].config is not None:
                 sizes.say(axis, size, (by or {}).get(axis, "the config"))
@@ -268,12 +273,12 @@ class _SizesRead:
             if isinstance(dim, AxisDim):
                 self.tell(shown(dim.name), size, name)
 
-    def say(self, axis: str, size: int, by: str) -> None:
+    def say(self, axis: str, size: int, by: str, *, is_stated: bool = True) -> None:
         """A size that no tensor's shape tells. What the shapes tell stands; another size is a clash."""
         most = self.most(axis)
         if most is not None and size not in self.votes[axis]:
             said = f"{axis} is {most} by {self.votes[axis][most][0]}, but {size} by {by}"
-            self.clashes.append(Clash(said, axis=axis, size=most))
+            self.clashes.append(Clash(said, axis=axis, size=most) if is_stated else Clash(said))
         self.tell(axis, size, by)
 
     def most(self, axis: str) -> int | None:

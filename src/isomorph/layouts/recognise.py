@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,9 @@ from isomorph.tensors import Manifest
 if TYPE_CHECKING:
     from isomorph.plan.plan import Plan
 
+NO_SIZE = re.compile(r"^ax[ie]s |ha(?:s|ve) no size")
+"""What a plan says of an axis that nothing tells."""
+UNKNOWN = "no layout of the catalogue knows its names"
 SAME = "the same names, read the same"
 """What is said of another layout that would give the same result."""
 
@@ -32,6 +36,17 @@ LEAST_PART = 0.7
 LEAST_WHOLE = 0.5
 """A checkpoint that scores less is first asked whether it is several."""
 MOST_PARTS = 60
+MANY = 2000
+"""Of a checkpoint with more tensors, a layout that lacks hardly anything is the nearest, and no further ones are tried."""
+FOREIGN = {
+    "lora_A": "These are the low-rank updates of another checkpoint (LoRA): merge them into it first",
+    "lora_down": "These are the low-rank updates of another checkpoint (LoRA): merge them into it first",
+    "qweight": "These are quantised weights (GPTQ, AWQ): convert the checkpoint that they were made from",
+    "absmax": "These are quantised weights (bitsandbytes): convert the checkpoint that they were made from",
+    "weight_scale_inv": "These are quantised weights (blocks of f8): convert the checkpoint that they were made from",
+    "exp_avg": "These are an optimizer's averages: take the part that holds the weights",
+}
+"""Pieces of names that tell what a checkpoint is instead of a model."""
 MOST_NAMED = 12
 
 
@@ -59,6 +74,19 @@ class Fit:
     @property
     def fits(self) -> bool:
         return not (self.gaps or self.unknown or self.missing)
+
+    @property
+    def wants(self) -> tuple[str, ...]:
+        """The axes of the vocabulary that it must be told, if that is all that it lacks: of those that stand in one equation, all
+        but one; () when it fits, or lacks something else."""
+        if self.unknown or self.missing or not all(NO_SIZE.search(gap.message) for gap in self.gaps):
+            return ()
+        found: dict[str, None] = {}
+        for gap in self.gaps:
+            axes = re.findall(r"\w+", NO_SIZE.sub("", gap.message).replace(" and ", " "))
+            known = [axis for axis in self.layout.family.axes if axis in axes]
+            found.update(dict.fromkeys(known[: max(1, len(axes) - 1)]))
+        return tuple(found)
 
     def ties(self, shared: Sequence[frozenset[str]]) -> int:
         """How many tensors it takes to be equal copies: what takes fewer is right for any values. Copies that lie on the same bytes
@@ -135,6 +163,13 @@ def recognise(
     """
     fits = list(_fits(manifest, config, only, within, sizes or {}))
     good = [fit for fit in fits if fit.fits]
+    wanting = [fit for fit in fits if fit.wants]
+    if within is not None and not any(fit.layout.family.name == within for fit in good):
+        wanting = [fit for fit in wanting if fit.layout.family.name == within] or ([] if good else wanting)
+    elif good:
+        wanting = []
+    if wanting:
+        raise MorphError([_sizes_wanted(wanting)])
     if not good:
         raise MorphError([_nothing_fits(manifest, fits, config, only, within, sizes or {})])
     shared = [frozenset(group) for group in manifest.shared]
@@ -164,6 +199,27 @@ def ambiguity(found: Recognition) -> MorphError:
                 hint=f"Say which:  --from {names[0]}  (or another of them)",
             )
         ]
+    )
+
+
+def _sizes_wanted(fits: Sequence[Fit]) -> Gap:
+    """The question for sizes that a checkpoint of these names must be told, and, of several layouts, which it is."""
+    best = max(fit.score.value for fit in fits)
+    fits = sorted((fit for fit in fits if fit.score.value >= best - 1e-9), key=lambda fit: str(fit.layout))
+    first, *others = fits
+    axes = [axis for axis in first.layout.family.axes if any(axis in fit.wants for fit in fits)]
+    told = "  ".join(f"--set {axis}=N" for axis in axes)
+    if not others:
+        return Gap(
+            "layout",
+            f"its names are those of {first.layout}, which must be told what neither shapes nor a config tell: {', '.join(axes)}",
+            hint=f"Say:  {told}",
+        )
+    return Gap(
+        "layout",
+        f"its names fit {len(fits)} layouts: {', '.join(str(fit.layout) for fit in fits)}",
+        details=tuple(f"{fit.layout}: {fit.layout.header.title}" for fit in fits),
+        hint=f"Say which, and the sizes that neither shapes nor a config tell:  --from {first.layout}  {told}",
     )
 
 
@@ -204,6 +260,7 @@ def _fits(
         tried = [*inside, *(one for one in tried if one not in inside)]
     seen: set[str] = set()
     fitted: float | None = None
+    nearest: float | None = None
     for wrapper, unwrapped, score in tried:
         if score.layout in seen or len(seen) >= MOST_TRIED:
             continue
@@ -211,9 +268,13 @@ def _fits(
             return
         if only is None and (score.value < LEAST_SCORE or score.value < 0.5 * best):
             continue
+        if nearest is not None and score.value < nearest - 1e-9:
+            return
         seen.add(score.layout)
         fit = hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
         fitted = score.value if fit.fits and fitted is None else fitted
+        if len(manifest) > MANY and nearest is None and len(fit.unknown) + len(fit.missing) < len(manifest) // 50:
+            nearest = score.value
         yield fit
 
 
@@ -276,6 +337,7 @@ def _unfit(fit: Fit, names: Manifest, refused: MorphError, stated: Mapping[str, 
     other = tuple(gap for gap in refused.gaps if gap.kind not in ("unmatched", "idle", "incomplete"))
     left = dict(names)
     missing: tuple[str, ...] = ()
+    found = Found({})
     for _ in range(8):
         try:
             programs = relaxed(layout.morph.programs(config))
@@ -290,7 +352,9 @@ def _unfit(fit: Fit, names: Manifest, refused: MorphError, stated: Mapping[str, 
         missing = _in_layout(layout, plan.manifest, found, found.sizes, names, config, fit.base)
         break
     gaps = tuple(gap for gap in refused.gaps if gap.kind != "unmatched") if not (unknown or missing) else other
-    return replace(fit, gaps=gaps, unknown=tuple(name.removeprefix(fit.base) for name in unknown), missing=missing)
+    return replace(
+        fit, found=found, gaps=gaps, unknown=tuple(name.removeprefix(fit.base) for name in unknown), missing=missing
+    )
 
 
 def _in_layout(
@@ -329,7 +393,7 @@ def _clash_gap(clash: Clash, plan: Plan | None, base: str) -> Gap:
     )
     names = [name.removeprefix(base) for name in read]
     shapes = ", ".join(f"{name} [{' '.join(map(str, plan.source[name].shape))}]" for name in read) or "a constant"
-    return Gap("size", f"{shapes.removeprefix(base)} makes {clash}", tensors=tuple(names))
+    return Gap("size", f"{shapes.removeprefix(base)} becomes {clash.tensor} {clash.shapes}", tensors=tuple(names))
 
 
 def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
@@ -379,7 +443,7 @@ def _nothing_fits(
     """What a checkpoint is instead, which parts of it are models, or what came nearest and why it is not it."""
     if not manifest:
         return Gap("layout", "it holds no tensors", hint="Is it the right file?")
-    if only is not None:
+    if only is not None and not any(fit.wants for fit in fits):
         try:
             other = recognise(manifest, config, sizes=sizes)
         except MorphError:
@@ -414,15 +478,20 @@ def _nothing_fits(
         names = ", ".join(list(manifest)[:4]) + (" …" if len(manifest) > 4 else "")
         return Gap(
             "layout",
-            f"it is not in {only}: none of its names is" if only else "no layout of the catalogue knows its names",
+            f"it is not in {only}: none of its names is" if only else UNKNOWN,
             details=(f"it has {names}",),
-            hint="`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
+            hint=_foreign(manifest)
+            or "`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
         )
     inside = [fit for fit in fits if fit.layout.family.name == within and fit.score.value >= 0.5 * best]
-    nearest = min(
-        inside or fits, key=lambda fit: (len(fit.unknown) + len(fit.missing) + len(fit.gaps), -fit.score.value)
-    )
-    return _gap_of(nearest, only)
+    return _gap_of(min(inside or fits, key=_distance), only)
+
+
+def _distance(fit: Fit) -> tuple[float, ...]:
+    """How far a layout is from a checkpoint: names first, then what could not even be planned, then shapes."""
+    is_refused = bool(fit.gaps) and fit.plan is None and not fit.layout.is_hub
+    clashes = len(fit.gaps) + len(fit.found.clashes)
+    return len(fit.unknown) + len(fit.missing), is_refused, clashes, -fit.score.value
 
 
 def _tensors(number: int) -> str:
@@ -430,7 +499,7 @@ def _tensors(number: int) -> str:
 
 
 def _gap_of(fit: Fit, only: Layout | None) -> Gap:
-    details = [line for gap in fit.gaps[:MOST_NAMED] for line in str(gap).split("\n")]
+    details = [line for gap in fit.gaps[:MOST_NAMED] for line in str(replace(gap, hint=None)).split("\n")]
     if fit.unknown:
         details.append(f"{_tensors(len(fit.unknown))} that it does not know{_all_below(fit.unknown)}:")
         for name in fit.unknown[:MOST_NAMED]:
@@ -456,6 +525,9 @@ def _gap_of(fit: Fit, only: Layout | None) -> Gap:
 
 def _remedy(fit: Fit) -> str:
     """What to do about a checkpoint that does not fit."""
+    foreign = _foreign(fit.unknown)
+    if foreign:
+        return foreign
     if fit.unknown and not (fit.missing or fit.gaps):
         return f"A morph of your own leaves them out first:  drop {fit.wrapper}{fit.unknown[0]}  (and so on), then  ** <-> **"
     if fit.gaps and not (fit.unknown or fit.missing):
@@ -463,6 +535,12 @@ def _remedy(fit: Fit) -> str:
     if fit.missing and not fit.unknown:
         return "Is it the whole checkpoint (all its shards, all its layers)?"
     return f"Mend the names or the file; or begin with the layout's own text:  isomorph layouts {fit.layout}"
+
+
+def _foreign(names: Iterable[str]) -> str | None:
+    """What these names tell a checkpoint to be, where it is no model's weights."""
+    pieces = {piece for name in names for piece in re.split(r"[./]", name)}
+    return next((said for piece, said in FOREIGN.items() if piece in pieces), None)
 
 
 def _common(names: Sequence[str]) -> str:

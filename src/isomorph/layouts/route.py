@@ -68,7 +68,10 @@ def check_names(to: str, from_: str | None) -> tuple[str | None, Layout | None]:
     head, slash, _ = to.partition("/")
     if slash:
         found = find(to).family.name
-        return found, None if from_ is None else find(from_, within=found)
+        only = None if from_ is None else find(from_, within=found)
+        if only is not None and only.family.name != found:
+            raise UsageError(f"--from {only} and --to {to} are of two families: nothing leads from one to the other")
+        return found, only
     source = None
     if from_ is not None and (("/" in from_) or len([one for one in families() if _has(one, from_)]) == 1):
         source = find(from_)
