@@ -179,6 +179,7 @@ def test_a_block_without_the_axes_is_left_alone() -> None:
     assert np.array_equal(plan.state_dict()["x"][:, :1], source["pe"][:, :1])
     assert plan.plan.targets["x"].klass == "one-way"
     assert "[1 (1 + n) d] → [1 (1 + m) d]  | resize n -> m timm   one-way" in str(plan)
+    assert "backward  1 that goes one way does not" in str(plan)
     assert type(plan.plan).from_json(plan.plan.to_json()).digest == plan.plan.digest
 
 

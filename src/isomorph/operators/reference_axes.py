@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,7 @@ def _grid(sizes: Sequence[int]) -> tuple[int, int]:
     return (math.isqrt(sizes[0]), math.isqrt(sizes[0])) if len(sizes) == 1 else (sizes[0], sizes[1])
 
 
+@lru_cache(maxsize=1 << 15)
 def _taps(index: int, before: int, after: int, antialias: bool) -> dict[int, Fraction]:
     """index that is read -> weight, for one index that is made."""
     scale = Fraction(before, after)
@@ -84,7 +86,8 @@ def _taps(index: int, before: int, after: int, antialias: bool) -> dict[int, Fra
             taps[inside] = taps.get(inside, Fraction(0)) + _kernel(at - middle, Fraction(-3, 4))
         return taps
     stretch = max(Fraction(1), scale)
-    found = {at: _kernel((at - middle) / stretch, Fraction(-1, 2)) for at in range(before)}
+    reach = range(max(0, math.floor(middle - 2 * stretch)), min(before, math.ceil(middle + 2 * stretch) + 1))
+    found = {at: _kernel((at - middle) / stretch, Fraction(-1, 2)) for at in reach}
     total = sum(found.values())
     return {at: weight / total for at, weight in found.items() if weight}
 

@@ -37,10 +37,15 @@ def backward(plan: Plan) -> str:
     gone = [name for name in plan.source if name not in back.targets]
     if gone:
         dropped = set(plan.dropped)
-        part = sum(1 for name in gone if name not in dropped)
-        if len(gone) - part:
-            left = len(gone) - part
+        one_way = {name for name, target in plan.targets.items() if target.klass == "one-way"}
+        once = {source for move in plan.moves if move.target.tensor in one_way for source in names_of(move.source)}
+        spent = sum(1 for name in gone if name not in dropped and name in once)
+        left = sum(1 for name in gone if name in dropped)
+        part = len(gone) - left - spent
+        if left:
             parts.append(f"the {left:,} dropped do not" if left > 1 else "the dropped one does not")
+        if spent:
+            parts.append(f"{spent:,} that go one way do not" if spent > 1 else "1 that goes one way does not")
         if part:
             parts.append(f"{part:,} that lost a part do not" if part > 1 else "1 that lost a part does not")
     return "; ".join(parts) or "nothing returns"
