@@ -124,7 +124,8 @@ constant = st.builds(
 term = st.one_of(named, st.builds(tree.Term, constant, dims), st.builds(tree.Term, st.just(tree.Drop()), dims))
 side = st.lists(term, min_size=1, max_size=3).map(tuple)
 op = st.one_of(
-    st.sampled_from([tree.Op("neg"), tree.Op("exp"), tree.Op("log"), tree.Op("sum"), tree.Op("resize", arguments=("16", "bilinear"))]),
+    st.sampled_from([tree.Op("neg"), tree.Op("exp"), tree.Op("log"), tree.Op("sum"), tree.Op("resize", arguments=("16", "bilinear")),
+                     tree.Op("resize", arguments=("timm",), takes=("h", "w"), makes=("y", "1")), tree.Op("flip", takes=("h",), makes=("h",))]),
     st.builds(tree.Op, st.sampled_from(["add", "mul"]), number=st.sampled_from(["1", "-0.5"])),
     st.builds(
         tree.Op, st.just("cast"), source=st.sampled_from(["float", "f32"]), target=st.sampled_from(["bf16", "f8e4m3"]),

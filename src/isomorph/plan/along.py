@@ -48,7 +48,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """A part of a block that is made: `sizes` of its axes, where it lies, what it is made of, and the operators on each of these."""
+    """A part of a block that is made: `sizes` of its axes, where it lies, what it is made of, the operators on each of these."""
 
     sizes: Mapping[str, int]
     offset: int
