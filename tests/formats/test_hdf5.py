@@ -243,6 +243,9 @@ def test_shards_are_read_with_transformers_index(tmp_path: Path) -> None:
     index.write_text(index.read_text().replace('"tf_model/bert/layer_1', '"tf_model/bert/layer_9'))
     with pytest.raises(FormatError, match="its index and its shards disagree"):
         open_checkpoint(tmp_path / "out")
+    index.unlink()
+    with pytest.raises(FormatError, match=r"holds shards of tf_model\.h5, but not their index"):
+        open_checkpoint(tmp_path / "out")
 
 
 # How elements are stored
@@ -337,6 +340,15 @@ def test_a_dataset_in_its_own_header_is_read(tmp_path: Path) -> None:
         h5py.Dataset(made)[...] = np.arange(5)
     with open_checkpoint(tmp_path / "m.h5") as checkpoint:
         assert whole(checkpoint, "w").view("f4").tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_path_is_never_taken_for_a_wrapper(tmp_path: Path) -> None:
+    """A model of one layer keeps its whole names, also in shards: none of its groups is a state dict around others."""
+    arrays = {"layers/dense/vars/0": np.ones((3, 4), "f4"), "layers/dense/vars/1": np.ones(4, "f4")}
+    for name, most in (("m.h5", None), ("out/", 50)):
+        write_checkpoint(tmp_path / name, tensors_of(arrays), format="hdf5", max_shard_size=most)
+        with open_checkpoint(tmp_path / name) as checkpoint:
+            assert list(checkpoint.manifest) == list(arrays)
 
 
 def test_partly_written_chunks_are_filled(tmp_path: Path) -> None:

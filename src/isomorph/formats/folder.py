@@ -27,7 +27,7 @@ SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz",
 NOT_WEIGHTS = re.compile(
     r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
 )
-SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z]+)")
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z0-9]+)")
 
 
 def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:

@@ -20,7 +20,11 @@ MAX_LINKS = 200_000
 """Links of one group, and of all together."""
 
 MAX_MESSAGES = 100_000
-"""Messages of one object."""
+MAX_ALL_MESSAGES = 4_000_000
+"""Messages of one object, and of all together."""
+
+MAX_READ = 512 << 20
+"""Bytes of blocks, in a file of any size."""
 
 TREE_DEPTH = 32
 
@@ -94,7 +98,8 @@ class Blocks:
         self.base = base
         self.nbytes = nbytes
         self.offset_bytes = self.length_bytes = 8
-        self.budget = 4 * nbytes + (64 << 20)
+        self.budget = min(4 * nbytes, MAX_READ) + (64 << 20)
+        self.parsed = 0
         self.links = 0
         self.root = self._superblock()
 
@@ -205,8 +210,9 @@ class Blocks:
                     waiting.append((where, inner.length()))
                 elif kind:
                     found.append(Message(kind, data, bool(flags & 2), begin + cursor.at - size))
-                if len(found) > MAX_MESSAGES:
-                    self.broken(f"an object of more than {MAX_MESSAGES:,} messages")
+                self.parsed += 1
+                if len(found) > MAX_MESSAGES or self.parsed > MAX_ALL_MESSAGES:
+                    self.broken(f"an object of more than {MAX_MESSAGES:,} messages, or {MAX_ALL_MESSAGES:,} in all")
 
     # --- the links of a group
 

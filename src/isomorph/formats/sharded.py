@@ -169,4 +169,5 @@ def _merged(path: Path, parts: list[Contents], total: int | None) -> Contents:
         notes,
         "+".join(formats),
         tuple(containers),
+        any(part.is_tree for part in parts),
     )
