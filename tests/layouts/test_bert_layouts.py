@@ -102,6 +102,8 @@ def test_the_hub_is_what_transformers_writes(disk: Callable[[str], Arrays], name
     assert ((), (), ()) == (found.unknown, found.missing, found.clashes)
     of = family("bert")
     told = {of.axes[axis].config: size for axis, size in found.sizes.items() if of.axes[axis].config}
+    labels = told.pop("num_labels", CLASSES)
+    assert labels == (1 if name == "BertForMultipleChoice" else CLASSES), "a choice has one score, whatever the labels"
     assert told == {key: size for key, size in SIZES.items() if key in told}
     assert len(told) == 6, "all but the heads"
 

@@ -117,6 +117,7 @@ def test_the_hub_is_what_transformers_writes(disk: Callable[[str, str], Arrays],
     assert ((), (), ()) == (found.unknown, found.missing, found.clashes)
     of = family(name)
     told = {of.axes[axis].config: size for axis, size in found.sizes.items() if of.axes[axis].config}
+    told.pop("num_labels", None)
     assert told == {key: size for key, size in CONFIGS[name].items() if key in told}
     untold = {key for key in CONFIGS[name] if "head" in key or key.endswith("token_id")}
     assert set(told) >= set(CONFIGS[name]) - untold - {"num_hidden_layers"}, "all that shapes and numbers can tell"
@@ -338,6 +339,78 @@ def test_a_token_type_that_is_something_has_no_place_in_fairseq(disk: Callable[[
     """To drop it would change what the model answers."""
     with pytest.raises(MorphError, match="token_type_embeddings"):
         to("roberta/fairseq", disk("roberta", "ForMaskedLM"))
+
+
+PADDLE_WORDS = {
+    "roberta": {
+        "embeddings.LayerNorm": "embeddings.layer_norm",
+        "encoder.layer.": "encoder.layers.",
+        "attention.self.query": "self_attn.q_proj",
+        "attention.self.key": "self_attn.k_proj",
+        "attention.self.value": "self_attn.v_proj",
+        "attention.output.dense": "self_attn.out_proj",
+        "attention.output.LayerNorm": "norm1",
+        "intermediate.dense": "linear1",
+        "output.dense": "linear2",
+        "output.LayerNorm": "norm2",
+        "qa_outputs": "classifier",
+    },
+    "bart": {
+        "model.": "bart.",
+        "encoder.embed": "encoder.encoder_embed",
+        "decoder.embed": "decoder.decoder_embed",
+        "encoder.layer": "encoder.encoder.layer",
+        "decoder.layer": "decoder.decoder.layer",
+        "encoder.encoder.layernorm": "encoder.encoder_layernorm",
+        "decoder.decoder.layernorm": "decoder.decoder_layernorm",
+        "self_attn_layer_norm": "norm1",
+        "encoder_attn_layer_norm": "norm2",
+        "encoder_attn": "cross_attn",
+        ".fc": ".linear",
+    },
+}
+
+
+def paddle(name: str, hub: Arrays) -> Arrays:
+    """PaddleNLP 2.8's names, by the words of its own mappings from transformers' (_get_name_mappings)."""
+    made: Arrays = {}
+    for key, array in hub.items():
+        matrix = array.ndim == 2 and "embed" not in key and "shared" not in key and key != "final_logits_bias"
+        for ours, theirs in PADDLE_WORDS[name].items():
+            key = key.replace(ours, theirs)
+        if name == "bart":
+            key = key.replace("final_layer_norm", "norm3" if "decoder" in key else "norm2")
+        made[key] = transposed(array) if matrix else array
+    return made
+
+
+@pytest.mark.parametrize(
+    ("layout", "head"),
+    [
+        ("paddle", "ForMaskedLM"),
+        ("paddle_base", "Model"),
+        ("paddle_base", "ForSequenceClassification"),
+        ("paddle_base", "ForTokenClassification"),
+        ("paddle_qa", "ForQuestionAnswering"),
+    ],
+)
+def test_roberta_of_paddle(disk: Callable[[str, str], Arrays], layout: str, head: str) -> None:
+    hub = disk("roberta", head)
+    expected = paddle("roberta", hub)
+    if layout == "paddle":
+        expected["lm_head.decoder.weight"] = hub["roberta.embeddings.word_embeddings.weight"]
+        expected["lm_head.decoder.bias"] = hub["lm_head.bias"]
+    assert [] == differing(expected, to(f"roberta/{layout}", hub))
+    assert [] == differing(hub, back(f"roberta/{layout}", expected))
+
+
+def test_bart_of_paddle(disk: Callable[[str, str], Arrays]) -> None:
+    hub = disk("bart", "ForConditionalGeneration")
+    expected = paddle("bart", hub)
+    for key in ("bart.encoder.embed_tokens.weight", "bart.decoder.embed_tokens.weight", "lm_head_weight"):
+        expected[key] = hub["model.shared.weight"]
+    assert [] == differing(expected, to("bart/paddle", hub))
+    assert [] == differing(hub, back("bart/paddle", expected))
 
 
 # ── ALBERT ───────────────────────────────────────────────────────────────────────────────────────────────────────────
