@@ -270,6 +270,15 @@ def test_msgpack_that_lies_is_refused(case: str, tmp_path: Path) -> None:
     assert expected in str(caught.value) and "m.msgpack" in str(caught.value)
 
 
+def test_texts_are_held_up_to_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of texts alone does not fill the memory: beyond the bound they stay in the file, and keys are refused."""
+    monkeypatch.setattr(flax_msgpack, "MAX_TEXTS", 10)
+    with read(tmp_path, dump({"a": "12345", "b": "67890"})) as checkpoint:
+        assert checkpoint.manifest.leaves == {"a": "'12345'", "b": "5 bytes"}
+    with pytest.raises(FormatError, match="a key that is neither text nor a number"):
+        read(tmp_path, dump({"a": "1234567890", "b": ONE}))
+
+
 def test_texts_and_dates_are_leaves(tmp_path: Path) -> None:
     """Arrays that are no numbers are listed, and not carried."""
     tree = {"w": ONE, "t": np.array(["ab"]), "s": np.array([b"x"]), "d": np.array(["2020-01-01"], "M8[D]")}

@@ -32,7 +32,8 @@ CHUNKED = "__msgpack_chunked_array__"
 MAX_DEPTH = 100
 MAX_NODES = 4_000_000
 MAX_TEXT = 1 << 16
-"""Longer texts are left in the file; a key may not be longer."""
+MAX_TEXTS = 64 << 20
+"""Longer texts, and those beyond so many bytes of them, are left in the file; a key may not be one of those."""
 
 MAX_DIMS = 64
 WINDOW = 1 << 12
@@ -91,6 +92,7 @@ class _Walk:
         self.at = 0
         self.end = source.size
         self.nodes = 0
+        self.texts = 0
         self.frames: list[list[Any]] = []
         """One an open container: itself, how many items are missing, the key that waits for its value (None in a list)."""
         self._base = 0
@@ -198,7 +200,8 @@ class _Walk:
 
     def _text(self, nbytes: int) -> Any:
         at = self.at
-        if nbytes > MAX_TEXT:
+        self.texts += nbytes
+        if nbytes > MAX_TEXT or self.texts > MAX_TEXTS:
             return self._skip(nbytes)
         try:
             return self.take(nbytes).decode()
