@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import BertConfig, BertForMaskedLM, CLIPConfig, CLIPModel
+from transformers import BertConfig, BertForMaskedLM, CLIPConfig, CLIPModel, ViTConfig, ViTModel
 
 import isomorph as iso
 from isomorph.errors import CheckError, MorphError, UsageError
@@ -115,6 +115,32 @@ def test_openai_weights_go_into_a_clip_on_meta(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="buffers of CLIPModel are still on the meta device"):
         loaded = iso.torch.load_model(model, tmp_path / "clip.safetensors", to="clip/hf")
     assert tuple(loaded) == ([], []) and same(model, source) and isinstance(loaded.notes, tuple)
+
+
+def test_a_model_for_another_image_size_gets_resized_position_embeddings(tmp_path: Path) -> None:
+    """The morph says how; the new size is the model's own config's."""
+    small_vit = {
+        "hidden_size": 6,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "intermediate_size": 8,
+        "patch_size": 4,
+    }
+    source = ViTModel(ViTConfig(image_size=20, **small_vit), add_pooling_layer=False)
+    model = ViTModel(ViTConfig(image_size=32, **small_vit), add_pooling_layer=False)
+    torch.nn.init.normal_(source.embeddings.position_embeddings)
+    path = saved(source, tmp_path / "vit.safetensors")
+    name = "embeddings.position_embeddings"
+    assert "size mismatch" in message(model, path)
+    text = (
+        f"{name} [1 (1 + n) d] -> {name} [1 (1 + m) d] | resize n -> m transformers where m=g*g, g=config.image_size//config.patch_size\n"
+        "** <-> **\n"
+    )
+    assert tuple(iso.torch.load_model(model, path, iso.morph(text=text))) == ([], [])
+    pixels = torch.randn(1, 3, 32, 32)
+    with torch.no_grad():
+        meant = source(pixels, interpolate_pos_encoding=True).last_hidden_state
+        assert torch.allclose(model.eval()(pixels).last_hidden_state, meant, atol=1e-5)
 
 
 def test_an_optimizer_goes_on_with_the_parameters_it_holds(tmp_path: Path) -> None:
