@@ -93,12 +93,13 @@ def morph(
     `morph("clip/openai", "clip/hf")` leads from one layout to another; `morph("clip/openai")` is the layout's own, to its hub.
     Raises MorphError, FormatError, UsageError.
     """
+    from isomorph.language.morph import InCatalogue
     from isomorph.language.morph import Morph as Parsed
 
     if (path is None) == (text is None) or (to is not None and path is None):
         raise UsageError("give a morph's file, or its text=…, or two layouts of the catalogue")
     if text is not None:
-        return Morph(Parsed.parse(text, file=file))
+        return Morph(Parsed.parse(text, file=file, load=InCatalogue() if "use " in text else None))
     if to is not None:
         from isomorph.layouts.catalogue import find
         from isomorph.layouts.compose import between

@@ -190,6 +190,19 @@ class Beside:
             return []
 
 
+class InCatalogue:
+    """Reads what a text that lies in no folder uses: `family/layout` of the catalogue, `package:path.morph`."""
+
+    def __call__(self, name: str) -> Module:
+        path = packaged(name) or in_catalogue(name)
+        if path is None:
+            raise FileNotFoundError(name)
+        return read_module(path)
+
+    def beside(self, module: Module) -> Beside:
+        return Beside(Path(module.file).parent)
+
+
 def in_catalogue(name: str) -> Path | None:
     """The file of `family/name` in the catalogue that comes with isomorph; None where it has none."""
     try:

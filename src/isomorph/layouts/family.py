@@ -44,7 +44,8 @@ class Group:
 
 @dataclass(frozen=True)
 class Family:
-    """What a family folder says besides its layouts. `base` is the prefix of the hub that a model without a head is saved without,
+    """What a family folder says besides its layouts. `model_type` is that of the hub's config.json, `also` are those of models with
+    the same tensors (mt5 beside t5). `base` is the prefix of the hub that a model without a head is saved without,
     unless `base_always`. `sizes` are those of the best-known model, of axes that are not derived. `probe` are
     sizes that a test model must have (an even head_dim). `zeros` are hub tensors that are nothing in every model, and that a layout
     leaves out for that. `example` is config that the layouts' `when` lines ask for there."""
@@ -52,6 +53,7 @@ class Family:
     name: str
     title: str = ""
     model_type: str | None = None
+    also: tuple[str, ...] = ()
     hub: str = "hf"
     base: str | None = None
     base_always: bool = False
@@ -61,6 +63,10 @@ class Family:
     zeros: tuple[str, ...] = ()
     groups: Mapping[str, Group] = field(default_factory=dict)
     example: Mapping[str, Any] = field(default_factory=dict)
+
+    def is_kind(self, model_type: object) -> bool:
+        """Whether a config of this `model_type` belongs to a model of the family."""
+        return model_type is not None and model_type in (self.model_type, *self.also)
 
     def complete(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """These sizes, and all that follow from them by `of`, read in either direction. What does not divide is left unknown.
@@ -147,6 +153,7 @@ def read_family(folder: Path) -> Family:
             name=folder.name,
             title=found.get("title", folder.name),
             model_type=found.get("model_type"),
+            also=tuple(found.get("also", ())),
             hub=found.get("hub", "hf"),
             base=found.get("base"),
             base_always=found.get("base_always", False),
