@@ -34,9 +34,10 @@ def port_config(route: Route, dtype: str | None = None) -> dict[str, Any] | None
     if kind is None:
         return None
     family = route.target.family
+    own = route.given.get("model_type")
     source = dict(in_hub_terms(family.name, route.given) or {})
     made: dict[str, Any] = {}
-    if _is_hub_config(route.given, of, family.model_type):
+    if family.is_kind(own) or any(own == one.model_type for one in of.kinds if own is not None):
         made = merged(made, source)
     made = merged(made, _nested(of.says))
     for name in family.groups:
@@ -58,7 +59,9 @@ def port_config(route: Route, dtype: str | None = None) -> dict[str, Any] | None
             for key, value in found.items()
             if not (isinstance(value, dict) and key.endswith("_config")) or _tower(key) in groups or key in source
         }
-    head: dict[str, Any] = {"architectures": [kind.architecture], "model_type": kind.model_type or family.model_type}
+    model_type = kind.model_type or (own if family.is_kind(own) else family.model_type)
+    kept = route.given.get("architectures") if own in family.also else None  # a twin's classes have names of their own
+    head: dict[str, Any] = {"architectures": kept or [kind.architecture], "model_type": model_type}
     if dtype is not None:
         found["dtype"] = dtype
     return {**head, **found}
@@ -87,11 +90,6 @@ def _groups_made(route: Route) -> frozenset[str]:
     groups = route.source.fit.found.groups
     parts = route.target.header.parts
     return groups if not parts else frozenset(group for group in groups if group in parts)
-
-
-def _is_hub_config(source: Mapping[str, Any], of: Recipe, model_type: str | None) -> bool:
-    types = {model_type, *(kind.model_type for kind in of.kinds)}
-    return bool(source) and source.get("model_type") in types
 
 
 def _nested(facts: Mapping[str, Any]) -> dict[str, Any]:
