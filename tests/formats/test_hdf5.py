@@ -557,6 +557,18 @@ def test_a_library_that_dies_or_lies_costs_a_process(end: str, tmp_path: Path, m
         whole(checkpoint, "a/w")
 
 
+def test_where_no_process_can_be_started_it_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Python is part of another program, for instance; plain datasets do not need one."""
+    with h5py.File(tmp_path / "m.h5", "w") as file:
+        file.create_dataset("w", data=np.arange(100), compression="gzip")
+        file["v"] = np.arange(3.0)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
+    with open_checkpoint(tmp_path / "m.h5") as checkpoint:
+        assert whole(checkpoint, "v").view("f8").tolist() == [0, 1, 2]
+        with pytest.raises(FormatError, match=r"`w` is packed, and no process could be started .*h5repack"):
+            whole(checkpoint, "w")
+
+
 def test_structures_without_end_are_given_up(tmp_path: Path) -> None:
     """Links are counted, and so are the bytes of the blocks that lead to them."""
     with h5py.File(tmp_path / "m.h5", "w") as file:

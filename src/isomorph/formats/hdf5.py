@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from isomorph.errors import FormatError, MissingExtra, UnsafeError, printable
 from isomorph.formats import hdf5_decode, hdf5_messages
@@ -318,6 +319,20 @@ class _Walk:
             self.leaves[name] = f"a link to {printable(target, 80)}"
 
 
+def _started(
+    source: Source, where: Location, command: list[str], said: Any, environment: dict[str, str]
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(command, stdin=source.fileno(), stdout=subprocess.PIPE, stderr=said, env=environment)
+    except OSError as error:
+        raise FormatError(
+            source.path,
+            f"dataset `{printable(where.inside, 120)}` is packed, and no process could be started to decode it "
+            f"({error.strerror})",
+            "Unpack the file: h5repack -l CONTI -f NONE",
+        ) from None
+
+
 def decoded(source: Source, where: Location) -> Iterator[bytes]:
     """The elements of a chunked dataset, row-major and little-endian, decoded by h5py in a process of its own.
 
@@ -325,18 +340,10 @@ def decoded(source: Source, where: Location) -> Iterator[bytes]:
     MissingExtra without h5py.
     """
     base, nbytes = part_of(source)
-    command = [sys.executable, "-P", str(Path(hdf5_decode.__file__)), where.inside, str(base), str(nbytes), str(SLAB)]
+    command = [sys.executable, "-P", str(Path(hdf5_decode.__file__)), where.inside]
+    command += [str(number) for number in (base, nbytes, SLAB, where.decoded_nbytes)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    with (
-        tempfile.TemporaryFile() as said,
-        subprocess.Popen(
-            [*command, str(where.decoded_nbytes)],
-            stdin=source.fileno(),
-            stdout=subprocess.PIPE,
-            stderr=said,
-            env=environment,
-        ) as child,
-    ):
+    with tempfile.TemporaryFile() as said, _started(source, where, command, said, environment) as child:
         assert child.stdout is not None
         left = where.decoded_nbytes
         try:
@@ -361,7 +368,7 @@ def decoded(source: Source, where: Location) -> Iterator[bytes]:
             raise FormatError(
                 source.path,
                 f"dataset `{printable(where.inside, 120)}` cannot be decoded: {problem or 'its length is another'}",
-                "Copy or download the file again",
+                "Copy or download it again, or unpack it: h5repack -l CONTI -f NONE",
             )
 
 
