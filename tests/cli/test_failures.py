@@ -25,7 +25,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
         (["inspct", "x"], "there is no command `inspct`; did you mean inspect?\nSee:  isomorph --help\n"),
         (
             ["frobnicate"],
-            "there is no command `frobnicate`; there are inspect, show, diff, check, plan, convert, verify, demo",
+            "there is no command `frobnicate`; there are inspect, show, diff, check, layouts, plan, convert, verify, demo",
         ),
         (["inspect", "source.npz", "--kesy"], "--kesy"),
         (["inspect"], "missing argument 'PATH'"),
@@ -166,7 +166,7 @@ def test_debug_shows_the_traceback(folder: Path) -> None:
 AS_NOBODY = """
 import os, sys
 from isomorph.cli.app import run
-assert run(["convert", "source.npz", "warm.npz", "-q"]) == 0  # everything is imported while the interpreter can be read
+assert run(["convert", "source.npz", "warm.npz", "-q"]) == run(["inspect", "warm.npz", "-q"]) == 0  # everything is imported while the interpreter can be read
 if os.geteuid() == 0:
     os.setgroups([]), os.setgid(65534), os.setuid(65534)
 sys.exit(run(sys.argv[1:]))

@@ -90,20 +90,21 @@ class Fit:
 
     def ties(self, shared: Sequence[frozenset[str]]) -> int:
         """How many tensors it takes to be equal copies: what takes fewer is right for any values. Copies that lie on the same bytes
-        (`shared`) are equal for certain, and a layout all of whose copies do comes first, with -1."""
+        (`shared`) are equal for certain: of layouts all of whose copies do, the one that knows most of them comes first."""
         found = [
             {self.wrapper + name.removeprefix(self.base) for name in _names_of(check)}
             for check in (self.plan.checks if self.plan is not None else ())
             if check.kind == "tie"
         ]
         if found and all(any(names <= group for group in shared) for names in found):
-            return -1
+            return -len(found)
         return len(found)
 
-    def denied(self, config: Mapping[str, Any] | None) -> int:
-        """How many of the facts that the layout states the source's config denies."""
+    def denied(self, config: Mapping[str, Any] | None) -> tuple[int, int]:
+        """How many of the facts that the layout states the source's config denies; and, negative, how many it affirms."""
         told = in_hub_terms(self.layout.family.name, config)
-        return sum(look_up(told, key) not in (None, value) for key, value in self.layout.header.facts.items())
+        facts = [(look_up(told, key), value) for key, value in self.layout.header.facts.items()]
+        return sum(one not in (None, value) for one, value in facts), -sum(one == value for one, value in facts)
 
     @property
     def result(self) -> object:
@@ -591,9 +592,12 @@ def _parts(names: Iterable[str]) -> list[Part]:
             if "#" in piece or "" in rest or len(rest) < 2:
                 continue
             tried += 1
-            score = max(scores(rest), key=lambda one: one.value, default=None)
-            if score is not None and score.value >= LEAST_PART:
-                found.append(Part(before + piece, sum(rest.values()), score.layout))
+            ranked = scores(rest)
+            best = [one for one in ranked if one.value >= max(LEAST_PART, ranked[0].value)]
+            if best:
+                found.append(
+                    Part(before + piece, sum(rest.values()), " or ".join(sorted(one.layout for one in best[:3])))
+                )
             else:
                 queue.append((before + piece, rest))
     return found
