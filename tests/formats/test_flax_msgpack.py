@@ -14,7 +14,7 @@ import pytest
 
 import isomorph
 from isomorph.errors import FormatError
-from isomorph.formats import flax_msgpack
+from isomorph.formats import flax_msgpack, flax_write
 from isomorph.formats.base import Literal
 from isomorph.formats.registry import lay_out, open_checkpoint
 from isomorph.tensors import DTYPES, OPAQUE_DTYPES, dtype, spec
@@ -308,7 +308,7 @@ def test_names_that_are_in_each_other_are_refused(tmp_path: Path) -> None:
 
 def test_no_tensors_at_all_are_an_empty_map(tmp_path: Path) -> None:
     """Nothing is one map of nothing."""
-    assert flax_msgpack.Writer().lay_out({}, name="m", metadata={}).literals == (Literal(0, b"\x80"),)
+    assert flax_write.Writer().lay_out({}, name="m", metadata={}).literals == (Literal(0, b"\x80"),)
 
 
 def test_a_large_array_is_never_read_for_its_header(tmp_path: Path) -> None:

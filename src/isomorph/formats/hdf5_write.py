@@ -15,7 +15,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, MissingExtra, printable
 from isomorph.formats.base import FileLayout, Literal
-from isomorph.formats.flax_msgpack import require_nesting
+from isomorph.formats.flax_write import require_nesting
 from isomorph.formats.hdf5 import SAID
 from isomorph.formats.hdf5_types import stored_type
 from isomorph.formats.safetensors import require_unicode, unsupported

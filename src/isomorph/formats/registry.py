@@ -87,7 +87,7 @@ FORMATS: Mapping[str, Format] = {
         Format(
             "flax",
             "isomorph.formats.flax_msgpack:read",
-            "isomorph.formats.flax_msgpack:Writer",
+            "isomorph.formats.flax_write:Writer",
             suffixes=(".msgpack",),
             aliases=("msgpack", "flax_msgpack"),
             folder_name="flax_model.msgpack",
