@@ -44,6 +44,8 @@ def command(
     if len(names) > 2 or (keys and len(names) != 1):
         raise click.UsageError("one layout for --keys, and two at most:  isomorph layouts FAMILY/LAYOUT FAMILY/LAYOUT")
     if markdown:
+        if names or keys or as_json:
+            raise click.UsageError("--markdown is the whole catalogue, and goes alone")
         print_lines(pages.markdown())
         return
     if not names:

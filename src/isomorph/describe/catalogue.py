@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isomorph.describe.text import columns, count, listed
-from isomorph.errors import MorphError, UsageError
+from isomorph.errors import MorphError, UsageError, near_misses
 from isomorph.layouts.catalogue import Layout, families, family, layouts
 from isomorph.layouts.compose import family_config, layout_keys, merged, plan_sized, relaxed
 from isomorph.layouts.hub import schema
@@ -17,6 +17,9 @@ from isomorph.layouts.index import small_sizes
 if TYPE_CHECKING:
     from isomorph.layouts.family import Family
     from isomorph.tensors import Manifest
+
+
+MOST_KEYS = 1_000_000
 
 
 def family_lines() -> Iterator[str]:
@@ -98,7 +101,12 @@ def text_between(source: Layout, target: Layout) -> str:
     chain = between(source, target)
     if chain is None:
         return f"# {source} is {target}: every name stays\n** <-> **\n"
-    return re.sub(r"(?m)^(\s*use\??\s+(?:inverse\s+)?)([\w-]+)\s*$", rf"\g<1>{source.family.name}/\g<2>", chain.text)
+    head = ""
+    if len(chain.stages) > 1:
+        head = f"# {source} to {target} in {len(chain.stages)} stages, each a file of its own:  -m first.morph -m second.morph\n"
+    return head + re.sub(
+        r"(?m)^(\s*use\??\s+(?:inverse\s+)?)([\w-]+)\s*$", rf"\g<1>{source.family.name}/\g<2>", chain.text
+    )
 
 
 def key_set(
@@ -112,26 +120,43 @@ def key_set(
     hub = schema(of.name)
     unknown = [axis for axis in settings if axis not in of.axes]
     if unknown:
-        raise UsageError(f"{of.name} has no axis {', '.join(unknown)}; there are {', '.join(of.axes)}")
+        raise UsageError(f"{of.name} has no axis {', '.join(unknown)}. {_meant(unknown[0], of.axes)}")
     groups = {*hub.listed_groups(), *with_} - set(without)
     foreign = [group for group in (*with_, *without) if group not in of.groups]
     if foreign:
-        raise UsageError(f"{of.name} has no part {', '.join(foreign)}; there are {', '.join(of.groups)}")
+        raise UsageError(f"{of.name} has no part {', '.join(foreign)}. {_meant(foreign[0], of.groups)}")
     try:
-        return layout_keys(layout, _sizes(of, settings), groups, partial=True)
+        sizes = _sizes(of, settings)
+        if hub.count(sizes, groups) > MOST_KEYS:
+            raise UsageError(
+                f"that is {hub.count(sizes, groups):,} tensors; a key set of more than {MOST_KEYS:,} is not listed"
+            )
+        return layout_keys(layout, sizes, groups, partial=True)
     except KeyError as missing:
         raise UsageError(f"the size of {missing} is not known: give it with --set {missing}=N") from None
 
 
+def _meant(name: str, known: Iterable[str]) -> str:
+    near = near_misses(name, list(known))
+    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}"
+
+
 def _sizes(of: Family, settings: Mapping[str, int]) -> dict[str, int]:
-    """The sizes that are set, and the best-known model's for all that they do not settle."""
-    known = of.complete(dict(settings))
+    """The sizes that are set, and the best-known model's for all that they do not settle. Raises UsageError for a contradiction."""
+    try:
+        known = of.complete(dict(settings))
+    except ValueError as clash:
+        raise UsageError(f"the sizes contradict each other: {clash}") from None
     for axis, size in of.complete(of.sizes).items():
         if axis not in known:
             try:
                 known = of.complete({**known, axis: size})
             except ValueError:
                 continue
+    lost = [axis for axis in of.complete(of.sizes) if axis not in known]
+    if lost:
+        told = ", ".join(f"{axis}={size}" for axis, size in settings.items())
+        raise UsageError(f"no {lost[0]} goes with {told}: they do not divide")
     return known
 
 

@@ -130,7 +130,7 @@ def find(name: str, within: str | None = None) -> Layout:
         raise UsageError(
             f"`{head}` is a layout of {len(found)} families: write one of {', '.join(str(one) for one in found[:12])}"
         )
-    near = near_misses(head, {one.name: None for one in every()})
+    near = near_misses(head, dict.fromkeys([*families(), *(one.name for one in every())]))
     raise UsageError(f"there is no layout `{head}` in the catalogue. {_meant(near)}")
 
 

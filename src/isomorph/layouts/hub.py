@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import product
+from math import prod
 
 from isomorph.language.axes import dim_size
 from isomorph.language.expressions import whole_number
@@ -138,6 +139,15 @@ class Schema:
             for values in product(*(range(known[axis.removesuffix(AGAIN)]) for axis in one.indices)):
                 found[one.write(values)] = TensorSpec(F32, shape)
         return Manifest(found, origin=f"{self.family.name} key set")
+
+    def count(self, sizes: Mapping[str, int], groups: Iterable[str]) -> int:
+        """How many tensors `expand` would list."""
+        present, known = frozenset(groups), self.family.complete(sizes)
+        return sum(
+            prod(known[axis.removesuffix(AGAIN)] for axis in one.indices)
+            for one in self.tensors
+            if present.issuperset(one.groups)
+        )
 
     def axes_needed(self, groups: Iterable[str] | None = None) -> tuple[str, ...]:
         """The axes whose sizes a key set needs, in the order of the vocabulary."""
