@@ -145,7 +145,7 @@ def test_markdown_is_the_whole_page(isomorph: Isomorph):
         (["vit", "--keys", "--set", "layers=many"], "--set layers=many: `many` is no size; a size is a whole number"),
         (["vit", "--keys", "--set", "layers"], "--set layers"),
         (["vit", "--keys", "--without", "clasifier"], "vit has no part clasifier. Did you mean classifier?"),
-        (["vit", "--keys", "--with", "zzz"], "vit has no part zzz. There are "),
+        (["vit", "--keys", "--with", "zzz"], "vit has no part zzz; there are "),
         (["vit", "--keys", "--set", "width=100", "--set", "heads=3"], "no head_dim goes with width=100, heads=3"),
         (
             ["vit", "--keys", "--set", "width=100", "--set", "heads=3", "--set", "head_dim=4"],

@@ -120,11 +120,11 @@ def key_set(
     hub = schema(of.name)
     unknown = [axis for axis in settings if axis not in of.axes]
     if unknown:
-        raise UsageError(f"{of.name} has no axis {', '.join(unknown)}. {_meant(unknown[0], of.axes)}")
+        raise UsageError(f"{of.name} has no axis {', '.join(unknown)}{_meant(unknown[0], of.axes)}")
     groups = {*hub.listed_groups(), *with_} - set(without)
     foreign = [group for group in (*with_, *without) if group not in of.groups]
     if foreign:
-        raise UsageError(f"{of.name} has no part {', '.join(foreign)}. {_meant(foreign[0], of.groups)}")
+        raise UsageError(f"{of.name} has no part {', '.join(foreign)}{_meant(foreign[0], of.groups)}")
     try:
         sizes = _sizes(of, settings)
         if hub.count(sizes, groups) > MOST_KEYS:
@@ -138,7 +138,7 @@ def key_set(
 
 def _meant(name: str, known: Iterable[str]) -> str:
     near = near_misses(name, list(known))
-    return f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(known)}"
+    return f". Did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(known)}"
 
 
 def _sizes(of: Family, settings: Mapping[str, int]) -> dict[str, int]:
