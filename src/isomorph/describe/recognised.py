@@ -9,7 +9,8 @@ from isomorph.describe.text import escaped
 from isomorph.errors import Gap, MorphError
 from isomorph.layouts.family import variables
 from isomorph.layouts.hub import schema
-from isomorph.layouts.recognise import SAME, UNKNOWN, Recognition, recognise
+from isomorph.layouts.misfit import UNKNOWN
+from isomorph.layouts.recognise import SAME, Recognition, recognise
 from isomorph.tensors import Manifest
 
 MOST_LINES = 6
