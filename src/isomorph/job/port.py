@@ -10,11 +10,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import FormatError, UsageError, near_misses
+from isomorph.errors import FormatError, MorphError, UsageError, near_misses
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 
 if TYPE_CHECKING:
+    from isomorph.formats.base import OutputLayout
     from isomorph.language.morph import Morph
     from isomorph.language.rules import Program
     from isomorph.language.tree import Op
@@ -79,7 +80,18 @@ class Port:
         """Prove the port on these tensors. Raises MorphError with every gap."""
         from isomorph.plan.prove import make_plan
 
-        return make_plan(self.programs, source, config=self.config, sizes=self.sizes or None, cast=self.cast, like=like)
+        if self.route is None:
+            return make_plan(
+                self.programs, source, config=self.config, sizes=self.sizes or None, cast=self.cast, like=like
+            )
+        from isomorph.layouts.demands import check, in_layouts
+
+        try:
+            plan = make_plan(self.programs, source, config=self.config, sizes=self.sizes, cast=self.cast, like=like)
+        except MorphError as refused:
+            raise in_layouts(self.route, refused) from None
+        check(self.route, plan)
+        return plan
 
     def settled(self, source: Manifest) -> Port:
         """The port on these tensors: with `to`, their layout is recognised and the way to that one found; else it is as it is.
@@ -102,17 +114,21 @@ class Port:
 
         return (*self.route.notes, *differing_facts(self.route))
 
-    def load_line(self, path: Path) -> str | None:
-        """The line that loads a result in its own library, from the last morph's header; None where it states none."""
+    def load_line(self, path: Path, written: OutputLayout) -> str | None:
+        """The line that loads a result in its own library, from the last morph's header; None where it states none that holds."""
         from isomorph.layouts.header import read_header
+        from isomorph.layouts.load_line import places
 
         if self.route is not None:
-            load = self.route.target.header.load_for(self.route.known)
+            header, known = self.route.target.header, self.route.known
         elif self.morph is not None and self.morph.stages and not self.morph.stages[-1].inverted:
-            load = read_header(self.morph.stages[-1].text).load
+            try:
+                header, known = read_header(self.morph.stages[-1].text), self.sizes
+            except ValueError:
+                return None  # comments that only look like a header
         else:
-            load = None
-        return None if load is None else load.replace("{path}", str(path))
+            return None
+        return header.load_for(known, places(path, written, header.format))
 
     def with_config_beside(self, paths: Sequence[Path]) -> Port:
         """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""

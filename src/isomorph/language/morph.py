@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from isomorph.errors import FormatError, Gap, MorphError
@@ -22,6 +22,7 @@ from isomorph.language.unparse import unparse
 SUFFIX = ".morph"
 CATALOGUE = "isomorph:layouts/"
 """Where `use family/layout` looks when no such file lies beside the reader."""
+CATALOGUE_FOLDER = Path(__file__).parent.parent / "layouts"
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ class Morph:
 
 
 def read_module(path: Path, named: str | None = None) -> Module:
-    """Parse a file; `named` is what messages call it. Raises FormatError when it is no text of a sane size."""
+    """Parse a file; `named` is what messages call it (see `shown`). Raises FormatError when it is no text of a sane size."""
     try:
         is_file, is_folder = path.is_file(), path.is_dir()
     except ValueError as refused:  # a name with a zero byte
@@ -152,7 +153,17 @@ def read_module(path: Path, named: str | None = None) -> Module:
         text = data.decode("utf-8")
     except UnicodeDecodeError as refused:
         raise FormatError(path, f"is no UTF-8 text (byte {refused.start})", "A morph is a text file") from refused
-    return parse(text, named if named is not None else str(path))
+    return parse(text, named if named is not None else shown(path))
+
+
+def shown(path: Path) -> str:
+    """What messages call a morph: its path; one of the catalogue `family/name.morph`, unless a file in the working directory is
+    called so too."""
+    try:
+        named = path.relative_to(CATALOGUE_FOLDER)
+    except ValueError:
+        return str(path)
+    return str(path) if named.exists() and not named.samefile(path) else named.as_posix()
 
 
 @dataclass(frozen=True)
@@ -161,6 +172,8 @@ class Beside:
     installed package."""
 
     folder: Path
+    folders: dict[str, Path] = field(default_factory=dict, compare=False, repr=False)
+    """Where the modules lie that were read here, by what messages call them."""
 
     def __call__(self, name: str) -> Module:
         path = packaged(name) or self._path(name)
@@ -169,9 +182,11 @@ class Beside:
         if not path.is_file():
             raise FileNotFoundError(name)
         try:
-            return read_module(path)
+            module = read_module(path)
         except FormatError as refused:
             raise MorphError([Gap("use", str(refused))]) from refused
+        self.folders[module.file] = path.parent
+        return module
 
     def _path(self, name: str) -> Path:
         if "\0" in name:
@@ -180,7 +195,7 @@ class Beside:
 
     def beside(self, module: Module) -> Beside:
         """The loader for what a module that was read here uses."""
-        return Beside(Path(module.file).parent)
+        return Beside(self.folders[module.file])
 
     def names(self) -> list[str]:
         """The morphs of the folder."""
@@ -193,14 +208,20 @@ class Beside:
 class InCatalogue:
     """Reads what a text that lies in no folder uses: `family/layout` of the catalogue, `package:path.morph`."""
 
+    def __init__(self) -> None:
+        self.folders: dict[str, Path] = {}
+
     def __call__(self, name: str) -> Module:
         path = packaged(name) or in_catalogue(name)
         if path is None:
             raise FileNotFoundError(name)
-        return read_module(path)
+        module = read_module(path)
+        self.folders[module.file] = path.parent
+        return module
 
     def beside(self, module: Module) -> Beside:
-        return Beside(Path(module.file).parent)
+        """The loader for what a module that was read here uses."""
+        return Beside(self.folders[module.file])
 
 
 def in_catalogue(name: str) -> Path | None:

@@ -51,7 +51,7 @@ class Layout:
     @cached_property
     def header(self) -> Header:
         """What its comments state."""
-        return read_header(self.text, str(self))
+        return read_header(self.text, f"{self}{SUFFIX}", strict=True)
 
     @cached_property
     def morph(self) -> Morph:

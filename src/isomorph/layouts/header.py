@@ -8,14 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from isomorph.errors import MorphError
+from isomorph.errors import MorphError, near_misses
 from isomorph.language.expression_syntax import read_expression, read_test
 from isomorph.language.expressions import holds
 from isomorph.language.tokens import Cursor, Line, Unreadable
 from isomorph.language.tree import Expression, Test
 
 KEYS = ("source", "load", "config", "axis", "format", "like", "base", "part", "inputs", "alias")
-_LINE = re.compile(r"#\s+([a-z]+):\s+(.*\S)\s*")
+PLACES = ("path", "folder", "file", "torch", "paddle")
+"""What a load line may ask for about the result, beside sizes: see load_line.py."""
+_LINE = re.compile(r"#\s{2,}([a-z]+):\s+(.*\S)\s*")
+_HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
 _FACT = re.compile(r"([A-Za-z_][\w.]*)\s*=\s*(.*)")
 
 
@@ -23,19 +26,18 @@ _FACT = re.compile(r"([A-Za-z_][\w.]*)\s*=\s*(.*)")
 class Header:
     """What a layout states about itself.
 
-    `load` is the line that loads a result in its own library, `{path}` standing for it; `loads` are those for models of certain
-    sizes (`load: create("ViT-L-14") when vision_layers == 24`), the first that holds. `facts` are hub config keys that weights
-    cannot carry and this layout fixes (`vision_config.hidden_act`); `conditional` those that hold where a test of its own config
-    does (`config: hidden_act = "gelu" when config.act == "gelu"`), the last of several. `axes` are sizes by the keys of its own
-    config (`axis: heads = config.n_heads`). `like` are (layout, what decides): others with the same names. `base` is the prefix
-    that a model without a head is saved without. `parts` are the groups of the hub that it carries, empty for all. `inputs` says
-    how several files are named. `aliases` are further names it may be asked for by.
+    `loads` are the lines that load a result in its own library, those for models of certain sizes first
+    (`load: create("ViT-L-14") when vision_layers == 24`), then those for any; `{PLACE}` in them is the result, `{axis}` a size.
+    `facts` are hub config keys that weights cannot carry and this layout fixes (`vision_config.hidden_act`); `conditional` those
+    that hold where a test of its own config does (`config: hidden_act = "gelu" when config.act == "gelu"`), the last of several.
+    `axes` are sizes by the keys of its own config (`axis: heads = config.n_heads`). `like` are (layout, what decides): others with
+    the same names. `base` is the prefix that a model without a head is saved without. `parts` are the groups of the hub that it
+    carries, empty for all. `inputs` says how several files are named. `aliases` are further names it may be asked for by.
     """
 
     title: str = ""
     sources: tuple[str, ...] = ()
-    load: str | None = None
-    loads: tuple[tuple[str, Test], ...] = ()
+    loads: tuple[tuple[str, Test | None], ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
     conditional: tuple[tuple[str, Any, Test], ...] = ()
     axes: Mapping[str, Expression] = field(default_factory=dict)
@@ -46,15 +48,25 @@ class Header:
     inputs: str | None = None
     aliases: tuple[str, ...] = ()
 
-    def load_for(self, sizes: Mapping[str, int]) -> str | None:
-        """The line that loads a model of these sizes; None where none is stated."""
+    @property
+    def load(self) -> str | None:
+        """The line for a model of any size, as it is written; None where none is stated."""
+        return next((text for text, test in self.loads if test is None), None)
+
+    def load_for(self, sizes: Mapping[str, int], places: Mapping[str, str] | None = None) -> str | None:
+        """The first line that holds for these sizes, with sizes and places put in; None where there is none.
+
+        A line that asks for a size that is not known, or a place that there is not, does not hold. Without `places`, they stay.
+        """
+        there = {name: f"{{{name}}}" for name in PLACES} if places is None else places
+        known = {**{axis: str(size) for axis, size in sizes.items()}, **there}
         for text, test in self.loads:
             try:
-                if holds(test, sizes, {}):
-                    return text
+                if (test is None or holds(test, sizes, {})) and all(name in known for name in _HOLE.findall(text)):
+                    return _HOLE.sub(lambda hole: known[hole[1]], text)
             except MorphError:
                 continue
-        return self.load
+        return None
 
     def stated(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The facts that hold for this config, hub config key -> value. A test of a key that is not there does not hold."""
@@ -68,19 +80,19 @@ class Header:
         return found
 
 
-def read_header(text: str, file: str = "<morph>") -> Header:
-    """Read the comment lines before the first statement. Other comments are prose and are left alone.
+def read_header(text: str, file: str = "<morph>", *, strict: bool = False) -> Header:
+    """Read the comment lines before the first statement. A key is indented by two blanks or more; other comments are prose.
 
     >>> read_header('# OpenAI CLIP\\n#   load: clip.load("{path}")\\na <-> b\\n').load
     'clip.load("{path}")'
 
-    Raises ValueError, with file and line, for a `config:`, `axis:` or `like:` line that cannot be read.
+    Raises ValueError, with file and line, for a line that cannot be read; where `strict`, for a key that does not exist too.
     """
     title = ""
     found: dict[str, list[str]] = {key: [] for key in KEYS}
     facts: dict[str, Any] = {}
     conditional: list[tuple[str, Any, Test]] = []
-    loads: list[tuple[str, Test]] = []
+    loads: list[tuple[str, Test | None]] = []
     axes: dict[str, Expression] = {}
     like: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -89,6 +101,10 @@ def read_header(text: str, file: str = "<morph>") -> Header:
                 break
             continue
         match = _LINE.fullmatch(line)
+        if match is not None and match[1] not in KEYS and strict:
+            near = " or ".join(f"`{key}`" for key in near_misses(match[1], KEYS))
+            meant = f"did you mean {near}?" if near else f"keys are {', '.join(KEYS)}; prose is not indented"
+            raise ValueError(f"{file}:{number}: a header has no `{match[1]}`: {meant}")
         if match is None or match[1] not in KEYS:
             title = title or line.removeprefix("#").strip()
             continue
@@ -105,10 +121,10 @@ def read_header(text: str, file: str = "<morph>") -> Header:
                     facts[fact[1]] = json.loads(fact[2])
             except (ValueError, Unreadable) as error:
                 raise ValueError(f"{file}:{number}: `{value.strip()}` is no fact ({error})") from None
-        elif key == "load" and " when " in value:
-            text, _, test = value.rpartition(" when ")
+        elif key == "load":
+            line, when, test = value.partition(" when ")
             try:
-                loads.append((text.strip(), read_test(_cursor(number, test))))
+                loads.append((line.strip(), read_test(_cursor(number, test)) if when else None))
             except Unreadable as error:
                 raise ValueError(f"{file}:{number}: `{test}` is no test of sizes ({error})") from None
         elif key == "axis":
@@ -128,8 +144,7 @@ def read_header(text: str, file: str = "<morph>") -> Header:
     return Header(
         title=title.rstrip("."),
         sources=tuple(found["source"]),
-        load=last["load"],
-        loads=tuple(loads),
+        loads=tuple(sorted(loads, key=lambda one: one[1] is None)),
         facts=facts,
         conditional=tuple(conditional),
         axes=axes,

@@ -1,0 +1,46 @@
+"""A result that was written -> what its layout's load line may ask for: where it lies, and the expression that reads it.
+
+`{path}`    the result as it was named, a file or a folder
+`{folder}`  the folder; only where a folder was written, which holds config.json too
+`{file}`    the one file of weights; only in a format that the layout's own library opens
+`{torch}`   the expression that reads it as a state dict of torch tensors; only where one call of torch or safetensors does
+`{paddle}`  the same for paddle
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from isomorph.formats.base import OutputLayout
+
+TORCH = ("safetensors", "torch_zip")
+"""What libraries on torch open, whichever of the two they write."""
+_READS = {
+    ("torch", "torch_zip"): "torch.load({})",
+    ("torch", "safetensors"): "safetensors.torch.load_file({})",
+    ("paddle", "paddle"): "paddle.load({})",
+    ("paddle", "safetensors"): "safetensors.paddle.load_file({})",
+}
+
+
+def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str, str]:
+    """The places of a result, each as the inside of a Python string, and the expressions. `usual` is the layout's own format."""
+    found = {"path": _inside(path)}
+    if written.is_folder:
+        found["folder"] = _inside(path)
+    if len(written.files) == 1:
+        file = path / written.files[0].name if written.is_folder else path
+        if written.format in ((usual,) if usual not in (None, *TORCH) else TORCH):
+            found["file"] = _inside(file)
+        for (library, format), call in _READS.items():
+            if format == written.format:
+                found[library] = call.format(f'"{_inside(file)}"')
+    return found
+
+
+def _inside(path: Path) -> str:
+    """A path between double quotes of Python."""
+    return str(path).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
