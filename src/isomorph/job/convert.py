@@ -242,7 +242,7 @@ def convert(
         verify_seconds=seconds["verify"],
         layouts=None if port.route is None else port.route.title,
         notes=port.notes,
-        load=port.load_line(outputs[0].path) if len(outputs) == 1 else None,
+        load=port.load_line(outputs[0].path, outputs[0].layout) if len(outputs) == 1 else None,
     )
 
 
