@@ -120,15 +120,15 @@ class Port:
         from isomorph.layouts.load_line import places
 
         if self.route is not None:
-            header, known = self.route.target.header, self.route.known
+            header, known, config = self.route.target.header, self.route.known, self.route.config
         elif self.morph is not None and self.morph.stages and not self.morph.stages[-1].inverted:
             try:
-                header, known = read_header(self.morph.stages[-1].text), self.sizes
+                header, known, config = read_header(self.morph.stages[-1].text), self.sizes, self.config or {}
             except ValueError:
                 return None  # comments that only look like a header
         else:
             return None
-        return header.load_for(known, places(path, written, header.format))
+        return header.load_for(known, places(path, written, header.format), config)
 
     def with_config_beside(self, paths: Sequence[Path]) -> Port:
         """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""

@@ -15,7 +15,7 @@ from isomorph.language.tokens import Cursor, Line, Unreadable
 from isomorph.language.tree import Expression, Test
 
 KEYS = ("source", "load", "config", "axis", "format", "like", "base", "part", "inputs", "alias")
-PLACES = ("path", "folder", "file", "torch", "paddle")
+PLACES = ("path", "folder", "file", "keras", "torch", "paddle")
 """What a load line may ask for about the result, beside sizes: see load_line.py."""
 _LINE = re.compile(r"#\s{2,}([a-z]+):\s+(.*\S)\s*")
 _HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
@@ -53,16 +53,24 @@ class Header:
         """The line for a model of any size, as it is written; None where none is stated."""
         return next((text for text, test in self.loads if test is None), None)
 
-    def load_for(self, sizes: Mapping[str, int], places: Mapping[str, str] | None = None) -> str | None:
-        """The first line that holds for these sizes, with sizes and places put in; None where there is none.
+    def load_for(
+        self,
+        sizes: Mapping[str, int],
+        places: Mapping[str, str] | None = None,
+        config: Mapping[str, Any] | None = None,
+    ) -> str | None:
+        """The first line that holds for these sizes and this config of the hub, sizes and places put in; None where there is none.
 
-        A line that asks for a size that is not known, or a place that there is not, does not hold. Without `places`, they stay.
+        A line that asks for a size or key that is not known, or a place that there is not, does not hold. Without `places`, they
+        stay.
         """
         there = {name: f"{{{name}}}" for name in PLACES} if places is None else places
         known = {**{axis: str(size) for axis, size in sizes.items()}, **there}
         for text, test in self.loads:
             try:
-                if (test is None or holds(test, sizes, {})) and all(name in known for name in _HOLE.findall(text)):
+                if (test is None or holds(test, sizes, config or {})) and all(
+                    name in known for name in _HOLE.findall(text)
+                ):
                     return _HOLE.sub(lambda hole: known[hole[1]], text)
             except MorphError:
                 continue

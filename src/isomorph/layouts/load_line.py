@@ -3,6 +3,7 @@
 `{path}`    the result as it was named, a file or a folder
 `{folder}`  the folder; only where a folder was written, which holds config.json too
 `{file}`    the one file of weights; only in a format that the layout's own library opens
+`{keras}`   the same, where its name is one that Keras takes for weights of Keras 3
 `{torch}`   the expression that reads it as a state dict of torch tensors; only where one call of torch or safetensors does
 `{paddle}`  the same for paddle
 """
@@ -35,6 +36,8 @@ def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str,
         file = path / written.files[0].name if written.is_folder else path
         if written.format in ((usual,) if usual not in (None, *TORCH) else TORCH):
             found["file"] = _inside(file)
+        if written.format == "hdf5" and file.name.endswith(".weights.h5"):
+            found["keras"] = _inside(file)
         for (library, format), call in _READS.items():
             if format == written.format:
                 found[library] = call.format(f'"{_inside(file)}"')
