@@ -139,6 +139,9 @@ def _prove(port: Port, source: Checkpoint, held: Held, dtype: DType | None, stri
         port = replace(port, file_config=held.config, config_from=held.title)
     port = port.settled(source.manifest)
     plan = port.plan(source.manifest)
+    named = _named_as(held, port, plan)
+    if named is not port:
+        port, plan = named, named.plan(source.manifest)
     made = {held.tied[name] for name in plan.targets if name in held.tied}
     missing = [name for name in held.specs if name not in plan.targets and held.tied[name] not in made]
     unexpected = [name for name in plan.targets if name not in held.specs]
@@ -166,6 +169,23 @@ def _prove(port: Port, source: Checkpoint, held: Held, dtype: DType | None, stri
         moves=tuple(move for move in plan.moves if move.target.tensor in kept),
     )
     return Loading(plan, source, missing, unexpected, wanted, notes=port.notes)
+
+
+def _named_as(held: Held, port: Port, plan: Plan) -> Port:
+    """With `to`: the port to the names that the model has, with or without the base prefix of the layout (`bert.`, `model.`)."""
+    from isomorph.layouts.compose import added, stripped
+
+    base = "" if port.route is None else port.route.target.base
+    if port.route is None or not base or not plan.targets:
+        return port
+    has = any(name.startswith(base) for name in held.specs)
+    if has and port.route.base:
+        stage = added(base)
+    elif not has and all(name.startswith(base) for name in plan.targets):
+        stage = stripped(base)
+    else:
+        return port
+    return replace(port, morph=stage if port.morph is None else port.morph @ stage)
 
 
 def config_of(model: object) -> Mapping[str, Any] | None:
