@@ -3,7 +3,6 @@ lead out of the folder are listed. Where a layout of the catalogue is written, i
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,7 +11,9 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import FormatError
 from isomorph.formats.links import leads_outside
+from isomorph.job.config import config_text, read_config
 from isomorph.tensors import DType
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ class Written:
         if self.config is None:
             return ()
         path = folder / CONFIG
-        path.write_text(json.dumps(self.config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        path.write_text(config_text(self.config), encoding="utf-8")
         with path.open("rb") as file:
             os.fsync(file.fileno())
         return self.names
@@ -133,12 +134,12 @@ def copy_companions(companions: Companions, source: Path, target: Path, cast: DT
 def _config_with_dtype(path: Path, cast: DType) -> str | None:
     """The text of config.json with its dtypes set; None when it is no JSON object or names no dtype."""
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError):
+        config = read_config(path)
+    except FormatError:
         return None
-    if not isinstance(config, dict) or not _set_dtype(config, TORCH_NAMES[cast.name]):
+    if not _set_dtype(config, TORCH_NAMES[cast.name]):
         return None
-    return json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return config_text(config)
 
 
 def _set_dtype(config: dict[str, Any], name: str) -> bool:

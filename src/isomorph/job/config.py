@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from isomorph.errors import FormatError, UsageError
+from isomorph.errors import FormatError, UsageError, printable
 
 BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")
 MOST_BYTES = 64 << 20
+MOST_DEPTH = 100
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -23,7 +24,27 @@ def read_config(path: Path) -> dict[str, Any]:
         raise FormatError(path, f"not JSON ({error})", "Mend it, or name another one with --config") from None
     if not isinstance(found, dict):
         raise FormatError(path, f"holds a JSON {type(found).__name__}, not an object", "Name another one with --config")
+    level: list[Any] = [found]
+    for _ in range(MOST_DEPTH):  # what walks through a config may go down into it
+        level = [
+            below
+            for one in level
+            for below in (one.values() if isinstance(one, dict) else one)
+            if isinstance(below, dict | list)
+        ]
+    if level:
+        raise FormatError(path, f"nested deeper than {MOST_DEPTH} levels", "Name another one with --config")
     return found
+
+
+def config_text(config: Mapping[str, Any]) -> str:
+    """A config as it is written to a file. Half of a surrogate pair, which UTF-8 does not have, stays an escape."""
+    text = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(config, indent=2) + "\n"
+    return text
 
 
 def config_beside(path: Path) -> Path | None:
@@ -55,7 +76,9 @@ def with_settings(config: Mapping[str, Any] | None, settings: Mapping[str, Any])
         for part in folders:
             below = at.setdefault(part, {})
             if not isinstance(below, dict):
-                raise UsageError(f"config.{dotted} cannot be set: config.{part} is {below!r}, not an object")
+                raise UsageError(
+                    f"config.{dotted} cannot be set: config.{part} is {printable(repr(below), 60)}, not an object"
+                )
             at = below
         at[last] = value
     return made

@@ -10,7 +10,7 @@ from isomorph.errors import MorphError, UsageError
 from isomorph.language.expressions import evaluate
 from isomorph.language.rules import shown
 from isomorph.language.tree import Axis
-from isomorph.layouts.family import AGAIN
+from isomorph.layouts.family import AGAIN, LARGEST_SIZE
 from isomorph.layouts.hub import schema
 from isomorph.layouts.recipe import in_hub_terms
 from isomorph.tensors import Manifest
@@ -42,19 +42,20 @@ def stripped(prefix: str) -> Morph:
     """The stage that takes a prefix away that every name has."""
     from isomorph.language.morph import Morph
 
-    return Morph.parse(f"{quoted(prefix)}** <-> **\n", file=f"without {prefix}")
+    return Morph.parse(f"{quoted(prefix, '**')} <-> **\n", file=f"without {prefix}")
 
 
 def added(prefix: str) -> Morph:
     """The stage that puts a prefix before every name."""
     from isomorph.language.morph import Morph
 
-    return Morph.parse(f"** <-> {quoted(prefix)}**\n", file=f"with {prefix}")
+    return Morph.parse(f"** <-> {quoted(prefix, '**')}\n", file=f"with {prefix}")
 
 
-def quoted(prefix: str) -> str:
-    """A prefix as it is written in a morph."""
-    return prefix.replace("\\", "\\\\").replace("{", "\\{").replace("*", "\\*")
+def quoted(text: str, behind: str = "") -> str:
+    """A text of one line as it is written in a morph, where each of its characters is itself; then what stands `behind` it."""
+    escaped = "".join("\\" + char if char in '"\\{*' else char for char in text)
+    return f'"{escaped}{behind}"'
 
 
 def family_config(family: Family, sizes: Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -108,7 +109,7 @@ def sizes_of_config(family: Family, config: Mapping[str, Any] | None, layout: La
             found[name] = evaluate(expression, {}, config or {})
         except MorphError:
             continue  # that config has no such key: it is of another kind
-    return {name: size for name, size in found.items() if type(size) is int and size >= 0}
+    return {name: size for name, size in found.items() if type(size) is int and 0 <= size <= LARGEST_SIZE}
 
 
 def sizes_of_plan(family: Family, plan: Plan) -> dict[str, int]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from itertools import product
 from math import prod
 
@@ -51,7 +51,7 @@ class HubTensor:
             return None
         return tuple(int(str(values[axis])) for axis in self.pattern_axes)
 
-    @property
+    @cached_property
     def pattern_axes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(axis for piece in self.pattern.pieces for axis in _axes_of(piece)))
 
@@ -65,6 +65,8 @@ def _axes_of(piece: object) -> tuple[str, ...]:
 
 
 MOST_CLASHES = 20
+MOST_MISSING = 50_000
+"""Tensors that are named as missing: a number in a name, or in a config, can ask for any number of them."""
 
 
 @dataclass(frozen=True)
@@ -193,15 +195,22 @@ class Schema:
             if isinstance(axis, str):
                 counts[axis] = max(count, sizes.most(axis) or 0)
                 sizes.say(axis, count, "the numbers in its names", is_stated=False)
+        stated = dict(counts)
         for axis, size in (given or {}).items():
             if axis in self.family.axes and self.family.axes[axis].config is not None:
                 sizes.say(axis, size, (by or {}).get(axis, "the config"))
                 if axis in counts and size > counts[axis]:
-                    counts[axis] = size
+                    stated[axis] = size
         known = sizes.solve()
         groups = frozenset(group for one in seen for group in one.groups)
-        missing, specs = self._missing(seen, counts, groups, known)
-        return Found(known, tuple(sizes.clashes), tuple(unknown), tuple(missing), groups, specs)
+        # What is missing is told by what others state, unless they state what no checkpoint has; else by the names alone.
+        specs = self._missing(seen, stated, groups, known)
+        if specs is None and stated != counts:
+            specs = self._missing(seen, counts, groups, known)
+        if specs is None:
+            sizes.clashes.append(Clash(self._beyond(seen)))
+        missing = {} if specs is None else {name: spec for name, spec in specs.items() if spec is not None}
+        return Found(known, tuple(sizes.clashes), tuple(unknown), tuple(specs or ()), groups, missing)
 
     def _counts(self, seen: Mapping[HubTensor, set[tuple[int, ...]]]) -> dict[object, int]:
         """How many there are of each index: one number an axis, of a ragged one a number for each place above it."""
@@ -224,9 +233,9 @@ class Schema:
         counts: Mapping[object, int],
         groups: frozenset[str],
         sizes: Mapping[str, int],
-    ) -> tuple[list[str], dict[str, TensorSpec]]:
-        found: list[str] = []
-        specs: dict[str, TensorSpec] = {}
+    ) -> dict[str, TensorSpec | None] | None:
+        """What is not there, None for a tensor of which not all sizes are known; None for more than anyone can be asked for."""
+        found: dict[str, TensorSpec | None] = {}
         known = _with_again(sizes)
         for one in self.tensors:
             if not groups.issuperset(one.groups):
@@ -234,16 +243,30 @@ class Schema:
             if any(self.family.groups[group].scattered for group in one.groups):
                 continue
             places = seen.get(one, set())
+            spec: TensorSpec | None
+            try:
+                spec = TensorSpec(F32, tuple(dim_size(dim, known) for dim in one.dims))
+            except KeyError:
+                spec = None
             for values in self._places(one, counts):
-                if values in places:
-                    continue
-                name = one.write(values)
-                found.append(name)
-                try:
-                    specs[name] = TensorSpec(F32, tuple(dim_size(dim, known) for dim in one.dims))
-                except KeyError:
-                    continue
-        return found, specs
+                if values not in places:
+                    if len(found) >= MOST_MISSING:
+                        return None
+                    found[one.write(values)] = spec
+        return found
+
+    def _beyond(self, seen: Mapping[HubTensor, set[tuple[int, ...]]]) -> str:
+        """What to say of numbers in names that leave more out than anyone can be asked for: the largest, and how many are there."""
+        there: dict[str, set[int]] = {}
+        for one, places in seen.items():
+            for values in places:
+                for axis, value in zip(one.indices, values, strict=True):
+                    there.setdefault(axis.removesuffix(AGAIN), set()).add(value)
+        axis = max(there, key=lambda name: max(there[name]) / len(there[name]))
+        return (
+            f"its names number {axis} up to {max(there[axis]):,}, and {len(there[axis]):,} of them are there: "
+            f"more than {MOST_MISSING:,} tensors are missing"
+        )
 
     def _places(self, one: HubTensor, counts: Mapping[object, int]) -> Iterator[tuple[int, ...]]:
         def below(values: tuple[int, ...]) -> Iterator[tuple[int, ...]]:

@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from isomorph.errors import Gap, near_misses
+from isomorph.errors import Gap, near_misses, printable
 from isomorph.layouts.catalogue import Layout
+from isomorph.layouts.compose import quoted
 from isomorph.layouts.fit import Fit
 from isomorph.layouts.parts import LEAST_PART, PIECES, common_prefix, parts_of
 from isomorph.tensors import Manifest
@@ -23,6 +24,8 @@ FOREIGN = {
 }
 """Pieces of names that tell what a checkpoint is instead of a model."""
 MOST_NAMED = 12
+PLAIN = re.compile(r"[A-Za-z_][\w-]*([./][\w-]+)+", re.ASCII)
+"""Names that a morph may have without quotes."""
 
 
 def sizes_wanted(fits: Sequence[Fit]) -> Gap:
@@ -64,28 +67,29 @@ def nothing_fits(
     if len(parts) > 1:
         return Gap(
             "layout",
-            f"it holds {len(parts)} sets of weights: {', '.join(part.prefix for part in parts)}",
+            f"it holds {len(parts)} sets of weights: {_listed([part.prefix for part in parts], MOST_NAMED)}",
             details=tuple(
-                f"{part.prefix} {part.count:,} tensors, as {part.layout} names them" for part in parts[:MOST_NAMED]
+                f"{printable(part.prefix)} {part.count:,} tensors, as {part.layout} names them"
+                for part in parts[:MOST_NAMED]
             ),
-            hint="Take one:  " + "  or  ".join(f"SRC#{part.prefix.rstrip(PIECES)}" for part in parts[:4]),
+            hint="Take one:  " + "  or  ".join(f"SRC#{printable(part.prefix.rstrip(PIECES))}" for part in parts[:4]),
         )
     if parts:
         (part,) = parts
         rest = [name for name in manifest if not name.startswith(part.prefix)]
         return Gap(
             "layout",
-            f"below `{part.prefix}` are the names of {part.layout}, and beside them {_tensors(len(rest))} more",
-            details=(f"beside them: {', '.join(rest[:4])}" + (" …" if len(rest) > 4 else ""),),
-            hint=f"Take that part alone:  SRC#{part.prefix.rstrip(PIECES)}",
+            f"below `{printable(part.prefix)}` are the names of {part.layout}"
+            + (f", and beside them {_tensors(len(rest))} more" if rest else ""),
+            details=(f"beside them: {_listed(rest, 4)}",) if rest else (),
+            hint=f"Take that part alone:  SRC#{printable(part.prefix.rstrip(PIECES))}",
             tensors=tuple(rest),
         )
     if not fits:
-        names = ", ".join(list(manifest)[:4]) + (" …" if len(manifest) > 4 else "")
         return Gap(
             "layout",
             f"it is not in {only}: none of its names is" if only else UNKNOWN,
-            details=(f"it has {names}",),
+            details=(f"it has {_listed(list(manifest), 4)}",),
             hint=_foreign(manifest)
             or "`isomorph layouts` lists what is known; another mapping is a morph of your own:  -m M.morph",
         )
@@ -100,6 +104,10 @@ def _distance(fit: Fit) -> tuple[float, ...]:
     return -round(fit.score.value, 1), len(fit.unknown) + len(fit.missing), is_refused, clashes, -fit.score.value
 
 
+def _listed(names: Sequence[str], most: int) -> str:
+    return ", ".join(printable(name) for name in names[:most]) + (" …" if len(names) > most else "")
+
+
 def _tensors(number: int) -> str:
     return f"{number:,} tensor" + ("" if number == 1 else "s")
 
@@ -110,16 +118,16 @@ def _gap_of(fit: Fit, only: Layout | None) -> Gap:
         details.append(f"{_tensors(len(fit.unknown))} that it does not know{_all_below(fit.unknown)}:")
         for name in fit.unknown[:MOST_NAMED]:
             near = near_misses(name, fit.missing)
-            details.append(f"    {name}" + (f"   (is it {near[0]}?)" if near else ""))
+            details.append(f"    {printable(name)}" + (f"   (is it {printable(near[0])}?)" if near else ""))
         if len(fit.unknown) > MOST_NAMED:
             details.append(f"    … and {len(fit.unknown) - MOST_NAMED:,} more")
     if fit.missing:
         are = "is" if len(fit.missing) == 1 else "are"
         details.append(f"{_tensors(len(fit.missing))} that it needs and that {are} not there{_all_below(fit.missing)}:")
-        details += [f"    {name}" for name in fit.missing[:MOST_NAMED]]
+        details += [f"    {printable(name)}" for name in fit.missing[:MOST_NAMED]]
         if len(fit.missing) > MOST_NAMED:
             details.append(f"    … and {len(fit.missing) - MOST_NAMED:,} more")
-    through = f" (without the wrapper `{fit.wrapper}`)" if fit.wrapper else ""
+    through = f" (without the wrapper `{printable(fit.wrapper)}`)" if fit.wrapper else ""
     if not (fit.unknown or fit.missing) and any(gap.kind == "size" for gap in fit.gaps):
         message = f"it has the names of {fit.layout}{through}, but not its shapes"
     elif only is not None:
@@ -135,7 +143,9 @@ def _remedy(fit: Fit) -> str:
     if foreign:
         return foreign
     if fit.unknown and not (fit.missing or fit.gaps):
-        return f"A morph of your own leaves them out first:  drop {fit.wrapper}{fit.unknown[0]}  (and so on), then  ** <-> **"
+        name = fit.wrapper + fit.unknown[0]
+        written = name if PLAIN.fullmatch(name) else quoted(name)
+        return f"A morph of your own leaves them out first:  drop {printable(written)}  (and so on), then  ** <-> **"
     if fit.gaps and not (fit.unknown or fit.missing):
         return next((gap.hint for gap in fit.gaps if gap.hint), None) or "Is the file what it is said to be?"
     if fit.missing and not fit.unknown:
@@ -155,4 +165,4 @@ def _all_below(names: Sequence[str]) -> str:
         return ""
     same = common_prefix(names)
     cut = max(same.rfind(piece) for piece in PIECES) + 1
-    return f", all below {same[:cut]}" if cut else ""
+    return f", all below {printable(same[:cut])}" if cut else ""

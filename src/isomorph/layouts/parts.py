@@ -13,6 +13,7 @@ PIECES = "./"
 LEAST_PART = 0.7
 """What a part of a checkpoint must score for it to be called a model by itself."""
 MOST_PARTS = 60
+"""Prefixes that are held against the index."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ def parts_of(names: Iterable[str]) -> list[Part]:
         for piece, rest in below.items():
             if "#" in piece or "" in rest or len(rest) < 2:
                 continue
+            if tried >= MOST_PARTS:
+                break
             tried += 1
             ranked = scores(rest)
             best = [one for one in ranked if one.value >= max(LEAST_PART, ranked[0].value)]

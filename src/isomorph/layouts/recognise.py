@@ -178,6 +178,8 @@ def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
     common = min(len(common_prefix(names)), min(map(len, names)) - 1)
     cuts = [at + 1 for at in range(common) if names[0][at] in PIECES]
     for cut in cuts[:MOST_WRAPPERS]:
+        if not names[0][:cut].isprintable():
+            return  # no framework's, and not to be written in a morph
         yield (
             names[0][:cut],
             Manifest({name[cut:]: tensor for name, tensor in manifest.items()}, origin=manifest.origin),
