@@ -86,8 +86,13 @@ class Port:
             )
         from isomorph.layouts.demands import check, in_layouts
 
+        proved = self.route.proved
+        is_asked = self.cast is None and like is None and self.morph is self.route.morph
         try:
-            plan = make_plan(self.programs, source, config=self.config, sizes=self.sizes, cast=self.cast, like=like)
+            if proved is not None and is_asked and proved.source is source:
+                plan = proved
+            else:
+                plan = make_plan(self.programs, source, config=self.config, sizes=self.sizes, cast=self.cast, like=like)
         except MorphError as refused:
             raise in_layouts(self.route, refused) from None
         check(self.route, plan)
@@ -116,8 +121,8 @@ class Port:
 
     def load_line(self, path: Path, written: OutputLayout) -> str | None:
         """The line that loads a result in its own library, from the last morph's header; None where it states none that holds."""
+        from isomorph.job.load_line import places
         from isomorph.layouts.header import read_header
-        from isomorph.layouts.load_line import places
 
         if self.route is not None:
             header, known, config = self.route.target.header, self.route.known, self.route.config

@@ -14,9 +14,9 @@ from isomorph.language.expressions import holds
 from isomorph.language.tokens import Cursor, Line, Unreadable
 from isomorph.language.tree import Expression, Test
 
-KEYS = ("source", "load", "config", "axis", "format", "like", "base", "part", "inputs", "alias")
+KEYS = ("source", "load", "config", "axis", "when", "format", "like", "base", "part", "inputs", "alias")
 PLACES = ("path", "folder", "file", "keras", "torch", "paddle")
-"""What a load line may ask for about the result, beside sizes: see load_line.py."""
+"""What a load line may ask for about the result, beside sizes: see job/load_line.py."""
 _LINE = re.compile(r"#\s{2,}([a-z]+):\s+(.*\S)\s*")
 _HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
 _FACT = re.compile(r"([A-Za-z_][\w.]*)\s*=\s*(.*)")
@@ -31,8 +31,10 @@ class Header:
     `facts` are hub config keys that weights cannot carry and this layout fixes (`vision_config.hidden_act`); `conditional` those
     that hold where a test of its own config does (`config: hidden_act = "gelu" when config.act == "gelu"`), the last of several.
     `axes` are sizes by the keys of its own config (`axis: heads = config.n_heads`). `like` are (layout, what decides): others with
-    the same names. `base` is the prefix that a model without a head is saved without. `parts` are the groups of the hub that it
-    carries, empty for all. `inputs` says how several files are named. `aliases` are further names it may be asked for by.
+    the same names; `when` tests what a checkpoint carries beside its tensors (`when: config.checkpoint_version >= 2`) and rules
+    the layout out where it does not hold. `base` is the prefix that a model without a head is saved without. `parts` are the
+    groups of the hub that it carries, empty for all. `inputs` says how several files are named. `aliases` are further names it may
+    be asked for by.
     """
 
     title: str = ""
@@ -41,6 +43,7 @@ class Header:
     facts: Mapping[str, Any] = field(default_factory=dict)
     conditional: tuple[tuple[str, Any, Test], ...] = ()
     axes: Mapping[str, Expression] = field(default_factory=dict)
+    when: Test | None = None
     format: str | None = None
     like: tuple[tuple[str, str], ...] = ()
     base: str | None = None
@@ -76,6 +79,15 @@ class Header:
                 continue
         return None
 
+    def denied_by(self, carried: Mapping[str, Any]) -> bool:
+        """Whether what a checkpoint carries beside its tensors rules the layout out. What it does not carry rules out nothing."""
+        if self.when is None:
+            return False
+        try:
+            return not holds(self.when, {}, carried)
+        except MorphError:
+            return False
+
     def stated(self, config: Mapping[str, Any] | None) -> dict[str, Any]:
         """The facts that hold for this config, hub config key -> value. A test of a key that is not there does not hold."""
         found = dict(self.facts)
@@ -102,6 +114,7 @@ def read_header(text: str, file: str = "<morph>", *, strict: bool = False) -> He
     conditional: list[tuple[str, Any, Test]] = []
     loads: list[tuple[str, Test | None]] = []
     axes: dict[str, Expression] = {}
+    decides: Test | None = None
     like: list[tuple[str, str]] = []
     for number, line in enumerate(text.split("\n"), 1):
         if not line.startswith("#"):
@@ -135,6 +148,11 @@ def read_header(text: str, file: str = "<morph>", *, strict: bool = False) -> He
                 loads.append((line.strip(), read_test(_cursor(number, test)) if when else None))
             except Unreadable as error:
                 raise ValueError(f"{file}:{number}: `{test}` is no test of sizes ({error})") from None
+        elif key == "when":
+            try:
+                decides = read_test(_cursor(number, value))
+            except Unreadable as error:
+                raise ValueError(f"{file}:{number}: `{value}` is no test ({error})") from None
         elif key == "axis":
             axis, _, expression = value.partition("=")
             try:
@@ -156,6 +174,7 @@ def read_header(text: str, file: str = "<morph>", *, strict: bool = False) -> He
         facts=facts,
         conditional=tuple(conditional),
         axes=axes,
+        when=decides,
         format=last["format"],
         like=tuple(like),
         base=last["base"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -149,6 +150,7 @@ def _fits(
     if within is not None:
         inside = [one for one in tried if one[2].layout.startswith(within + "/") and one[2].value >= 0.9 * best]
         tried = [*inside, *(one for one in tried if one not in inside)]
+    carried = _carried(manifest)
     seen: set[str] = set()
     fitted: float | None = None
     nearest: float | None = None
@@ -162,11 +164,24 @@ def _fits(
         if nearest is not None and score.value < nearest - 1e-9:
             return
         seen.add(score.layout)
+        if only is None and find(score.layout).header.denied_by(carried):
+            continue
         fit = hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
         fitted = score.value if fit.fits and fitted is None else fitted
         if len(manifest) > MANY and nearest is None and len(fit.unknown) + len(fit.missing) < len(manifest) // 50:
             nearest = score.value
         yield fit
+
+
+def _carried(manifest: Manifest) -> dict[str, Any]:
+    """The numbers and words that a checkpoint carries beside its tensors, by the last piece of their names."""
+    found: dict[str, Any] = {}
+    for name, text in manifest.leaves.items():
+        try:
+            found[name.rpartition("/")[2]] = json.loads(text)
+        except (ValueError, RecursionError):
+            found[name.rpartition("/")[2]] = text
+    return found
 
 
 def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
