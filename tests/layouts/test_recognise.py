@@ -301,6 +301,17 @@ def test_three_orders_of_the_same_names_ask_for_from_and_say_what_decides():
     assert len(port.plan(Manifest(weights)).manifest) > 100
 
 
+@pytest.mark.parametrize(
+    ("version", "layout"),
+    [("0", "megatron_v0_encoder"), ("1.0", "megatron_v1_encoder"), ("2.0", "megatron_v3"), ("3.0", "megatron_v3")],
+)
+def test_what_a_file_carries_beside_its_tensors_decides(version: str, layout: str):
+    """checkpoint_version lies in the file: there is nothing to ask but the sizes."""
+    weights = Manifest(keys("gpt2/megatron_v3"), leaves={"checkpoint_version": version})
+    found = recognise(weights, sizes={"heads": 12, "vocab": 50257})
+    assert (str(found.layout), found.ambiguous) == (f"gpt2/{layout}", False)
+
+
 def test_sizes_that_a_named_layout_must_be_told_are_asked_for():
     said = refused(keys("gpt2/megatron_v3"), "gpt2/hf", from_="megatron_v3")
     assert said == (
