@@ -25,6 +25,7 @@ from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
     from isomorph.language.morph import Morph
+    from isomorph.plan.plan import Plan
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Route:
     """The source's config with what was set, as it was before sizes and facts were put below it."""
     base: str = ""
     """The prefix that was left out of the target's names, because the model has no head."""
+    proved: Plan | None = field(default=None, repr=False, compare=False)
+    """The plan that finding the sizes took, for these tensors and nothing else asked: it need not be made twice."""
 
     @property
     def title(self) -> str:
@@ -134,34 +137,24 @@ def route(
     if chain is not None and source.fit.base and source.fit.base == base and source.layout == target:
         chain = stripped(source.fit.wrapper) if source.fit.wrapper else None
     told: dict[str, int] = {}
+    proved: Plan | None = None
     if chain is not None:
-        used = axes_of(chain.programs(whole), whole)
+        programs = chain.programs(whole)
+        used = axes_of(programs, whole)
         hidden = hidden_axes(family)
         told = {axis: size for axis, size in known.items() if axis in used and (axis in hidden or axis in given)}
         told |= {axis: size for axis, size in given.items() if axis not in family.axes}
-        told = _enough(chain, manifest, source, known, whole, told)
-    return Route(source, target, chain, told, known, whole, dict(config or {}), base)
+        try:  # more of the known sizes are told when the plan lacks some; other gaps are for the plan that is asked for
+            proved, told = plan_sized(programs, manifest, family, known, whole, told)
+        except MorphError:
+            proved = None
+    return Route(source, target, chain, told, known, whole, dict(config or {}), base, proved)
 
 
 def _layouts(family: str) -> tuple[Layout, ...]:
     from isomorph.layouts.catalogue import layouts
 
     return layouts(family)
-
-
-def _enough(
-    chain: Morph,
-    manifest: Manifest,
-    source: Recognition,
-    known: Mapping[str, int],
-    config: Mapping[str, Any],
-    told: Mapping[str, int],
-) -> dict[str, int]:
-    """The sizes to tell: more of those that are known, when a plan says that it lacks some. Other gaps are the plan's to report."""
-    try:
-        return plan_sized(chain.programs(config), manifest, source.layout.family, known, config, told)[1]
-    except MorphError:
-        return dict(told)
 
 
 def _base(source: Recognition, target: Layout, known: Mapping[str, int], config: Mapping[str, Any]) -> str:
