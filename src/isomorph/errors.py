@@ -182,8 +182,13 @@ class Different(IsomorphError, AssertionError):
         super().__init__(str(report))
 
 
+MOST_LIKE = 300
+"""Characters: to compare names takes time by the product of their lengths."""
+
+
 def near_misses(name: str, candidates: Iterable[str], most: int = 3) -> tuple[str, ...]:
-    """The candidates that look most like `name`, best first; at most `most`. Bounded work on huge candidate sets.
+    """The candidates that look most like `name`, best first; at most `most`. Bounded work on huge candidate sets,
+    and none on names longer than anyone types.
 
     >>> near_misses("head.weigth", ["head.weight", "tail.bias"])
     ('head.weight',)
@@ -191,7 +196,9 @@ def near_misses(name: str, candidates: Iterable[str], most: int = 3) -> tuple[st
     import difflib
     from itertools import islice
 
-    pool = list(islice(candidates, 4000))
+    if len(name) > MOST_LIKE:
+        return ()
+    pool = [one for one in islice(candidates, 4000) if len(one) <= MOST_LIKE]
     return tuple(difflib.get_close_matches(name, pool, n=most, cutoff=0.75))
 
 

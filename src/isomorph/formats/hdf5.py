@@ -153,7 +153,14 @@ class _Walk:
                 f"the group `{printable(prefix[:-1], 120)}` is the group `{printable(self.seen[address][:-1] or '/', 120)}` again",
             )
         self.seen[address] = prefix
-        links = {link.name: link for link in self.file.links_of(messages)}
+        links: dict[bytes, Link] = {}
+        for link in self.file.links_of(messages):
+            if link.name in links:
+                raise FormatError(
+                    self.path,
+                    f"a broken HDF5 file: two links are called `{printable(prefix + link.name.decode('utf-8', 'replace'), 120)}`",
+                )
+            links[link.name] = link
         if not any(message.kind == ATTRIBUTE for message in messages):
             return iter(links.values())
         attributes = attributes_of(self.file, messages)

@@ -8,7 +8,7 @@ read twice, and the bytes of all blocks together are counted, so that a file whi
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from isomorph.errors import FormatError
 from isomorph.formats.source import Source
@@ -18,6 +18,9 @@ MAGIC = b"\x89HDF\r\n\x1a\n"
 MAX_BLOCK = 64 << 20
 MAX_LINKS = 200_000
 """Links of one group, and of all together."""
+
+MAX_LINK_BYTES = 64 << 20
+"""Names and targets of all links together: of old groups they are ends of one text, so that a little makes much."""
 
 MAX_MESSAGES = 100_000
 MAX_ALL_MESSAGES = 4_000_000
@@ -100,7 +103,9 @@ class Blocks:
         self.offset_bytes = self.length_bytes = 8
         self.budget = min(4 * nbytes, MAX_READ) + (64 << 20)
         self.parsed = 0
-        self.links = 0
+        self.links = self.link_bytes = 0
+        self.types: dict[int, Any] = {}
+        """Types that have been read, by where they lie: any number of attributes may refer to one."""
         self.root = self._superblock()
 
     def broken(self, problem: str) -> NoReturn:
@@ -236,8 +241,12 @@ class Blocks:
     def _counted(self, links: Iterator[Link]) -> Iterator[Link]:
         for link in links:
             self.links += 1
-            if self.links > MAX_LINKS:
-                raise FormatError(self.source.path, f"an HDF5 file of more than {MAX_LINKS:,} links")
+            self.link_bytes += len(link.name) + (len(link.target) if isinstance(link.target, bytes) else 0)
+            if self.links > MAX_LINKS or self.link_bytes > MAX_LINK_BYTES:
+                raise FormatError(
+                    self.source.path,
+                    f"an HDF5 file of more than {MAX_LINKS:,} links, or {MAX_LINK_BYTES:,} bytes of them",
+                )
             yield link
 
     def _link(self, cursor: Cursor) -> Link:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from isomorph.formats.hdf5_blocks import ATTRIBUTE, DATATYPE, Blocks, Cursor, Message
 from isomorph.formats.hdf5_heap import Texts
@@ -58,9 +58,12 @@ def shape_of(file: Blocks, data: bytes) -> tuple[int, ...] | None:
 
 def type_of(file: Blocks, message: Message) -> Type:
     """The type that a datatype message says, or the named type of the file that it refers to."""
+    passed: list[int] = []
     for _ in range(TYPE_DEPTH):
         if not message.is_shared:
-            return _type(Cursor(file, message.data), 0)
+            found_type = _type(Cursor(file, message.data), 0)
+            file.types.update(dict.fromkeys(passed, found_type))
+            return found_type
         cursor = Cursor(file, message.data)
         version, kind = cursor.number(1), cursor.number(1)
         if version == 1:
@@ -70,6 +73,9 @@ def type_of(file: Blocks, message: Message) -> Type:
         address = cursor.address()
         if address is None:
             file.broken("a type that is kept nowhere")
+        if address in file.types:
+            return cast(Type, file.types[address])
+        passed.append(address)
         found = next((each for each in file.messages(address) if each.kind == DATATYPE), None)
         if found is None:
             file.broken(f"no type at byte {address:,}")
@@ -196,7 +202,11 @@ def texts_of(file: Blocks, texts: Texts, attribute: Attribute, most: int) -> lis
     for size in attribute.shape if attribute.shape is not None else (0,):
         count *= size
     kind = attribute.kind
-    if count > most or not (kind.kind == STRING or (kind.kind == LISTS and kind.bits & 15 == 1)):
+    if (
+        count > most
+        or (kind.kind == STRING and not kind.nbytes)
+        or not (kind.kind == STRING or (kind.kind == LISTS and kind.bits & 15 == 1))
+    ):
         return None
     cursor = Cursor(file, attribute.data)
     if kind.kind == STRING:
