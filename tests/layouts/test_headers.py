@@ -139,6 +139,7 @@ def test_a_file_in_a_format_that_the_layouts_library_does_not_open_is_no_file_fo
         "path": "o.pdparams", "paddle": 'paddle.load("o.pdparams")',
     }  # fmt: skip
     assert "file" not in places(Path("o.safetensors"), written("o.safetensors"), "flax")
+    assert "folder" not in places(Path("out"), written("out/", "safetensors"), "flax")
     assert places(Path("o.msgpack"), written("o.msgpack"), "flax")["file"] == "o.msgpack"
 
 
@@ -191,7 +192,7 @@ KNOWN: list[tuple[str, dict[str, Any], str]] = [
      "models_mae.mae_vit_base_patch16(img_size=224)"),
     ("vit_mae/facebook", {"width": 768, "layers": 12, "ffn": 3072, "patch": 16, "image": 224}, "timm.create_model"),
     ("t5/hf", {"enc_layers": 6, "dec_layers": 6}, "AutoModelForSeq2SeqLM"),
-    ("t5/hf", {"enc_layers": 6}, "T5EncoderModel"),
+    ("t5/hf", {"enc_layers": 6}, "AutoModelForTextEncoding"),
     ("clip/hf", {"vision_layers": 2}, "CLIPVisionModel"),
     ("bert/hf", {"layers": 2, "answers": 2}, "AutoModelForQuestionAnswering"),
 ]  # fmt: skip

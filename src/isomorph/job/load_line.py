@@ -1,8 +1,8 @@
 """A result that was written -> what its layout's load line may ask for: where it lies, and the expression that reads it.
 
 `{path}`    the result as it was named, a file or a folder
-`{folder}`  the folder; only where a folder was written, which holds config.json too
-`{file}`    the one file of weights; only in a format that the layout's own library opens
+`{folder}`  the folder, which holds config.json too; only in a format that the layout's own library opens
+`{file}`    the one file of weights; only in such a format
 `{keras}`   the same, where its name is one that Keras takes for weights of Keras 3
 `{torch}`   the expression that reads it as a state dict of torch tensors; only where one call of torch or safetensors does
 `{paddle}`  the same for paddle
@@ -30,11 +30,12 @@ _READS = {
 def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str, str]:
     """The places of a result, each as the inside of a Python string, and the expressions. `usual` is the layout's own format."""
     found = {"path": _inside(path)}
-    if written.is_folder:
+    is_opened = written.format in (TORCH if usual is None or usual in TORCH else (usual,))
+    if written.is_folder and is_opened:
         found["folder"] = _inside(path)
     if len(written.files) == 1:
         file = path / written.files[0].name if written.is_folder else path
-        if written.format in ((usual,) if usual not in (None, *TORCH) else TORCH):
+        if is_opened:
             found["file"] = _inside(file)
         if written.format == "hdf5" and file.name.endswith(".weights.h5"):
             found["keras"] = _inside(file)
