@@ -51,3 +51,22 @@ def test_memory_can_be_measured(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert "| whole CLIP f32 to bf16 |" in done.stdout
+
+
+def test_what_the_catalogue_costs_can_be_measured(tmp_path: Path) -> None:
+    """Recognition, `--to` and `-m`: every job succeeds, and both ways write the same file."""
+    command = [
+        sys.executable,
+        str(BENCHMARKS / "layouts.py"),
+        "--small",
+        "--rounds",
+        "1",
+        "--json",
+        "--folder",
+        str(tmp_path),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["tensors"] == 1029
+    assert {"clip convert --to", "moe plan --to"} <= set(found["seconds"])
