@@ -269,7 +269,9 @@ class _Walk:
             self.broken("an array in pieces that does not say its shape and its chunks", at)
         if not all(type(size) is int and 0 <= size < 1 << 63 for size in sizes):
             self.broken("an array in pieces whose shape is not a list of sizes", at)
-        if not pieces or not all(type(piece) is Array and len(piece.dtype.shape) == 1 for piece in pieces):
+        if not pieces or not all(
+            type(piece) is Array and len(piece.dtype.shape) == 1 and not piece.payload.pieces for piece in pieces
+        ):
             self.broken("an array in pieces of which one is no flat array", at)
         kinds = {piece.dtype.dtype for piece in pieces}
         if len(kinds) > 1:
