@@ -241,3 +241,21 @@ def test_what_fits_no_model_raises_before_anything_is_read(tmp_path: Path):
     with pytest.raises(MorphError, match="24"):
         iso_torch.load_model(other, tmp_path / "source", to="bert/hf")
     assert equal(before, dict(other.state_dict()))
+
+
+def test_a_plan_that_is_written_down_writes_the_config_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """`plan --to … -o plan.json`, then `convert plan.json`: what `convert --to` would have made, and nothing else asked."""
+    build("ViTModel", "ViTConfig", **VISION).save_pretrained(tmp_path / "source")
+    timm, plan, made = tmp_path / "there" / "timm.safetensors", str(tmp_path / "plan.json"), tmp_path / "made"
+    timm.parent.mkdir()
+    assert run(["convert", str(tmp_path / "source"), str(timm), "--to", "vit/timm"]) == 0
+    told = ["--to", "vit/hf", "--from", "vit/timm", "--set", "config.num_attention_heads=3"]
+    assert run(["plan", str(timm), *told, "-o", plan, "--output", str(made) + "/"]) == 0
+    capsys.readouterr()
+    assert run(["convert", plan, str(tmp_path / "elsewhere")]) == 2
+    assert "which says where its result goes" in capsys.readouterr().err
+    assert run(["convert", plan]) == 0
+    assert "vit/timm -> vit/hf" in capsys.readouterr().out
+    assert run(["convert", str(timm), str(tmp_path / "direct"), *told]) == 0
+    for name in ("config.json", "model.safetensors"):
+        assert (made / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()

@@ -38,6 +38,8 @@ def command(
     port, writing = port_of(options), writing_of(options)
     arguments: list[Any] = list(paths)
     recorded = None
+    if len(paths) > 1 and is_plan_file(paths[0]):
+        raise click.UsageError(f"{paths[0]} is a plan, which says where its result goes:  isomorph convert {paths[0]}")
     if len(paths) == 1:
         if not is_plan_file(paths[0]):
             raise click.UsageError("a source and a target are needed:  isomorph convert SRC… DST  (or a plan.json)")

@@ -94,6 +94,9 @@ def write_plan_file(
         "morph": None if port.morph is None else port.morph.text,
         "config": port.config,
         "sizes": dict(port.sizes),
+        "route": None
+        if port.route is None
+        else {"to": str(port.route.target), "from": str(port.route.source.layout), **port.asked},
         "inputs": [{"name": one.name, "path": str(one.path.absolute()), "inner": one.inner} for one in planned.sources],
         "files": {str(file.absolute()): _state(file) for file in planned.source.paths},
         "header_digest": header_digest(planned.source.manifest),
@@ -146,7 +149,16 @@ def read_plan_file(path: str) -> PlanFile:
             )
         _require_kinds(content)
         plan = Plan.from_json(content["plan"])
-        port = Port(recorded=plan.programs, sizes=plan.sizes, file_config=plan.config, cast=plan.cast)
+        way = content.get("route") or {}
+        port = Port(
+            recorded=plan.programs,
+            sizes=plan.sizes,
+            file_config=plan.config,
+            cast=plan.cast,
+            to=way.get("to"),
+            from_=way.get("from"),
+            asked=way,
+        )
         return PlanFile(
             path,
             content,
@@ -182,6 +194,11 @@ def _require_kinds(content: Mapping[str, Any]) -> None:
         ("inputs", content["inputs"], (list,)),
         ("outputs", content["outputs"], (list,)),
     ]
+    way = content.get("route")
+    if way is not None:
+        fields += [("route", way, (dict,)), ("to", way["to"], (str,)), ("from", way["from"], (str,))]
+        fields += [("config", way["config"], (dict, type(None))), ("sizes", way["sizes"], (dict,))]
+        fields += [("size", size, (int,)) for size in way["sizes"].values()]
     for one in (*content["inputs"], *content["outputs"]):
         fields += [("name", one["name"], (str,)), ("path", one["path"], (str,))]
         fields += (

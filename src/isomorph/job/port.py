@@ -46,6 +46,8 @@ class Port:
     to: str | None = None
     """The layout to convert into; `settled` finds the morph when the tensors are known."""
     from_: str | None = None
+    asked: Mapping[str, Any] = field(default_factory=dict)
+    """Of a plan that was written down: the `config` and `sizes` that finding the way was given."""
     route: Route | None = None
 
     @cached_property
@@ -107,8 +109,19 @@ class Port:
             return self
         from isomorph.layouts.route import route
 
+        if self.recorded:  # the programs stay; what else the way says (config.json, notes) is found again
+            config, sizes = self.asked.get("config"), self.asked.get("sizes")
+            return replace(self, route=route(source, self.to, self.from_, config or None, sizes))
         found = route(source, self.to, self.from_, self.config, self.sizes)
-        return replace(self, morph=found.morph, sizes=found.sizes, file_config=found.config, overrides={}, route=found)
+        return replace(
+            self,
+            morph=found.morph,
+            sizes=found.sizes,
+            file_config=found.config,
+            overrides={},
+            route=found,
+            asked={"config": self.config, "sizes": dict(self.sizes)},
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -121,11 +134,11 @@ class Port:
 
     def load_line(self, path: Path, written: OutputLayout) -> str | None:
         """The line that loads a result in its own library, from the last morph's header; None where it states none that holds."""
-        from isomorph.job.load_line import places
+        from isomorph.job.load_line import places, sizes_carried
         from isomorph.layouts.header import read_header
 
         if self.route is not None:
-            header, known, config = self.route.target.header, self.route.known, self.route.config
+            header, known, config = self.route.target.header, sizes_carried(self.route), self.route.config
         elif self.morph is not None and self.morph.stages and not self.morph.stages[-1].inverted:
             try:
                 header, known, config = read_header(self.morph.stages[-1].text), self.sizes, self.config or {}
