@@ -254,6 +254,33 @@ def test_the_line_that_convert_prints_loads_the_result(tmp_path: Path):
         assert all(torch.equal(value, loaded.state_dict()[name]) for name, value in expected.items())
 
 
+def test_a_part_that_is_not_there_is_not_loaded_for_what_its_config_says(tmp_path: Path):
+    """The config of an encoder by itself states a decoder too: MAE's, and the projection of CLIP's image tower."""
+    import transformers
+
+    config = transformers.ViTMAEConfig(
+        hidden_size=768,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        intermediate_size=3072,
+        image_size=32,
+        patch_size=16,
+    )
+    transformers.ViTMAEModel(config).save_pretrained(tmp_path / "mae")
+    line = iso.convert(tmp_path / "mae", tmp_path / "mae.pth", to="vit_mae/facebook").load
+    assert line == (
+        'timm.create_model("vit_base_patch16_224", patch_size=16, img_size=32, num_classes=0, checkpoint_path="'
+        f'{tmp_path / "mae.pth"}")'
+    )
+    tower = transformers.CLIPVisionConfig(
+        hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=12, image_size=8, patch_size=4
+    )
+    for model in (transformers.CLIPVisionModel, transformers.CLIPVisionModelWithProjection):
+        model(tower).save_pretrained(tmp_path / "tower")
+        made = iso.convert(tmp_path / "tower", tmp_path / model.__name__, to="clip/hf")
+        assert made.load == f'transformers.{model.__name__}.from_pretrained("{tmp_path / model.__name__}")'
+
+
 def _safetensors() -> Any:
     import safetensors
     import safetensors.torch

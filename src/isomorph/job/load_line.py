@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from isomorph.formats.base import OutputLayout
+    from isomorph.layouts.route import Route
 
 TORCH = ("safetensors", "torch_zip")
 """What libraries on torch open, whichever of the two they write."""
@@ -43,6 +44,17 @@ def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str,
             if format == written.format:
                 found[library] = call.format(f'"{_inside(file)}"')
     return found
+
+
+def sizes_carried(route: Route) -> Mapping[str, int]:
+    """The sizes of what the checkpoint holds. A part that it lacks has none, whatever the config states (of T5's encoder by itself,
+    the decoder's)."""
+    from isomorph.layouts.compose import hidden_axes
+    from isomorph.layouts.hub import schema
+
+    family = route.target.family
+    told = {**schema(family.name).read(route.source.fit.hub).sizes, **dict.fromkeys(hidden_axes(family), 0)}
+    return {axis: size for axis, size in route.known.items() if axis in told}
 
 
 def _inside(path: Path) -> str:
