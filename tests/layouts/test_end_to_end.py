@@ -259,3 +259,24 @@ def test_a_plan_that_is_written_down_writes_the_config_too(tmp_path: Path, capsy
     assert run(["convert", str(timm), str(tmp_path / "direct"), *told]) == 0
     for name in ("config.json", "model.safetensors"):
         assert (made / name).read_bytes() == (tmp_path / "direct" / name).read_bytes()
+
+
+@pytest.mark.parametrize("layout", ["litgpt_interleaved", "litgpt", "gguf"])
+def test_a_layout_that_asks_for_a_config_is_not_taken_for_another_that_asks_for_none(
+    layout: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Falcon's files without a config have GPT-NeoX's names: both are named; with Falcon's config it is Falcon."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "multi_query": False, "bias": True,
+             "alibi": True, "vocab_size": 61, "parallel_attn": False}  # fmt: skip
+    model = build("FalconForCausalLM", "FalconConfig", **sizes)
+    model.save_pretrained(tmp_path / "source")
+    there = tmp_path / "there" / "x.safetensors"
+    there.parent.mkdir()
+    assert run(["convert", str(tmp_path / "source"), str(there), "--to", f"falcon/{layout}"]) == 0
+    capsys.readouterr()
+    assert run(["convert", str(there), str(tmp_path / "back.safetensors"), "--to", "hf"]) == 2
+    said = capsys.readouterr().err
+    assert "its names fit 2 layouts" in said and f"falcon/{layout}" in said and f"gpt_neox/{layout}" in said
+    told = ["--config", str(tmp_path / "source" / "config.json")]
+    assert run(["convert", str(there), str(tmp_path / "back.safetensors"), "--to", "hf", *told]) == 0
+    assert equal(load_file(tmp_path / "back.safetensors"), weights(tmp_path / "source"))

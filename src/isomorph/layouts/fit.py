@@ -49,6 +49,11 @@ class Fit:
         return not (self.gaps or self.unknown or self.missing)
 
     @property
+    def asks(self) -> bool:
+        """Whether all that it lacks is a config, which its `when` lines ask for."""
+        return bool(self.gaps) and not (self.unknown or self.missing) and all(gap.kind == "config" for gap in self.gaps)
+
+    @property
     def wants(self) -> tuple[str, ...]:
         """The axes of the vocabulary that it must be told, if that is all that it lacks: of those that stand in one equation, all
         but one; () when it fits, or lacks something else."""

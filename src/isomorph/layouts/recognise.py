@@ -75,8 +75,11 @@ def recognise(
         wanting = [fit for fit in wanting if fit.layout.family.name == within] or ([] if good else wanting)
     elif good:
         wanting = []
+    asking = [fit for fit in fits if fit.asks] if only is None else []
     if wanting:
-        raise MorphError([sizes_wanted(wanting)])
+        raise MorphError(
+            [sizes_wanted([*wanting, *(fit for fit in asking if within in (None, fit.layout.family.name))])]
+        )
     if not good:
         elsewhere = None if only is None or not manifest else _elsewhere(manifest, config, sizes)
         raise MorphError([nothing_fits(manifest, fits, only, within, elsewhere)])
@@ -92,6 +95,12 @@ def recognise(
         as_likely = (fit.denied(config), fit.ties(shared)) == (best.denied(config), best.ties(shared))
         if fit.layout.family != best.layout.family or as_likely:
             ambiguous = ambiguous or not same
+    for fit in asking:  # as good a fit, which nobody can hold against the names without its config
+        kind = (config or {}).get("model_type")
+        is_known = best.layout.family.is_kind(kind) or (within is not None and fit.layout.family.name != within)
+        if fit.score.value >= best.score.value - 1e-9 and not is_known:
+            others.append((fit.layout, what_decides(best.layout, fit.layout)))
+            ambiguous = True
     return Recognition(best, tuple(others), ambiguous)
 
 
