@@ -280,3 +280,22 @@ def test_a_layout_that_asks_for_a_config_is_not_taken_for_another_that_asks_for_
     told = ["--config", str(tmp_path / "source" / "config.json")]
     assert run(["convert", str(there), str(tmp_path / "back.safetensors"), "--to", "hf", *told]) == 0
     assert equal(load_file(tmp_path / "back.safetensors"), weights(tmp_path / "source"))
+
+
+def test_slips_in_joining_models_say_how_it_is_done(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A splice by a name that it has not; two models given to --to."""
+    build("ViTModel", "ViTConfig", **VISION).save_pretrained(tmp_path / "vit")
+    clip().save_pretrained(tmp_path / "clip")
+    both = [f"vit={tmp_path / 'vit'}", f"clip={tmp_path / 'clip'}", str(tmp_path / "out")]
+    assert run(["convert", *both, "-m", "splice/vit_to_clip"]) == 2
+    assert "splice/vit_into_clip" in capsys.readouterr().err
+    assert run(["convert", *both, "--to", "clip/openai"]) == 2
+    said = capsys.readouterr().err
+    assert (
+        "the 2 inputs (vit, clip) were taken for the files of one checkpoint" in said
+        and "-m splice/vit_into_clip" in said
+    )
+    assert run(["convert", *both, "-m", "splice/vit_into_clip"]) == 0
+    made, source = weights(tmp_path / "out"), weights(tmp_path / "vit")
+    key = "encoder.layer.1.attention.attention.query.weight"
+    assert torch.equal(made["vision_model.encoder.layers.1.self_attn.q_proj.weight"], source[key])

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import FormatError, MorphError, UsageError, near_misses
+from isomorph.errors import FormatError, Gap, MorphError, UsageError, near_misses
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 
@@ -112,7 +112,15 @@ class Port:
         if self.recorded:  # the programs stay; what else the way says (config.json, notes) is found again
             config, sizes = self.asked.get("config"), self.asked.get("sizes")
             return replace(self, route=route(source, self.to, self.from_, config or None, sizes))
-        found = route(source, self.to, self.from_, self.config, self.sizes)
+        try:
+            found = route(source, self.to, self.from_, self.config, self.sizes)
+        except MorphError as refused:
+            inputs = dict.fromkeys(name.partition("::")[0] for name in source if "::" in name)
+            if len(inputs) < 2:
+                raise
+            said = f"the {len(inputs)} inputs ({', '.join(inputs)}) were taken for the files of one checkpoint, as --to does"
+            hint = "To join models, name a morph that says how, as  -m splice/vit_into_clip  does"
+            raise MorphError([*refused.gaps, Gap("layout", said, hint=hint)]) from None
         return replace(
             self,
             morph=found.morph,
@@ -197,8 +205,20 @@ def morph_path(text: str | os.PathLike[str]) -> Path:
     if not path.exists():
         from isomorph.job.inputs import nearby
 
-        raise FormatError(written, "no such morph file", nearby(path))
+        raise FormatError(written, "no such morph file", _near_in_catalogue(written) or nearby(path))
     return path
+
+
+def _near_in_catalogue(written: str) -> str | None:
+    """What `family/name` may have meant; None when the catalogue has no such family."""
+    from isomorph.layouts.catalogue import FOLDER
+
+    family, _, name = written.partition("/")
+    names = sorted(file.stem for file in (FOLDER / family).glob("[!_]*.morph")) if family.isidentifier() else []
+    if not names:
+        return None
+    near = near_misses(name, names) or names
+    return f"The catalogue has {', '.join(f'{family}/{one}' for one in near[:8])}" + (" …" if len(near) > 8 else "")
 
 
 def cast_to(name: str, *, exact: bool = False) -> Op:
