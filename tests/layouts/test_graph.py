@@ -82,9 +82,8 @@ def check_pair(source: Layout, target: Layout) -> int:
         if name in computed:
             continue
         np.testing.assert_array_equal(array, expected[base + name], err_msg=f"{source} -> {target}: {name}")
-    if (
-        computed or plan.lossy or plan.unmade or plan.idle_later
-    ):  # what was dropped, or was not there, does not come back
+    # what was dropped, or was not there, does not come back
+    if computed or plan.lossy or plan.unmade or plan.idle_later:
         return sum(array.size for array in made.values())
     back = carried_out(plan.inverse, made)
     for name, array in back.items():
@@ -100,11 +99,10 @@ PAIRS = [(str(one), name) for name in WHOLE for one in layouts(name)]
 @pytest.mark.parametrize(("source", "family"), PAIRS, ids=[source for source, _ in PAIRS])
 def test_a_layout_leads_to_every_other_of_its_family(source: str, family: str):
     """Through the hub, as one plan: the elements are those of the target's own index checkpoint, and come back."""
-    for target in layouts(family):
-        if str(target) == source:
-            continue
-        if shares(find(source), target):
-            assert check_pair(find(source), target) != 0
+    others = [target for target in layouts(family) if str(target) != source and shares(find(source), target)]
+    compared = [check_pair(find(source), target) for target in others]
+    assert 0 not in compared
+    assert sum(count > 0 for count in compared) * 2 > len(others), "most of them must be reached"
 
 
 def shares(source: Layout, target: Layout) -> bool:
