@@ -60,7 +60,7 @@ class Model:
             sys.path.insert(0, here)
         try:
             return importlib.import_module(self.module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{self}: importing {self.module} failed: {type(error).__name__}: {error}") from error
         finally:
             if added:
@@ -72,7 +72,7 @@ class Model:
         try:
             with device:
                 return function()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise UsageError(f"{self}: {what} failed: {type(error).__name__}: {error}") from error
 
     def _checked(self, found: Any) -> Any:
