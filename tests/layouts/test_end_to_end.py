@@ -299,3 +299,16 @@ def test_slips_in_joining_models_say_how_it_is_done(tmp_path: Path, capsys: pyte
     made, source = weights(tmp_path / "out"), weights(tmp_path / "vit")
     key = "encoder.layer.1.attention.attention.query.weight"
     assert torch.equal(made["vision_model.encoder.layers.1.self_attn.q_proj.weight"], source[key])
+
+
+def test_the_config_that_the_nearest_layout_asks_for_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    """A new Falcon in LitGPT's names: GPT-NeoX, which fits less well, is not what is talked of."""
+    sizes = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 6, "num_kv_heads": 2, "vocab_size": 61,
+             "new_decoder_architecture": True}  # fmt: skip
+    build("FalconForCausalLM", "FalconConfig", **sizes).save_pretrained(tmp_path / "source")
+    there = tmp_path / "there" / "x.safetensors"
+    there.parent.mkdir()
+    assert run(["convert", str(tmp_path / "source"), str(there), "--to", "falcon/litgpt"]) == 0
+    assert run(["convert", str(there), str(tmp_path / "back.safetensors"), "--to", "hf"]) == 2
+    said = capsys.readouterr().err
+    assert "the nearest is falcon/litgpt" in said and "--set config.new_decoder_architecture" in said

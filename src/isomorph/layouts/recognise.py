@@ -77,9 +77,11 @@ def recognise(
         wanting = []
     asking = [fit for fit in fits if fit.asks] if only is None else []
     if wanting:
-        raise MorphError(
-            [sizes_wanted([*wanting, *(fit for fit in asking if within in (None, fit.layout.family.name))])]
-        )
+        most = max(fit.score.value for fit in wanting)
+        rivals = [fit for fit in asking if within in (None, fit.layout.family.name)]
+        if good or not any(fit.score.value > most + 1e-9 for fit in rivals):
+            equal = [fit for fit in rivals if abs(fit.score.value - most) <= 1e-9]
+            raise MorphError([sizes_wanted([*wanting, *equal])])
     if not good:
         elsewhere = None if only is None or not manifest else _elsewhere(manifest, config, sizes)
         raise MorphError([nothing_fits(manifest, fits, only, within, elsewhere)])
