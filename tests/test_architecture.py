@@ -40,7 +40,11 @@ LAYERS: dict[str, frozenset[str]] = {
 """layer -> what it may import besides errors, tensors and collector; `a.b` allows only that module of `a`."""
 
 HEAVY = ("torch", "jax", "paddle", "tensorflow")
-MAY_IMPORT_HEAVY = {"job/arrays.py": {"torch", "paddle"}, "job/into_paddle.py": {"paddle"}, "job/into_torch.py": {"torch"}}
+MAY_IMPORT_HEAVY = {
+    "job/arrays.py": {"torch", "paddle"},
+    "job/into_paddle.py": {"paddle"},
+    "job/into_torch.py": {"torch"},
+}
 
 
 def modules() -> dict[str, Path]:

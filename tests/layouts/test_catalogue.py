@@ -133,8 +133,14 @@ def test_a_header_is_read_from_the_comments_at_the_top():
     )
     assert (header.title, header.sources, header.load) == ("A layout", ("a file",), "load('{path}')")
     assert (dict(header.facts), header.like, header.base) == ({"a.b": "x"}, (("clip/hf", "the order"),), "m.")
-    sized = read_header("#   load: big() when layers == 24\n#   load: any()\n#   config: act = 1 when config.act == \"x\"\n")
-    assert (sized.load_for({"layers": 24}), sized.load_for({"layers": 2}), sized.load_for({})) == ("big()", "any()", "any()")
+    sized = read_header(
+        '#   load: big() when layers == 24\n#   load: any()\n#   config: act = 1 when config.act == "x"\n'
+    )
+    assert (sized.load_for({"layers": 24}), sized.load_for({"layers": 2}), sized.load_for({})) == (
+        "big()",
+        "any()",
+        "any()",
+    )
     assert (sized.stated({"act": "x"}), sized.stated({"act": "y"}), sized.stated(None)) == ({"act": 1}, {}, {})
     with pytest.raises(ValueError, match=r"x\.morph:1: `act = quick` is no fact"):
         read_header("#   config: act = quick\n", "x.morph")

@@ -202,7 +202,9 @@ def test_a_config_that_the_weights_deny_is_an_error(saved: dict[str, tuple[Path,
         MorphError, match=r"ffn is 40 by bert\.encoder\.layer\.0\.intermediate\.dense\.bias, but 41 by the config"
     ):
         iso.convert(folder, tmp_path / "out.npz", to="bert/google_tf", config={**config, "intermediate_size": 41})
-    with pytest.raises(MorphError, match=r"16 tensors that it needs and that are not there, all below bert\.encoder\.layer\.3\."):
+    with pytest.raises(
+        MorphError, match=r"16 tensors that it needs and that are not there, all below bert\.encoder\.layer\.3\."
+    ):
         iso.convert(folder, tmp_path / "out.npz", to="bert/google_tf", config={**config, "num_hidden_layers": 4})
 
 

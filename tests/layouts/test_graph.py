@@ -102,7 +102,7 @@ def test_a_layout_leads_to_every_other_of_its_family(source: str, family: str):
     others = [target for target in layouts(family) if str(target) != source and shares(find(source), target)]
     compared = [check_pair(find(source), target) for target in others]
     assert 0 not in compared
-    assert sum(count > 0 for count in compared) * 2 > len(others), "most of them must be reached"
+    assert sum(count > 0 for count in compared) >= min(3, len(others)), "a refusal is an exception"
 
 
 def shares(source: Layout, target: Layout) -> bool:
