@@ -14,14 +14,15 @@ from isomorph.layouts.catalogue import families, find, layouts
 
 
 def test_alone_it_lists_every_family_with_its_layouts(isomorph: Isomorph):
-    """The hub of each first; the last line counts and says that any leads to any."""
+    """The hub of each first; the last lines count, and say that any leads to any."""
     said = isomorph("layouts")
     lines = said.out.splitlines()
-    assert (said.code, said.err, len(lines)) == (0, "", len(families()) + 1)
+    assert (said.code, said.err, len(lines)) == (0, "", len(families()) + 2)
     (clip,) = [line for line in lines if line.split()[0] == "clip"]
     assert clip.split()[1:3] == ["CLIP", "hf,"]
     assert all(one.name in clip for one in layouts("clip"))
-    assert lines[-1].startswith(f"{len(families())} families, ")
+    assert lines[-2].startswith(f"{len(families())} families, ")
+    assert lines[-1].endswith("splices make one model of several:  isomorph layouts splice")
 
 
 def test_of_a_family_it_says_how_exact_each_layout_is(isomorph: Isomorph):
@@ -166,3 +167,13 @@ def test_errors_as_json_too(isomorph: Isomorph):
     said = isomorph("layouts", "vit/tim", "--json")
     assert said.code == 2
     assert json.loads(said.out)["error"]["message"] == "vit has no layout `tim`. Did you mean timm?"
+
+
+def test_splices_are_listed_with_how_they_are_called(isomorph: Isomorph):
+    """Morphs over several inputs: one line to type, one that says what it makes; and each one's text."""
+    lines = isomorph("layouts", "splice").out.splitlines()
+    assert "isomorph convert vit=VIT clip=CLIP DST -m splice/vit_into_clip" in lines
+    assert "isomorph convert vision=VIT text=BERT fresh=MODEL DST -m splice/vision_text_dual" in lines
+    assert "#   inputs: vit=VIT clip=CLIP" in isomorph("layouts", "splice/vit_into_clip").out
+    said = json.loads(isomorph("layouts", "splice", "--json").out)
+    assert said["splice/t5_halves"]["inputs"] == "encoder=T5 decoder=T5"

@@ -195,6 +195,19 @@ def test_facts_that_nobody_states_are_asked_for_together(
     assert not (tmp_path / "out").exists()
 
 
+def test_the_end_of_a_text_is_the_last_token_unless_the_config_says_another(
+    saved: dict[str, tuple[Path, PreTrainedModel]], tmp_path: Path
+):
+    """OpenAI's CLIP takes a text's features at its largest token; transformers' default, 49407, is right for its vocabulary only."""
+    iso.convert(saved["clip"][0], tmp_path / "clip.pt", to="clip/openai")
+    heads = {"vision_config.num_attention_heads": 3, "text_config.num_attention_heads": 5}
+    iso.convert(tmp_path / "clip.pt", f"{tmp_path}/out/", to="clip/hf", from_="clip/openai", config=nested(heads))
+    assert json.loads((tmp_path / "out" / "config.json").read_text())["text_config"]["eos_token_id"] == 49
+    stated = nested({**heads, "text_config.eos_token_id": 2})
+    iso.convert(tmp_path / "clip.pt", f"{tmp_path}/old/", to="clip/hf", from_="clip/openai", config=stated)
+    assert json.loads((tmp_path / "old" / "config.json").read_text())["text_config"]["eos_token_id"] == 2
+
+
 def test_a_config_that_the_weights_deny_is_an_error(saved: dict[str, tuple[Path, PreTrainedModel]], tmp_path: Path):
     folder, _ = saved["bert"]
     config = json.loads((folder / "config.json").read_text())

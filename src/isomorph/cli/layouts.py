@@ -33,11 +33,12 @@ def command(
               isomorph layouts clip
               isomorph layouts clip/openai clip/hf
               isomorph layouts clip/openai --keys --set vision_layers=12
+              isomorph layouts splice
     """
     from isomorph.describe import catalogue as pages
     from isomorph.describe.summary import key_lines
     from isomorph.job.config import parse_setting
-    from isomorph.layouts.catalogue import families, find, hub, layouts
+    from isomorph.layouts.catalogue import SPLICES, families, find, hub, layouts, splices
 
     if (settings or with_ or without) and not keys:
         raise click.UsageError("--set, --with and --without go with --keys")
@@ -53,6 +54,19 @@ def command(
             print_json({name: [str(one) for one in layouts(name)] for name in families()})
         elif not quiet:
             print_lines(pages.family_lines())
+        return
+    if len(names) == 1 and not keys and names[0] == SPLICES:
+        if as_json:
+            print_json({str(one): {"title": one.header.title, "inputs": one.header.inputs} for one in splices()})
+        elif not quiet:
+            print_lines(pages.splice_table())
+        return
+    named = next((one for one in splices() if [str(one)] == list(names) and not keys), None)
+    if named is not None:
+        if as_json:
+            print_json({"splice": str(named), "inputs": named.header.inputs, "morph": named.text})
+        elif not quiet:
+            print_lines(named.text.rstrip("\n").split("\n"))
         return
     if len(names) == 1 and not keys and names[0] in families():
         if as_json:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.describe.text import columns, count, listed
 from isomorph.errors import MorphError, UsageError, near_misses
-from isomorph.layouts.catalogue import Layout, families, family, layouts
+from isomorph.layouts.catalogue import SPLICES, Layout, families, family, layouts, splices
 from isomorph.layouts.compose import family_config, layout_keys, merged, plan_sized, relaxed
 from isomorph.layouts.hub import schema
 from isomorph.layouts.index import small_sizes
@@ -28,6 +28,14 @@ def family_lines() -> Iterator[str]:
     yield from columns(rows)
     total = sum(len(layouts(name)) for name in families())
     yield f"{len(rows)} families, {total} layouts; the first of each is its hub, and any leads to any other through it"
+    yield f"{len(splices())} splices make one model of several:  isomorph layouts {SPLICES}"
+
+
+def splice_table() -> Iterator[str]:
+    """The splices: how each is called with its inputs, and what it makes."""
+    for one in splices():
+        yield f"isomorph convert {one.header.inputs or 'NAME=PATH …'} DST -m {one}"
+        yield f"    {one.header.title}"
 
 
 @dataclass(frozen=True)
@@ -189,6 +197,15 @@ def markdown() -> Iterator[str]:
             stated = "; ".join(f"`{key}={value}`" for key, value in one.header.facts.items())
             load = f"`{one.header.load}`" if one.header.load else ""
             yield f"| `{one}` | {_cell(one.header.title)} | {_cell(kept)} | {_cell(stated)} | {_cell(load)} |"
+    yield ""
+    yield "## Splices"
+    yield ""
+    yield "| morph | inputs | what it makes | loaded with |"
+    yield "|---|---|---|---|"
+    for splice in splices():
+        load = f"`{splice.header.load}`" if splice.header.load else ""
+        title, inputs = splice.header.title, splice.header.inputs or ""
+        yield f"| `-m {splice}` | `{inputs}` | {_cell(title)} | {_cell(load)} |"
 
 
 def _cell(text: str) -> str:

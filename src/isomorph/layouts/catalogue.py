@@ -94,6 +94,36 @@ def layouts(name: str) -> tuple[Layout, ...]:
     return tuple(sorted(found, key=lambda one: (not one.is_hub, one.name)))
 
 
+SPLICES = "splice"
+"""The folder of morphs over several inputs, which are no layouts."""
+
+
+@dataclass(frozen=True)
+class Splice:
+    """A morph that makes one model of several; `header.inputs` says how they are named."""
+
+    name: str
+    path: Path
+
+    def __str__(self) -> str:
+        return f"{SPLICES}/{self.name}"
+
+    @cached_property
+    def text(self) -> str:
+        return self.path.read_text(encoding="utf-8")
+
+    @cached_property
+    def header(self) -> Header:
+        return read_header(self.text, f"{self}{SUFFIX}", strict=True)
+
+
+@cache
+def splices() -> tuple[Splice, ...]:
+    """The splices of the catalogue."""
+    paths = sorted((FOLDER / SPLICES).glob(f"*{SUFFIX}"))
+    return tuple(Splice(path.stem, path) for path in paths if not path.name.startswith(PART))
+
+
 def hub(name: str) -> Layout:
     """The hub of a family."""
     return next(one for one in layouts(name) if one.is_hub)

@@ -42,7 +42,8 @@ def port_config(route: Route, dtype: str | None = None) -> dict[str, Any] | None
     made = merged(made, _nested(of.says))
     for name in family.groups:
         made = merged(made, _nested((of.present if name in groups else of.absent).get(name, {})))
-    stated = merged(_nested(route.source.layout.header.stated(route.given)), made)
+    computed = {key: one for key, one in of.told_by(route.known).items() if _belongs(key, kind, groups, of)}
+    stated = merged(merged(_nested(computed), _nested(route.source.layout.header.stated(route.given))), made)
     for axis in family.axes.values():
         if axis.config is not None and axis.name in route.known and _belongs(axis.config, kind, groups, of):
             put(stated, axis.config, route.known[axis.name])

@@ -1,7 +1,8 @@
 """config.toml -> Recipe: how a family's config.json is made, and how one that is given is read in the hub's terms.
 
 One `[[config]]` for each kind of model (architecture), `[says]` what is always so, `[present.GROUP]` and `[absent.GROUP]` what a
-part's being there decides, `[facts]` what shapes cannot tell, `[files]` what else belongs beside the weights.
+part's being there decides, `[facts]` what shapes cannot tell, `[computed]` what sizes tell by the family's own rule, `[files]`
+what else belongs beside the weights.
 """
 
 from __future__ import annotations
@@ -12,6 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from isomorph.errors import MorphError
+from isomorph.language.expression_syntax import read_expression
+from isomorph.language.expressions import evaluate
+from isomorph.language.tokens import Cursor, Line
+from isomorph.language.tree import Expression
 
 FOLDER = Path(__file__).parent
 FILE = "config.toml"
@@ -30,15 +37,30 @@ class Kind:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a family's config.json is made. `facts` maps a config key to what it is, with the usual values, as a question says it;
-    `files` what else belongs beside the weights: a name for people -> the file names of which one is enough."""
+    """How a family's config.json is made.
+
+    `facts` maps a config key to what it is, with the usual values, as a question says it; `computed` are those that sizes tell by
+    the family's own rule, where nobody states them; `files` is what else belongs beside the weights: a name for people -> the
+    file names of which one is enough.
+    """
 
     kinds: tuple[Kind, ...] = ()
     says: Mapping[str, Any] = field(default_factory=dict)
     present: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     absent: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
+    computed: Mapping[str, Expression] = field(default_factory=dict)
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def told_by(self, sizes: Mapping[str, int]) -> dict[str, object]:
+        """The computed facts of a model of these sizes; not those that need a size it does not have."""
+        found: dict[str, object] = {}
+        for key, expression in self.computed.items():
+            try:
+                found[key] = evaluate(expression, sizes, {})
+            except MorphError:
+                continue
+        return found
 
 
 @cache
@@ -59,12 +81,17 @@ def recipe(family: str) -> Recipe | None:
         for one in found.get("config", ())
     )
     files = {name: tuple(names) for name, names in found.get("files", {}).items()}
+    computed = {
+        key: read_expression(Cursor(Line(1, text, 0, len(text), None)))
+        for key, text in found.get("computed", {}).items()
+    }
     return Recipe(
         kinds,
         found.get("says", {}),
         found.get("present", {}),
         found.get("absent", {}),
         found.get("facts", {}),
+        computed,
         files,
     )
 
