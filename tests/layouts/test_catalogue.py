@@ -42,6 +42,12 @@ def test_the_layouts_that_users_look_for_are_there(name: str):
     assert set(ASKED[name].split()) <= {one.name for one in layouts(name)}
 
 
+@pytest.mark.parametrize("name", [name for name in families() if family(name).hub == "hf" and name != "megatron_bert"])
+def test_the_names_that_modules_have_in_memory_are_a_layout_too(name: str):
+    """`hf_module`: a layout of its own, or another name of the one that is the same."""
+    assert find(f"{name}/hf_module").family.name == name
+
+
 @pytest.mark.parametrize("name", NEIGHBOURS)
 def test_a_neighbour_has_its_hub_and_another_layout(name: str):
     assert len(layouts(name)) >= 2
