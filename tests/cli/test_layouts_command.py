@@ -177,3 +177,19 @@ def test_splices_are_listed_with_how_they_are_called(isomorph: Isomorph):
     assert "#   inputs: vit=VIT clip=CLIP" in isomorph("layouts", "splice/vit_into_clip").out
     said = json.loads(isomorph("layouts", "splice", "--json").out)
     assert said["splice/t5_halves"]["inputs"] == "encoder=T5 decoder=T5"
+
+
+def test_sizes_are_set_one_by_one_or_in_a_row(isomorph: Isomorph):
+    apart = isomorph("layouts", "bert/hf", "--keys", "--set", "layers=2", "--set", "ffn=100")
+    assert isomorph("layouts", "bert/hf", "--keys", "--set", "layers=2,ffn=100").out == apart.out
+    assert "bert.encoder.layer.1.intermediate.dense.weight" in apart.out
+    assert isomorph("layouts", "bert/hf", "--keys", "--set", "layers=2,").code == 2
+
+
+def test_a_size_without_its_tower_is_that_of_every_tower(isomorph: Isomorph):
+    """`layers` of CLIP are those of both towers; one that is named wins."""
+    both = isomorph("layouts", "clip/hf", "--keys", "--set", "layers=3").out
+    assert both == isomorph("layouts", "clip/hf", "--keys", "--set", "vision_layers=3,text_layers=3").out
+    named = isomorph("layouts", "clip/hf", "--keys", "--set", "layers=3,text_layers=1").out
+    assert named == isomorph("layouts", "clip/hf", "--keys", "--set", "vision_layers=3,text_layers=1").out
+    assert "decoder.block.1." in isomorph("layouts", "t5/hf", "--keys", "--set", "layers=2").out

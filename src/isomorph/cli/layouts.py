@@ -11,7 +11,7 @@ from isomorph.cli.options import output_options
 @click.command("layouts")
 @click.argument("names", nargs=-1, metavar="[FAMILY[/LAYOUT] [FAMILY/LAYOUT]]")
 @click.option("--keys", is_flag=True, help="The layout's key set, without a file.")
-@click.option("--set", "settings", multiple=True, metavar="AXIS=N", help="With --keys: sizes (layers=24).")
+@click.option("--set", "settings", multiple=True, metavar="AXIS=N,…", help="With --keys: sizes (layers=24,width=512).")
 @click.option("--with", "with_", multiple=True, metavar="PART", help="With --keys: also this part (a head, buffers).")
 @click.option("--without", multiple=True, metavar="PART", help="With --keys: not this part.")
 @click.option("--markdown", is_flag=True, help="The whole catalogue as a page.")
@@ -76,7 +76,8 @@ def command(
         return
     first = hub(names[0]) if names[0] in families() else find(names[0])
     if keys:
-        sizes = {key: int(value) for key, value in map(parse_setting, settings)}
+        each = [one for text in settings for one in text.split(",")]
+        sizes = {key: int(value) for key, value in map(parse_setting, each)}
         found = pages.key_set(first, sizes, without, with_)
         if as_json:
             print_json({name: list(spec.shape) for name, spec in found.items()})

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 
 MOST_KEYS = 1_000_000
+TOWERS = ("layers", "width", "heads", "head_dim", "ffn")
+"""Axes that models of two towers have once for each, with the tower's name before them."""
 
 
 def family_lines() -> Iterator[str]:
@@ -117,6 +119,15 @@ def text_between(source: Layout, target: Layout) -> str:
     )
 
 
+def of_every_tower(of: Family, settings: Mapping[str, int]) -> dict[str, int]:
+    """`layers` where a family has them for each of its towers (`vision_layers`, `text_layers`): all of these."""
+    found: dict[str, int] = {}
+    for axis, size in settings.items():
+        towers = [] if axis in of.axes else [one for one in of.axes if one.endswith(f"_{axis}") and axis in TOWERS]
+        found.update(dict.fromkeys(towers or [axis], size))
+    return {**found, **{axis: size for axis, size in settings.items() if axis in of.axes}}
+
+
 def key_set(
     layout: Layout, settings: Mapping[str, int], without: Iterable[str] = (), with_: Iterable[str] = ()
 ) -> Manifest:
@@ -126,6 +137,7 @@ def key_set(
     """
     of = layout.family
     hub = schema(of.name)
+    settings = of_every_tower(of, settings)
     unknown = [axis for axis in settings if axis not in of.axes]
     if unknown:
         raise UsageError(f"{of.name} has no axis {', '.join(unknown)}{_meant(unknown[0], of.axes)}")
@@ -170,7 +182,7 @@ def _sizes(of: Family, settings: Mapping[str, int]) -> dict[str, int]:
 
 def key_head(layout: Layout, keys: Manifest, settings: Mapping[str, int]) -> str:
     """The first line above a key set."""
-    sizes = _sizes(layout.family, settings)
+    sizes = _sizes(layout.family, of_every_tower(layout.family, settings))
     told = ", ".join(f"{axis}={sizes[axis]}" for axis in layout.family.axes if axis in sizes)
     whose = "" if settings else " (the best-known model's; --set others)"
     return f"{layout} · {count(len(keys), 'tensor')} · {told}{whose}"
