@@ -102,11 +102,11 @@ def morph(
         return Morph(Parsed.parse(text, file=file, load=InCatalogue() if "use " in text else None))
     if to is not None:
         from isomorph.layouts.catalogue import find
-        from isomorph.layouts.compose import between
+        from isomorph.layouts.compose import IDENTITY, between
 
         source = find(os.fspath(path or ""))
         found = between(source, find(to, within=source.family.name))
-        return Morph(Parsed.parse("** <-> **\n", file=f"{source}.morph") if found is None else found)
+        return Morph(Parsed.parse(IDENTITY, file=f"{source}.morph") if found is None else found)
     return Morph(read_morphs([path]))
 
 

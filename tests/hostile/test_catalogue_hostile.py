@@ -30,7 +30,7 @@ SECONDS = 10.0
 @cache
 def keys(layout: str = "bert/hf") -> Mapping[str, TensorSpec]:
     one = find(layout)
-    return layout_keys(one, one.family.complete(one.family.sizes), None, partial=True)
+    return layout_keys(one, one.family.complete(one.family.sizes))
 
 
 def one(*shape: int) -> TensorSpec:

@@ -36,7 +36,7 @@ def tensor(*shape: int) -> TensorSpec:
 @cache
 def _keys(layout: str) -> Mapping[str, TensorSpec]:
     one = find(layout)
-    return layout_keys(one, one.family.complete(one.family.sizes), None, partial=True)
+    return layout_keys(one, one.family.complete(one.family.sizes))
 
 
 def keys(layout: str, without: str = "\0") -> Keys:

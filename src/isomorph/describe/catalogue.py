@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.describe.text import columns, count, listed
 from isomorph.errors import MorphError, UsageError, near_misses
 from isomorph.layouts.catalogue import SPLICES, Layout, families, family, layouts, splices
-from isomorph.layouts.compose import family_config, layout_keys, merged, plan_sized, relaxed
+from isomorph.layouts.compose import IDENTITY, family_config, layout_keys, merged, plan_sized, relaxed
 from isomorph.layouts.hub import schema
 from isomorph.layouts.index import small_sizes
 
@@ -57,7 +57,7 @@ def exactness(layout: Layout) -> Exactness:
     if layout.is_hub:
         return Exactness(layout, "exact", "exact", ())
     sizes = small_sizes(layout)
-    config = merged(of.example, family_config(of, sizes, None))
+    config = merged(of.example, family_config(of, sizes))
     hub = schema(of.name).expand(sizes, of.groups)
     try:
         there, _ = plan_sized(layout.morph.inverse.programs(config), hub, of, sizes, config)
@@ -110,7 +110,7 @@ def text_between(source: Layout, target: Layout) -> str:
 
     chain = between(source, target)
     if chain is None:
-        return f"# {source} is {target}: every name stays\n** <-> **\n"
+        return f"# {source} is {target}: every name stays\n{IDENTITY}"
     head = ""
     if len(chain.stages) > 1:
         head = f"# {source} to {target} in {len(chain.stages)} stages, each a file of its own:  -m first.morph -m second.morph\n"
@@ -151,7 +151,7 @@ def key_set(
             raise UsageError(
                 f"that is {hub.count(sizes, groups):,} tensors; a key set of more than {MOST_KEYS:,} is not listed"
             )
-        return layout_keys(layout, sizes, groups, partial=True)
+        return layout_keys(layout, sizes, groups)
     except KeyError as missing:
         raise UsageError(f"the size of {missing} is not known: give it with --set {missing}=N") from None
 

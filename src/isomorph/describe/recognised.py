@@ -7,7 +7,6 @@ from typing import Any
 
 from isomorph.describe.text import escaped
 from isomorph.errors import Gap, MorphError
-from isomorph.layouts.family import variables
 from isomorph.layouts.hub import schema
 from isomorph.layouts.misfit import UNKNOWN
 from isomorph.layouts.recognise import SAME, Recognition, recognise
@@ -65,8 +64,9 @@ def sizes_text(found: Recognition) -> str:
 def _if_usual(found: Recognition, axis: str) -> str:
     """`heads 16 if head dim is 64`: what an axis would be in a model whose other unknown size is the best-known model's."""
     family = found.layout.family
+    best_known = family.complete(family.sizes)
     for other in family.axes:
-        usual = family.complete(family.sizes).get(other)
+        usual = best_known.get(other)
         if other == axis or other in found.sizes or usual is None:
             continue
         try:
@@ -81,7 +81,7 @@ def _if_usual(found: Recognition, axis: str) -> str:
 def _would_be_there(found: Recognition, axis: str) -> bool:
     """Whether an axis that nothing tells belongs to a part that is there: tensors that it shapes, other sizes of its tower."""
     hub, family = schema(found.layout.family.name), found.layout.family
-    shaped = {axis, *(one.name for one in family.axes.values() if one.of is not None and axis in variables(one.of))}
+    shaped = {axis, *(one.name for one in family.axes.values() if axis in one.follows_from)}
     shaped &= set(hub.axes_needed(family.groups))
     if shaped and not shaped & set(hub.axes_needed(found.fit.found.groups)):
         return False

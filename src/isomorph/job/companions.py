@@ -3,6 +3,7 @@ lead out of the folder are listed. Where a layout of the catalogue is written, i
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -69,14 +70,11 @@ class Written:
 
     def into(self, folder: Path) -> tuple[str, ...]:
         """Write it there, synced; the names."""
-        import os
-
         if self.config is None:
             return ()
         path = folder / CONFIG
         path.write_text(config_text(self.config), encoding="utf-8")
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(path)
         return self.names
 
 
@@ -114,8 +112,6 @@ def find_companions(folder: Path, weights: Iterable[Path]) -> Companions:
 
 def copy_companions(companions: Companions, source: Path, target: Path, cast: DType | None) -> Companions:
     """Copy into `target` what is not there yet, synced; in config.json, `torch_dtype` and `dtype` follow `cast`."""
-    import os
-
     copied = []
     for name in companions.copied:
         if (target / name).exists():
@@ -125,10 +121,15 @@ def copy_companions(companions: Companions, source: Path, target: Path, cast: DT
             (target / name).write_text(config, encoding="utf-8")
         else:
             shutil.copyfile(source / name, target / name)
-        with (target / name).open("rb") as file:
-            os.fsync(file.fileno())
+        _sync(target / name)
         copied.append(name)
     return replace(companions, copied=tuple(copied))
+
+
+def _sync(path: Path) -> None:
+    """Wait until what was written there is on the disk."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
 
 
 def _config_with_dtype(path: Path, cast: DType) -> str | None:

@@ -49,11 +49,10 @@ def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str,
 def sizes_carried(route: Route) -> Mapping[str, int]:
     """The sizes of what the checkpoint holds. A part that it lacks has none, whatever the config states (of T5's encoder by itself,
     the decoder's)."""
-    from isomorph.layouts.compose import hidden_axes
     from isomorph.layouts.hub import schema
 
-    family = route.target.family
-    told = {**schema(family.name).read(route.source.fit.hub).sizes, **dict.fromkeys(hidden_axes(family), 0)}
+    hub = schema(route.target.family.name)
+    told = {*hub.read(route.source.fit.hub).sizes, *hub.hidden}
     return {axis: size for axis, size in route.known.items() if axis in told}
 
 

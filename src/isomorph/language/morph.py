@@ -167,19 +167,15 @@ def shown(path: Path) -> str:
 
 
 @dataclass(frozen=True)
-class Beside:
-    """Reads what `use x` names: `x.morph` in the reader's folder, else `family/layout` of the catalogue; `package:path.morph` in an
-    installed package."""
+class InCatalogue:
+    """Reads what a text that lies in no folder uses: `family/layout` of the catalogue, `package:path.morph`."""
 
-    folder: Path
-    folders: dict[str, Path] = field(default_factory=dict, compare=False, repr=False)
+    folders: dict[str, Path] = field(default_factory=dict, compare=False, repr=False, kw_only=True)
     """Where the modules lie that were read here, by what messages call them."""
 
     def __call__(self, name: str) -> Module:
-        path = packaged(name) or self._path(name)
-        if not path.is_file() and "/" in name:
-            path = in_catalogue(name) or path
-        if not path.is_file():
+        path = self._find(name)
+        if path is None or not path.is_file():
             raise FileNotFoundError(name)
         try:
             module = read_module(path)
@@ -188,14 +184,29 @@ class Beside:
         self.folders[module.file] = path.parent
         return module
 
-    def _path(self, name: str) -> Path:
-        if "\0" in name:
-            raise FileNotFoundError(name)
-        return Path(os.path.normpath(self.folder / (name if name.endswith(SUFFIX) else name + SUFFIX)))
+    def _find(self, name: str) -> Path | None:
+        return packaged(name) or in_catalogue(name)
 
     def beside(self, module: Module) -> Beside:
         """The loader for what a module that was read here uses."""
         return Beside(self.folders[module.file])
+
+
+@dataclass(frozen=True)
+class Beside(InCatalogue):
+    """Reads what `use x` names: `x.morph` in the reader's folder, else `family/layout` of the catalogue; `package:path.morph` in an
+    installed package."""
+
+    folder: Path
+
+    def _find(self, name: str) -> Path | None:
+        if "\0" in name:
+            raise FileNotFoundError(name)
+        found = packaged(name)
+        if found is not None:
+            return found
+        path = Path(os.path.normpath(self.folder / (name if name.endswith(SUFFIX) else name + SUFFIX)))
+        return path if path.is_file() or "/" not in name else in_catalogue(name)
 
     def names(self) -> list[str]:
         """The morphs of the folder."""
@@ -203,25 +214,6 @@ class Beside:
             return sorted(path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}"))
         except OSError:
             return []
-
-
-class InCatalogue:
-    """Reads what a text that lies in no folder uses: `family/layout` of the catalogue, `package:path.morph`."""
-
-    def __init__(self) -> None:
-        self.folders: dict[str, Path] = {}
-
-    def __call__(self, name: str) -> Module:
-        path = packaged(name) or in_catalogue(name)
-        if path is None:
-            raise FileNotFoundError(name)
-        module = read_module(path)
-        self.folders[module.file] = path.parent
-        return module
-
-    def beside(self, module: Module) -> Beside:
-        """The loader for what a module that was read here uses."""
-        return Beside(self.folders[module.file])
 
 
 def in_catalogue(name: str) -> Path | None:

@@ -26,22 +26,14 @@ PART = "_"
 
 
 @dataclass(frozen=True)
-class Layout:
-    """One way of writing a family's weights. `morph` reads `layout <-> hub`; the hub's own is an identity."""
+class Entry:
+    """A morph of the catalogue: its name in its folder, its text, and what its comments state."""
 
-    family: Family
     name: str
     path: Path
 
     def __str__(self) -> str:
-        return f"{self.family.name}/{self.name}"
-
-    def __repr__(self) -> str:
-        return f"<layout {self}>"
-
-    @property
-    def is_hub(self) -> bool:
-        return self.name == self.family.hub
+        return f"{self.path.parent.name}/{self.name}"
 
     @cached_property
     def text(self) -> str:
@@ -52,6 +44,24 @@ class Layout:
     def header(self) -> Header:
         """What its comments state."""
         return read_header(self.text, f"{self}{SUFFIX}", strict=True)
+
+
+@dataclass(frozen=True)
+class Layout(Entry):
+    """One way of writing a family's weights. `morph` reads `layout <-> hub`; the hub's own is an identity."""
+
+    family: Family
+
+    def __repr__(self) -> str:
+        return f"<layout {self}>"
+
+    @property
+    def is_hub(self) -> bool:
+        return self.name == self.family.hub
+
+    def is_called(self, name: str) -> bool:
+        """Whether that is its name or another that it may be asked for by."""
+        return name == self.name or name in self.header.aliases
 
     @cached_property
     def morph(self) -> Morph:
@@ -76,9 +86,7 @@ def families() -> tuple[str, ...]:
 def family(name: str) -> Family:
     """A family by its name. Raises UsageError with what is near."""
     if name not in families():
-        near = near_misses(name, families())
-        meant = f"Did you mean {' or '.join(near)}?" if near else "`isomorph layouts` lists them"
-        raise UsageError(f"there is no family `{name}` in the catalogue. {meant}")
+        raise UsageError(f"there is no family `{name}` in the catalogue. {_meant(near_misses(name, families()))}")
     return read_family(FOLDER / name)
 
 
@@ -87,7 +95,7 @@ def layouts(name: str) -> tuple[Layout, ...]:
     """The layouts of a family, the hub first."""
     of = family(name)
     found = [
-        Layout(of, path.stem, path)
+        Layout(path.stem, path, of)
         for path in sorted((FOLDER / name).glob(f"*{SUFFIX}"))
         if not path.name.startswith(PART)
     ]
@@ -95,33 +103,14 @@ def layouts(name: str) -> tuple[Layout, ...]:
 
 
 SPLICES = "splice"
-"""The folder of morphs over several inputs, which are no layouts."""
-
-
-@dataclass(frozen=True)
-class Splice:
-    """A morph that makes one model of several; `header.inputs` says how they are named."""
-
-    name: str
-    path: Path
-
-    def __str__(self) -> str:
-        return f"{SPLICES}/{self.name}"
-
-    @cached_property
-    def text(self) -> str:
-        return self.path.read_text(encoding="utf-8")
-
-    @cached_property
-    def header(self) -> Header:
-        return read_header(self.text, f"{self}{SUFFIX}", strict=True)
+"""The folder of morphs over several inputs, which are no layouts; `header.inputs` says how the inputs are named."""
 
 
 @cache
-def splices() -> tuple[Splice, ...]:
+def splices() -> tuple[Entry, ...]:
     """The splices of the catalogue."""
     paths = sorted((FOLDER / SPLICES).glob(f"*{SUFFIX}"))
-    return tuple(Splice(path.stem, path) for path in paths if not path.name.startswith(PART))
+    return tuple(Entry(path.stem, path) for path in paths if not path.name.startswith(PART))
 
 
 def hub(name: str) -> Layout:
@@ -153,7 +142,7 @@ def find(name: str, within: str | None = None) -> Layout:
         raise UsageError(
             f"`{head}` is a family: write one of its layouts: {names} (`isomorph layouts {head}` lists them)"
         )
-    found = [one for one in every() if one.name == head or head in one.header.aliases]
+    found = [one for one in every() if one.is_called(head)]
     if len(found) == 1:
         return found[0]
     if found:
@@ -166,7 +155,7 @@ def find(name: str, within: str | None = None) -> Layout:
 
 def _of_family(family_name: str, name: str) -> Layout:
     for one in layouts(family_name):
-        if one.name == name or name in one.header.aliases:
+        if one.is_called(name):
             return one
     known = [one.name for one in layouts(family_name)]
     near = near_misses(name, known)

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import MorphError, UsageError
 from isomorph.language.expressions import evaluate
 from isomorph.language.rules import shown
-from isomorph.language.tree import Axis
-from isomorph.layouts.family import AGAIN, LARGEST_SIZE
+from isomorph.layouts.family import LARGEST_SIZE
 from isomorph.layouts.hub import schema
 from isomorph.layouts.recipe import in_hub_terms
-from isomorph.tensors import Manifest
+from isomorph.tensors import Manifest, TensorSpec
 
 if TYPE_CHECKING:
     from isomorph.language.morph import Morph
@@ -23,6 +22,9 @@ if TYPE_CHECKING:
     from isomorph.plan.plan import Plan
 
 IDENTITY = "** <-> **\n"
+"""The morph between two layouts that are the same."""
+MOST_ROUNDS = 8
+"""How often a plan is tried without what lacked a part before."""
 
 
 def between(source: Layout, target: Layout) -> Morph | None:
@@ -58,13 +60,13 @@ def quoted(text: str, behind: str = "") -> str:
     return f'"{escaped}{behind}"'
 
 
-def family_config(family: Family, sizes: Mapping[str, int], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The config that `when` lines may ask: what is given, else what the sizes say under the hub's keys."""
+def family_config(family: Family, sizes: Mapping[str, int]) -> dict[str, Any]:
+    """What sizes say under the hub's config keys."""
     made: dict[str, Any] = {}
     for name, axis in family.axes.items():
         if axis.config is not None and name in sizes:
             put(made, axis.config, sizes[name])
-    return merged(made, given or {})
+    return made
 
 
 def put(config: dict[str, Any], dotted: str, value: Any) -> None:
@@ -133,13 +135,10 @@ def axes_of(programs: Iterable[Program], config: Mapping[str, Any]) -> set[str]:
     return {shown(axis) for program in programs for rule in make_stage(program, config, {}).rules for axis in rule.axes}
 
 
-def hidden_axes(family: Family) -> frozenset[str]:
-    """The axes that no shape and no name of the hub tells by itself: heads, and what stands in products only."""
-    told: set[str] = set()
-    for one in schema(family.name).tensors:
-        told.update(axis.removesuffix(AGAIN) for axis in one.indices)
-        told.update(shown(dim.name).removesuffix(AGAIN) for dim in one.dims if isinstance(dim, Axis))
-    return frozenset(family.axes) - told
+def sizes_told(used: set[str], family: Family, known: Mapping[str, int], given: Mapping[str, int]) -> dict[str, int]:
+    """The sizes that a plan is told: those `given`, and of those that are known what shapes cannot tell and its rules use."""
+    hidden = used & schema(family.name).hidden
+    return {**{axis: size for axis, size in known.items() if axis in hidden}, **given}
 
 
 def plan_sized(
@@ -157,8 +156,7 @@ def plan_sized(
     from isomorph.plan.prove import make_plan
 
     used = axes_of(programs, config)
-    told = dict(given or {})
-    told.update({axis: size for axis, size in known.items() if axis in used & hidden_axes(family) and axis not in told})
+    told = sizes_told(used, family, known, given or {})
     try:
         return make_plan(programs, source, config=config, sizes=told), told
     except MorphError as refused:
@@ -173,29 +171,28 @@ def plan_sized(
             raise refused from None
 
 
-def layout_keys(
-    layout: Layout,
-    sizes: Mapping[str, int],
-    groups: Iterable[str] | None = None,
-    config: Mapping[str, Any] | None = None,
-    *,
-    partial: bool = False,
-) -> Manifest:
-    """The key set of a layout for a model of these sizes: the hub's, planned into it.
+def plan_makeable(
+    programs: Sequence[Program],
+    source: Mapping[str, TensorSpec],
+    family: Family,
+    known: Mapping[str, int],
+    config: Mapping[str, Any],
+) -> Plan:
+    """The plan of what can be made: no rule asks for what is not there, and tensors that fit none or lack a part are left out.
 
-    `partial`: what cannot be made from these groups alone is left out instead of refused. Raises MorphError, KeyError.
+    Raises MorphError for what stays wrong.
     """
-    family = layout.family
-    known = family.complete(sizes)
-    hub = schema(family.name).expand(known, groups)
-    if layout.is_hub:
-        return hub
-    config = merged(merged(family.example, family_config(family, known, None)), config or {})
-    programs = layout.morph.inverse.programs(config)
-    if partial:
-        programs = relaxed(programs)
-        hub = _makeable(hub, programs, family, config, known)
-    return plan_sized(programs, hub, family, known, config)[0].manifest
+    lenient = relaxed(programs)
+    left = dict(source)
+    for rounds_left in reversed(range(MOST_ROUNDS)):
+        try:
+            return plan_sized(lenient, Manifest(left), family, known, config)[0]
+        except MorphError as refused:
+            lacking = {name for gap in refused.gaps if gap.kind in ("incomplete", "unmatched") for name in gap.tensors}
+            if not rounds_left or not lacking & set(left):
+                raise
+            left = {name: tensor for name, tensor in left.items() if name not in lacking}
+    raise AssertionError("the last round returns or raises")
 
 
 def relaxed(programs: Sequence[Program]) -> tuple[Program, ...]:
@@ -203,18 +200,15 @@ def relaxed(programs: Sequence[Program]) -> tuple[Program, ...]:
     return tuple(replace(one, rules=tuple(replace(rule, maybe=True) for rule in one.rules)) for one in programs)
 
 
-def _makeable(
-    hub: Manifest, programs: Sequence[Program], family: Family, config: Mapping[str, Any], known: Mapping[str, int]
-) -> Manifest:
-    """The hub's tensors without those of instances that lack a part."""
-    for _ in range(8):
-        try:
-            plan_sized(programs, hub, family, known, config)
-            return hub
-        except MorphError as refused:
-            lacking = {name for gap in refused.gaps if gap.kind in ("incomplete", "unmatched") for name in gap.tensors}
-            left = {name: tensor for name, tensor in hub.items() if name not in lacking}
-            if len(left) == len(hub):
-                raise
-            hub = Manifest(left, origin=hub.origin)
-    return hub
+def layout_keys(layout: Layout, sizes: Mapping[str, int], groups: Iterable[str] | None = None) -> Manifest:
+    """The key set of a layout for a model of these sizes: the hub's, planned into it, as far as it can be made of these groups.
+
+    Raises MorphError, KeyError.
+    """
+    family = layout.family
+    known = family.complete(sizes)
+    hub = schema(family.name).expand(known, groups)
+    if layout.is_hub:
+        return hub
+    config = merged(family.example, family_config(family, known))
+    return plan_makeable(layout.morph.inverse.programs(config), hub, family, known, config).manifest

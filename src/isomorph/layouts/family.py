@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from isomorph.language.expression_syntax import read_expression
 from isomorph.language.expressions import evaluate
+from isomorph.language.resolve import variables_of
 from isomorph.language.tokens import Cursor, Line
-from isomorph.language.tree import Binary, Expression, Negative, Variable
+from isomorph.language.tree import Expression
 
 FILE = "family.toml"
 LARGEST_SIZE = 1 << 40
 AGAIN = "_"
 """`width_` is the size `width` once more: an axis may stand only once in a block of the notation."""
+
+
+def plain(axis: str) -> str:
+    """The word of the vocabulary: `width` for `width_`."""
+    return axis.removesuffix(AGAIN)
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,11 @@ class Axis:
     of: Expression | None = None
     says: str = ""
     ragged: bool = False
+
+    @property
+    def follows_from(self) -> tuple[str, ...]:
+        """The axes that `of` names, each once."""
+        return () if self.of is None else tuple(dict.fromkeys(variables_of(self.of)))
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Family:
             for axis in self.axes.values():
                 if axis.of is None:
                     continue
-                unknown = [name for name in variables(axis.of) if name not in known]
+                unknown = [name for name in axis.follows_from if name not in known]
                 if not unknown:
                     value = evaluate(axis.of, known, {})
                     if not isinstance(value, int) or value < 0:
@@ -104,21 +115,6 @@ class SizeClash(ValueError):
     def __init__(self, axis: str, first: int, second: int) -> None:
         self.axis, self.first, self.second = axis, first, second
         super().__init__(f"{axis} is {first} and {second}")
-
-
-def variables(expression: Expression) -> Iterable[str]:
-    """The axes of an `of`, each once."""
-    found: dict[str, None] = {}
-    stack: list[Expression] = [expression]
-    while stack:
-        one = stack.pop()
-        if isinstance(one, Variable):
-            found[one.name] = None
-        elif isinstance(one, Binary):
-            stack += [one.right, one.left]
-        elif isinstance(one, Negative):
-            stack.append(one.value)
-    return list(found)
 
 
 def _solve(expression: Expression, name: str, known: Mapping[str, int], wanted: int) -> int | None:

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Gap, MorphError
 from isomorph.layouts.catalogue import Layout
-from isomorph.layouts.compose import family_config, look_up, merged, plan_sized, relaxed, sizes_of_config, sizes_of_plan
+from isomorph.layouts.compose import (
+    family_config,
+    look_up,
+    merged,
+    plan_makeable,
+    plan_sized,
+    relaxed,
+    sizes_of_config,
+    sizes_of_plan,
+)
 from isomorph.layouts.hub import Clash, Found, schema
 from isomorph.layouts.index import Score
 from isomorph.layouts.recipe import in_hub_terms
@@ -116,7 +125,7 @@ def hold(
     score = score or Score(str(layout), 1.0, 1.0, base)
     fit = Fit(layout, wrapper, base, score)
     stated = {**sizes_of_config(family, config, layout), **{k: v for k, v in given.items() if k in family.axes}}
-    whole = merged(family_config(family, stated, None), config or {})
+    whole = merged(family_config(family, stated), config or {})
     plan: Plan | None = None
     hub = names
     try:
@@ -157,22 +166,15 @@ def _unfit(fit: Fit, names: Manifest, refused: MorphError, stated: Mapping[str, 
     layout, family = fit.layout, fit.layout.family
     unknown = tuple(name for gap in refused.gaps if gap.kind == "unmatched" for name in gap.tensors)
     other = tuple(gap for gap in refused.gaps if gap.kind not in ("unmatched", "idle", "incomplete"))
-    left = dict(names)
     missing: tuple[str, ...] = ()
     found = Found({})
-    for _ in range(8):
-        try:
-            programs = relaxed(layout.morph.programs(config))
-            plan, _ = plan_sized(programs, Manifest(left), family, family_known(layout, stated), config)
-        except MorphError as again:
-            drop = {name for gap in again.gaps if gap.kind in ("unmatched", "incomplete") for name in gap.tensors}
-            if not drop & set(left):
-                break
-            left = {name: tensor for name, tensor in left.items() if name not in drop}
-            continue
+    try:
+        plan = plan_makeable(layout.morph.programs(config), names, family, family_known(layout, stated), config)
+    except MorphError:
+        pass  # nothing can be made of it
+    else:
         found = schema(family.name).read(plan.manifest, stated)
         missing = _in_layout(layout, plan.manifest, found, found.sizes, names, config, fit.base)
-        break
     gaps = tuple(gap for gap in refused.gaps if gap.kind != "unmatched") if not (unknown or missing) else other
     return replace(
         fit, found=found, gaps=gaps, unknown=tuple(name.removeprefix(fit.base) for name in unknown), missing=missing

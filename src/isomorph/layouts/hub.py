@@ -16,11 +16,12 @@ from math import prod
 from isomorph.language.axes import dim_size
 from isomorph.language.expressions import whole_number
 from isomorph.language.names import NamePattern, Sizes
+from isomorph.language.resolve import dim_axes
 from isomorph.language.rules import FullName, LabelHole, Literal, shown
 from isomorph.language.tree import Axis as AxisDim
-from isomorph.language.tree import Dim, Integer, Product, Sum
+from isomorph.language.tree import Dim, Integer
 from isomorph.layouts.catalogue import hub as hub_layout
-from isomorph.layouts.family import AGAIN, Family, SizeClash
+from isomorph.layouts.family import AGAIN, Family, SizeClash, plain
 from isomorph.tensors import DTYPES, Manifest, TensorSpec
 
 F32 = DTYPES["f32"]
@@ -120,6 +121,15 @@ class Schema:
         for one in self.tensors:
             self._by_text.setdefault(folded(one.text), []).append(one)
 
+    @cached_property
+    def hidden(self) -> frozenset[str]:
+        """The axes that no shape and no name of the hub tells by itself: heads, and what stands in products only."""
+        told: set[str] = set()
+        for one in self.tensors:
+            told.update(map(plain, one.indices))
+            told.update(plain(shown(dim.name)) for dim in one.dims if isinstance(dim, AxisDim))
+        return frozenset(self.family.axes) - told
+
     # ── from sizes to key sets ───────────────────────────────────────────────────────────────────────────────────────
 
     def listed_groups(self) -> frozenset[str]:
@@ -138,7 +148,7 @@ class Schema:
             if not present.issuperset(one.groups):
                 continue
             shape = tuple(dim_size(dim, known) for dim in one.dims)
-            for values in product(*(range(known[axis.removesuffix(AGAIN)]) for axis in one.indices)):
+            for values in product(*(range(known[plain(axis)]) for axis in one.indices)):
                 found[one.write(values)] = TensorSpec(F32, shape)
         return Manifest(found, origin=f"{self.family.name} key set")
 
@@ -146,9 +156,7 @@ class Schema:
         """How many tensors `expand` would list."""
         present, known = frozenset(groups), self.family.complete(sizes)
         return sum(
-            prod(known[axis.removesuffix(AGAIN)] for axis in one.indices)
-            for one in self.tensors
-            if present.issuperset(one.groups)
+            prod(known[plain(axis)] for axis in one.indices) for one in self.tensors if present.issuperset(one.groups)
         )
 
     def axes_needed(self, groups: Iterable[str] | None = None) -> tuple[str, ...]:
@@ -157,8 +165,8 @@ class Schema:
         used: set[str] = set()
         for one in self.tensors:
             if present.issuperset(one.groups):
-                used.update(axis.removesuffix(AGAIN) for axis in one.indices)
-                used.update(axis.removesuffix(AGAIN) for dim in one.dims for axis in _dim_axes(dim))
+                used.update(plain(axis) for axis in one.indices)
+                used.update(plain(axis) for dim in one.dims for axis in _dim_axes(dim))
         return tuple(axis for axis in self.family.axes if axis in used)
 
     # ── from key sets to sizes ───────────────────────────────────────────────────────────────────────────────────────
@@ -217,15 +225,16 @@ class Schema:
         counts: dict[object, int] = {}
         for one, places in seen.items():
             for values in places:
-                for key, value in zip(self._keys(one, values), values, strict=True):
+                for depth, (axis, value) in enumerate(zip(one.indices, values, strict=True)):
+                    key = self._key(axis, values[:depth])
                     counts[key] = max(counts.get(key, 0), value + 1)
         return counts
 
-    def _keys(self, one: HubTensor, values: Sequence[int]) -> Iterator[object]:
-        for depth, axis in enumerate(one.indices):
-            name = axis.removesuffix(AGAIN)
-            ragged = name in self.family.axes and self.family.axes[name].ragged
-            yield (name, tuple(values[:depth])) if ragged else name
+    def _key(self, axis: str, above: Sequence[int]) -> object:
+        """What an index is counted by: its axis; a ragged one for each place above it."""
+        name = plain(axis)
+        ragged = name in self.family.axes and self.family.axes[name].ragged
+        return (name, tuple(above)) if ragged else name
 
     def _missing(
         self,
@@ -261,7 +270,7 @@ class Schema:
         for one, places in seen.items():
             for values in places:
                 for axis, value in zip(one.indices, values, strict=True):
-                    there.setdefault(axis.removesuffix(AGAIN), set()).add(value)
+                    there.setdefault(plain(axis), set()).add(value)
         axis = max(there, key=lambda name: max(there[name]) / len(there[name]))
         return (
             f"its names number {axis} up to {max(there[axis]):,}, and {len(there[axis]):,} of them are there: "
@@ -273,7 +282,7 @@ class Schema:
             if len(values) == len(one.indices):
                 yield values
                 return
-            key = list(self._keys(one, (*values, 0, *(0 for _ in one.indices[len(values) + 1 :]))))[len(values)]
+            key = self._key(one.indices[len(values)], values)
             for value in range(counts.get(key, 1)):
                 yield from below((*values, value))
 
@@ -291,7 +300,7 @@ class _SizesRead:
         self.clashes: list[Clash] = []
 
     def tell(self, axis: str, size: int, by: str) -> None:
-        axis = axis.removesuffix(AGAIN)
+        axis = plain(axis)
         if axis in self.family.axes and self.family.axes[axis].ragged:
             return
         self.votes.setdefault(axis, {}).setdefault(size, []).append(by)
@@ -332,7 +341,7 @@ class _SizesRead:
                 if not any(one.said == said for one in self.clashes):
                     self.clashes.append(Clash(said))
             for dim, size in open_:
-                unknown = [axis for axis in map(_plain, _dim_axes(dim)) if axis not in known]
+                unknown = [axis for axis in map(plain, _dim_axes(dim)) if axis not in known]
                 if len(unknown) == 1:
                     at = [dim_size(dim, _with_again({**known, unknown[0]: n})) for n in (0, 1)]
                     if at[1] != at[0] and (size - at[0]) % (at[1] - at[0]) == 0:
@@ -361,32 +370,18 @@ class _SizesRead:
             self.clashes.append(Clash(said, names[0], shape, more=len(names) - 1))
 
 
-def _plain(axis: str) -> str:
-    return axis.removesuffix(AGAIN)
-
-
 def _with_again(sizes: Mapping[str, int]) -> dict[str, int]:
     return {**sizes, **{axis + AGAIN: size for axis, size in sizes.items()}}
 
 
-def _dim_axes(dim: Dim | Product) -> Iterator[str]:
-    match dim:
-        case AxisDim():
-            yield shown(dim.name)
-        case Sum():
-            for one in dim.summands:
-                yield from _dim_axes(one)
-        case Product():
-            for factor in dim.factors:
-                yield from _dim_axes(factor)
-        case _:
-            return
+def _dim_axes(dim: Dim) -> Iterator[str]:
+    return map(shown, dim_axes(dim))
 
 
 def _tensors(family: Family) -> Iterator[HubTensor]:
     (program,) = hub_layout(family.name).morph.programs(dict(family.example))
     sizes = Sizes({}, lambda expression: whole_number(expression, {}, {}))
-    patterns = {name: [_matcher(text) for text in group.patterns] for name, group in family.groups.items()}
+    patterns = {name: [matcher(text) for text in group.patterns] for name, group in family.groups.items()}
     for rule in program.rules:
         for term in rule.right:
             if not isinstance(term.head, FullName):
@@ -408,17 +403,12 @@ def _label_choices(head: FullName) -> Iterator[FullName]:
             Literal(piece.labels[chosen[piece.axis]]) if isinstance(piece, LabelHole) else piece
             for piece in head.pieces
         ]
-        merged: list[object] = []
-        for piece in pieces:
-            if isinstance(piece, Literal) and merged and isinstance(merged[-1], Literal):
-                merged[-1] = Literal(merged[-1].value + piece.value)
-            else:
-                merged.append(piece)
-        yield FullName(tuple(merged), head.text)  # type: ignore[arg-type] # pieces stay pieces
+        yield FullName(tuple(pieces), head.text)
 
 
-def _matcher(pattern: str) -> re.Pattern[str]:
-    """A group's pattern: `*` is one piece, `**` any path."""
+@cache
+def matcher(pattern: str) -> re.Pattern[str]:
+    """What a pattern of names fits: `*` is one piece, `**` any path."""
     text = re.escape(pattern).replace(r"\*\*", ".+").replace(r"\*", "[^./]+")
     return re.compile(text, re.DOTALL)
 

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from typing import Any
 
 from isomorph.errors import MorphError
 from isomorph.language.rules import FullName, LabelHole, Literal, PathHole
 from isomorph.layouts.catalogue import FOLDER, Layout, every
-from isomorph.layouts.hub import folded, schema
+from isomorph.layouts.hub import folded, matcher, schema
 
 FILE = FOLDER / "index.json"
 MOST_LABELS = 64
@@ -36,7 +35,7 @@ class Marks:
     aside: tuple[str, ...]
     base: str = ""
 
-    @property
+    @cached_property
     def without_base(self) -> Marks:
         """The marks of a model without a head."""
 
@@ -98,17 +97,12 @@ def _score(layout: str, one: Marks, present: set[str], base: str) -> Score | Non
         return None
     rest = present - one.known
     if rest and one.aside:
-        aside = [_pattern(text) for text in one.aside]
+        aside = [matcher(text) for text in one.aside]
         rest = {name for name in rest if not any(each.fullmatch(name) for each in aside)}
     covered = 1 - len(rest) / len(present)
     expected = one.needed.union(*(group for group in one.groups if group & present))
     needed = len(present & expected) / len(expected) if expected else 1.0
     return Score(layout, covered, needed, base)
-
-
-@cache
-def _pattern(text: str) -> re.Pattern[str]:
-    return re.compile(re.escape(text).replace(r"\*\*", ".+").replace(r"\*", "[^./]+"), re.DOTALL)
 
 
 # ── making it ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -146,7 +140,7 @@ def _names(layout: Layout, groups: Iterable[str]) -> set[str]:
     from isomorph.layouts.compose import layout_keys
 
     try:
-        return {folded(name) for name in layout_keys(layout, small_sizes(layout), groups, partial=True)}
+        return {folded(name) for name in layout_keys(layout, small_sizes(layout), groups)}
     except (MorphError, KeyError):
         return set()
 

@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError, UsageError, near_misses
-from isomorph.layouts.catalogue import Layout, families, find
+from isomorph.layouts.catalogue import Layout, families, find, layouts
 from isomorph.layouts.compose import (
     added,
     axes_of,
     between,
     family_config,
-    hidden_axes,
     merged,
     plan_sized,
     put,
+    sizes_told,
     stripped,
 )
 from isomorph.layouts.recipe import in_hub_terms
@@ -85,9 +85,7 @@ def check_names(to: str, from_: str | None) -> tuple[str | None, Layout | None]:
 
 
 def _has(family: str, layout: str) -> bool:
-    from isomorph.layouts.catalogue import layouts
-
-    return any(one.name == layout or layout in one.header.aliases for one in layouts(family))
+    return any(one.is_called(layout) for one in layouts(family))
 
 
 def route(
@@ -111,7 +109,7 @@ def route(
     family = source.layout.family
     target = find(to, within=family.name) if "/" not in to else find(to)
     if target.family.name != family.name:
-        names = [one.name for one in _layouts(family.name)]
+        names = [one.name for one in layouts(family.name)]
         meant = [f"{family.name}/{one}" for one in names if one == target.name] or near_misses(target.name, names)
         raise UsageError(
             f"the source is {source.layout}, and {target} is a layout of another family. "
@@ -123,7 +121,7 @@ def route(
         put(facts, key, value)
     known = {**source.sizes, **{axis: size for axis, size in given.items() if axis in family.axes}}
     told_config = in_hub_terms(family.name, config) or {}
-    whole = merged(merged(family_config(family, known, None), facts), merged(told_config, config or {}))
+    whole = merged(merged(family_config(family, known), facts), merged(told_config, config or {}))
     base = _base(source, target, known, whole)
     chain: Morph | None = None
     for stage in (
@@ -141,20 +139,13 @@ def route(
     if chain is not None:
         programs = chain.programs(whole)
         used = axes_of(programs, whole)
-        hidden = hidden_axes(family)
-        told = {axis: size for axis, size in known.items() if axis in used and (axis in hidden or axis in given)}
-        told |= {axis: size for axis, size in given.items() if axis not in family.axes}
+        asked = {axis: size for axis, size in given.items() if axis in used or axis not in family.axes}
+        told = sizes_told(used, family, known, asked)
         try:  # more of the known sizes are told when the plan lacks some; other gaps are for the plan that is asked for
             proved, told = plan_sized(programs, manifest, family, known, whole, told)
         except MorphError:
             proved = None
     return Route(source, target, chain, told, known, whole, dict(config or {}), base, proved)
-
-
-def _layouts(family: str) -> tuple[Layout, ...]:
-    from isomorph.layouts.catalogue import layouts
-
-    return layouts(family)
 
 
 def _base(source: Recognition, target: Layout, known: Mapping[str, int], config: Mapping[str, Any]) -> str:

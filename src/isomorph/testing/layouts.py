@@ -38,7 +38,7 @@ def probe_sizes(name: str) -> dict[str, int]:
 def probe_config(name: str) -> dict[str, Any]:
     """The config of that model, by the hub's keys."""
     of = family(name)
-    return merged(of.example, family_config(of, probe_sizes(name), None))
+    return merged(of.example, family_config(of, probe_sizes(name)))
 
 
 def hub_probe(
@@ -65,7 +65,7 @@ def plan_into(layout: Layout, hub: Mapping[str, Array], sizes: Mapping[str, int]
     from isomorph.formats.memory import ArrayCheckpoint
 
     known = dict(sizes or probe_sizes(layout.family.name))
-    config = merged(probe_config(layout.family.name), family_config(layout.family, known, None))
+    config = merged(probe_config(layout.family.name), family_config(layout.family, known))
     programs = layout.morph.inverse.programs(config)
     return plan_sized(programs, ArrayCheckpoint(hub).manifest, layout.family, known, config)[0]
 
