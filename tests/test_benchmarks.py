@@ -10,63 +10,37 @@ from pathlib import Path
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 
 
-def test_the_table_of_figures_can_be_made(tmp_path: Path) -> None:
-    """Every job of core.py succeeds."""
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "core.py"),
-        "--small",
-        "--rounds",
-        "1",
-        "--json",
-        "--folder",
-        str(tmp_path),
-    ]
+def measured(script: str, *options: str, folder: Path) -> str:
+    """Run a benchmark, and give what it prints."""
+    command = [sys.executable, str(BENCHMARKS / script), *options, "--folder", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    return done.stdout
+
+
+def test_the_table_of_figures_can_be_made(tmp_path: Path) -> None:
+    """Every job of core.py succeeds."""
+    said = measured("core.py", "--small", "--rounds", "1", "--json", folder=tmp_path)
+    found = json.loads(said)
     assert found["tensors"] == 96
     assert {"inspect", "tower to .pth", "verify the tower", "plan many tensors"} <= set(found["jobs"])
 
 
 def test_the_usual_way_can_be_measured(tmp_path: Path) -> None:
     """torch reads what the demo writes, and does the job by hand."""
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "notebook_way.py"),
-        "--small",
-        "--rounds",
-        "1",
-        "--folder",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "torch.load, torch.save" in done.stdout
+    said = measured("notebook_way.py", "--small", "--rounds", "1", folder=tmp_path)
+    assert "torch.load, torch.save" in said
 
 
 def test_memory_can_be_measured(tmp_path: Path) -> None:
     """Every job of memory.py succeeds on checkpoints of two sizes."""
-    command = [sys.executable, str(BENCHMARKS / "memory.py"), "--small", "--folder", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "| whole CLIP f32 to bf16 |" in done.stdout
+    said = measured("memory.py", "--small", folder=tmp_path)
+    assert "| whole CLIP f32 to bf16 |" in said
 
 
 def test_what_the_catalogue_costs_can_be_measured(tmp_path: Path) -> None:
     """Recognition, `--to` and `-m`: every job succeeds, and both ways write the same file."""
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "layouts.py"),
-        "--small",
-        "--rounds",
-        "1",
-        "--json",
-        "--folder",
-        str(tmp_path),
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    said = measured("layouts.py", "--small", "--rounds", "1", "--json", folder=tmp_path)
+    found = json.loads(said)
     assert found["tensors"] == 1029
     assert {"clip convert --to", "moe plan --to"} <= set(found["seconds"])

@@ -35,11 +35,11 @@ def quiet_transformers() -> Any:
     return transformers
 
 
-def randomised(model: Any) -> Any:
+def randomised(model: Any, seed: int = 11) -> Any:
     """Every parameter a random number, the same whenever it is done."""
     import torch
 
-    generator = torch.Generator().manual_seed(11)
+    generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)

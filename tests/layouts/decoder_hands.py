@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-
-Arrays = dict[str, np.ndarray[Any, Any]]
+from contrastive import Arrays, quiet_transformers, randomised
 
 LAYERS, WIDTH, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB = 3, 24, 6, 2, 8, 28, 37
 EXPERTS, EXPERT_FFN, SHARED_FFN = 4, 12, 20
@@ -33,48 +30,10 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 
 def made(family: str, head: str = "ForCausalLM", **config: Any) -> Any:
     """A small model of that class; every parameter is random, the same whenever it is made."""
-    import torch
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        import transformers
+    transformers = quiet_transformers()
     prefix, own = FAMILIES[family]
-    model = getattr(transformers, prefix + head)(getattr(transformers, prefix + "Config")(**{**SIZES, **own, **config}))
-    generator = torch.Generator().manual_seed(7)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.copy_(torch.randn(parameter.shape, generator=generator) / 4)
-    return model.eval()
-
-
-def saved(model: Any, folder: Path) -> Arrays:
-    """What transformers writes to disk."""
-    from safetensors.numpy import load_file
-
-    model.save_pretrained(folder)
-    return load_file(folder / "model.safetensors")
-
-
-def as_torch(arrays: Mapping[str, Any]) -> dict[str, Any]:
-    import torch
-
-    return {name: torch.from_numpy(np.array(array)) for name, array in arrays.items()}
-
-
-def differing(expected: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """The names in one only, and those whose dtype, shape or any bit differs."""
-    return sorted(set(expected) ^ set(found)) + [
-        name
-        for name in expected
-        if name in found
-        and (
-            (expected[name].dtype, expected[name].shape) != (found[name].dtype, found[name].shape)
-            or expected[name].tobytes() != found[name].tobytes()
-        )
-    ]
-
-
-# ── by hand ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+    sized = getattr(transformers, prefix + "Config")(**{**SIZES, **own, **config})
+    return randomised(getattr(transformers, prefix + head)(sized), seed=7)
 
 
 def rotated(rows: np.ndarray[Any, Any], heads: int) -> np.ndarray[Any, Any]:

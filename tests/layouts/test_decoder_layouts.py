@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from contrastive import Arrays, as_torch, differing, saved
 from decoder_hands import (
     BY_HAND,
     EXPERTS,
@@ -17,9 +18,6 @@ from decoder_hands import (
     HEADS,
     LAYERS,
     SIZES,
-    Arrays,
-    as_torch,
-    differing,
     hf_qa,
     litgpt_phi3,
     litgpt_tied,
@@ -28,7 +26,6 @@ from decoder_hands import (
     meta_ranks,
     meta_tied,
     paddle_tied,
-    saved,
 )
 
 import isomorph as iso
