@@ -50,6 +50,8 @@ class ModuleFacts:
     own: tuple[str, ...]
     children: tuple[str, ...]
     attributes: Mapping[str, int | float | bool | str]
+    buffers: tuple[str, ...] = ()
+    """Those of `own` that are no parameters: running means, tables of positions or frequencies."""
 
 
 @dataclass
@@ -253,3 +255,19 @@ class TraceReport:
     @property
     def diverged(self) -> bool:
         return bool(self.findings)
+
+    def __str__(self) -> str:
+        from isomorph.trace.report import text
+
+        return text(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was found and measured, as data."""
+        from isomorph.trace.report import to_json
+
+        return to_json(self)
+
+    def _repr_html_(self) -> str:
+        from isomorph.trace.report import to_html
+
+        return to_html(self)
