@@ -177,16 +177,15 @@ class T5Attention(Attention):
     def position_bias(self, queries: int, keys: int, *, bidirectional: bool) -> Tensor:
         """[1 H queries keys]: what is added to the scores of the last `queries` of `keys` tokens."""
         table: nn.Embedding = self.relative_attention_bias
-        relative_R = torch.arange(
-            1 - keys, queries, device=table.weight.device
-        )  # of the last query's first key, ... back
+        relative_R = torch.arange(1 - keys, queries, device=table.weight.device)
         rows_R = relative_buckets(
             relative_R, bidirectional=bidirectional, buckets=table.num_embeddings, max_distance=self.max_distance
         )
         bias_HR: Tensor = table(rows_R).T
-        return (
-            bias_HR.unfold(-1, keys, 1).flip(1).contiguous().unsqueeze(0)
-        )  # the next query starts one distance further back
+        bias_HTS = bias_HR.unfold(-1, keys, 1).flip(
+            1
+        )  # each query starts one distance further back than the one before it
+        return bias_HTS.contiguous().unsqueeze(0)
 
 
 class T5SelfAttentionLayer(nn.Module):
