@@ -69,6 +69,8 @@ class Capture:
     ended: tuple[Call, ...]
     outputs: dict[str, Array]
     frames: dict[Call, Any] = field(default_factory=dict, repr=False)
+    dtypes: dict[Site, str] = field(default_factory=dict, repr=False)
+    """What the tensors were in the run itself: "float32", "bfloat16", "int64" …"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,8 @@ class Link:
     reference: str
     candidate: str
     channels: Channels | None = None
+    order: tuple[tuple[int, ...], ...] | None = None
+    """How the other axes correspond, where sizes leave a choice (pairing.Arrangement.signature)."""
 
 
 @dataclass(frozen=True)
@@ -196,6 +200,8 @@ class Finding:
     causes: tuple[Cause, ...]
     shape: tuple[str, ...] = ()
     """Lines that show the error by position, head and channel; for an unknown cause."""
+    places: tuple[str, ...] = ()
+    """Where else in the candidate the same is found: the same module of other layers, `suspect.candidate` first."""
 
     @property
     def sentence(self) -> str:
