@@ -1,0 +1,84 @@
+"""An event and two runs -> a Measure: elementwise, against a tolerance; what is not finite or not there never passes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from isomorph.trace.nouns import Array, Capture, Event, Measure, Site
+from isomorph.trace.pairing import Unpaired, paired
+
+
+def error_of(reference: Array, candidate: Array, kept: Array | None = None) -> float:
+    """The largest absolute difference over the largest absolute value of the reference, where that is finite and `kept`."""
+    with np.errstate(invalid="ignore"):
+        counted = np.isfinite(reference)
+        if kept is not None:
+            counted = counted & kept
+        if not counted.any():
+            return 0.0
+        left, right = reference[counted], candidate[counted]
+        if not np.isfinite(right).all():
+            return float("inf")
+        scale = float(np.abs(left).max())
+        gap = float(np.abs(left - right).max())
+    return gap / scale if scale else gap
+
+
+def real_positions(padding: Array | None, shape: tuple[int, ...]) -> Array | None:
+    """Which elements of a tensor of that shape belong to real positions, as a mask that broadcasts to it; None: all.
+
+    `padding` is [batch, position], true where a position is real. It is found as the leading axes (batch, position), (position,
+    batch) or both in one, or as (batch, heads, position, …).
+    """
+    if padding is None:
+        return None
+    mask = np.asarray(padding).astype(bool)
+    if mask.ndim != 2 or mask.all():
+        return None
+    batch, length = mask.shape
+    if shape[:2] == (batch, length):
+        return mask.reshape(batch, length, *[1] * (len(shape) - 2))
+    if shape[:2] == (length, batch):
+        return mask.T.reshape(length, batch, *[1] * (len(shape) - 2))
+    if len(shape) > 1 and shape[0] == batch * length:
+        return mask.reshape(batch * length, *[1] * (len(shape) - 1))
+    if len(shape) > 3 and shape[0] == batch and shape[2] == length:
+        return mask.reshape(batch, 1, length, *[1] * (len(shape) - 3))
+    return None
+
+
+def measured(
+    event: Event, reference: Capture, candidate: Capture, tolerance: float, padding: Array | None = None
+) -> Measure:
+    """One event, compared."""
+    try:
+        left, right = paired(event, reference, candidate)
+    except Unpaired as unpaired:
+        return Measure(event, float("inf"), tolerance, 0, str(unpaired))
+    finite = np.isfinite(left)
+    bad = finite & ~np.isfinite(right)
+    if bad.any():
+        return Measure(
+            event, float("inf"), tolerance, int(finite.sum()), "NaN" if np.isnan(right[bad]).any() else "Inf"
+        )
+    kept = real_positions(padding, left.shape)
+    counted = finite if kept is None else finite & kept
+    elements = int(np.count_nonzero(counted))
+    if not elements:
+        return Measure(
+            event, float("inf"), tolerance, 0, "nothing to compare" if finite.any() else "the reference is not finite"
+        )
+    return Measure(event, error_of(left, right, kept), tolerance, elements)
+
+
+def measures_of(
+    events: Iterable[Event],
+    reference: Capture,
+    candidate: Capture,
+    tolerances: Mapping[Site, float],
+    padding: Array | None = None,
+) -> tuple[Measure, ...]:
+    """Every event, compared, in the order given."""
+    return tuple(measured(event, reference, candidate, tolerances[event.reference], padding) for event in events)

@@ -1,0 +1,146 @@
+"""An event and two runs -> its two tensors, entry beside entry, in the reference's layout; and the way back, for splicing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from isomorph.trace.arrange import Arrangement, arrangements, chosen
+from isomorph.trace.nouns import Array, Capture, Event, Link, Site
+
+
+class Unpaired(ValueError):
+    """Two tensors that are not of one content; says why."""
+
+
+def value(seen: Capture, site: Site) -> Array | None:
+    """The tensor at a border; None where the run had none there. Outputs of the model are counted as its flattened outputs."""
+    if not site.module and site.border == "out":
+        outputs = list(seen.outputs.values())
+        return outputs[site.index] if site.index < len(outputs) else None
+    return seen.values.get(site)
+
+
+def paired(event: Event, seen_reference: Capture, seen_candidate: Capture) -> tuple[Array, Array]:
+    """Both tensors as float64, of one shape, in the reference's layout: entry by entry they should be equal. Raises Unpaired."""
+    reference, candidate = value(seen_reference, event.reference), value(seen_candidate, event.candidate)
+    if reference is None or candidate is None:
+        missing = event.reference if reference is None else event.candidate
+        raise Unpaired(f"{missing} holds no tensor in this run")
+    return beside(event.link, reference, candidate)
+
+
+def beside(link: Link, reference: Array, candidate: Array) -> tuple[Array, Array]:
+    """`paired` for two tensors at hand."""
+    left, right, arrangement = _arranged(link, reference, candidate)
+    made = arrangement.to_left(right.astype(np.float64))
+    kept = arrangement.shared(left.astype(np.float64))
+    front = 1 if arrangement.repeats_left else 0
+    if link.channels is not None:
+        axis = link.channels.reference_axis % reference.ndim + front
+        kept, made = np.moveaxis(kept, front, axis), np.moveaxis(made, front, axis)
+    if front and kept.shape[1] == 1:  # repeated along an axis that the reference has, of size 1
+        kept, made = np.squeeze(kept, 1), np.squeeze(made, 1)
+    return kept, made
+
+
+def into_candidate(link: Link, reference: Array, reference_like: Array, candidate: Array) -> Array:
+    """The candidate's tensor with the reference's entries in it: a copy; entries that no channel names stay.
+
+    `reference` is in the layout that `paired` gives; `reference_like` is the reference's whole tensor. Raises Unpaired where it
+    does not fit.
+    """
+    _, right, arrangement = _arranged(link, reference_like, candidate)
+    values = reference
+    if arrangement.repeats_left:
+        if not np.array_equal(np.broadcast_to(values[:1], values.shape), values):
+            raise Unpaired("the candidate's tensor has an axis that the reference's lacks")
+        shape = list(reference_like.shape)
+        if link.channels is not None:
+            shape[link.channels.reference_axis] = len(link.channels.reference)
+        values = values[0].reshape(shape)
+    found = np.array(candidate, copy=True)
+    if link.channels is None:
+        found[...] = _fitting(arrangement, values).reshape(candidate.shape)
+        return found
+    values = np.moveaxis(values, link.channels.reference_axis, 0)
+    moved = np.moveaxis(found, link.channels.candidate_axis, 0)
+    moved[link.channels.candidate] = _fitting(arrangement, values).reshape(right.shape)
+    return found
+
+
+def _fitting(arrangement: Arrangement, values: Array) -> Array:
+    try:
+        return arrangement.to_right(values)
+    except ValueError as unfit:
+        raise Unpaired(str(unfit)) from None
+
+
+@dataclass(frozen=True)
+class _Sides:
+    left: Array
+    right: Array
+
+
+def _cut(link: Link, reference: Array, candidate: Array) -> _Sides:
+    """Both tensors with only the entries that correspond, channels first."""
+    channels = link.channels
+    if channels is None:
+        return _Sides(reference, candidate)
+    for array, axis, entries, whose in (
+        (reference, channels.reference_axis, channels.reference, "reference"),
+        (candidate, channels.candidate_axis, channels.candidate, "candidate"),
+    ):
+        if not -array.ndim <= axis < array.ndim or entries.max() >= array.shape[axis]:
+            raise Unpaired(f"the {whose}'s tensor {list(array.shape)} has not the channels that its weights have")
+    return _Sides(
+        np.moveaxis(reference, channels.reference_axis, 0)[channels.reference],
+        np.moveaxis(candidate, channels.candidate_axis, 0)[channels.candidate],
+    )
+
+
+def _arranged(link: Link, reference: Array, candidate: Array) -> tuple[Array, Array, Arrangement]:
+    sides = _cut(link, reference, candidate)
+    found = _candidates(link, sides.left, sides.right)
+    one = chosen(found, link.order)
+    if one is None:
+        raise Unpaired(f"{list(reference.shape)} and {list(candidate.shape)} are not of one content")
+    return sides.left, sides.right, one
+
+
+def _candidates(link: Link, left: Array, right: Array) -> list[Arrangement]:
+    """Ways to arrange what is beside the channels (which come first on both sides)."""
+    if link.channels is None:
+        is_index = left.dtype.kind in "iub" and right.dtype.kind in "iub"
+        return arrangements(left.shape, right.shape, may_repeat=is_index)
+    found = arrangements(left.shape[1:], right.shape[1:], may_repeat=True)
+    return [_with_channels(one, left, right) for one in found]
+
+
+def _with_channels(one: Arrangement, left: Array, right: Array) -> Arrangement:
+    """An arrangement of the other axes, as one of all axes, channels first on both sides."""
+    shift = 0 if left.shape[0] == 1 else 1
+    groups = tuple(tuple(axis + shift for axis in group) for group in one.groups)
+    groups = ((0,), *groups) if shift else groups
+    repeated = None if one.repeated is None else one.repeated + shift
+    return replace(one, left=left.shape, right=right.shape, groups=groups, repeated=repeated)
+
+
+def settled(link: Link, reference: Array, candidate: Array) -> Link:
+    """The link with the order of its other axes fixed, where sizes leave a choice and the values of a run make it clear."""
+    try:
+        sides = _cut(link, reference, candidate)
+    except Unpaired:
+        return link
+    found = _candidates(link, sides.left, sides.right)
+    if len(found) < 2:
+        return replace(link, order=found[0].signature) if found else link
+    errors = []
+    for one in found:
+        made = one.to_left(sides.right.astype(np.float64))
+        difference = np.abs(made - one.shared(sides.left.astype(np.float64)))
+        errors.append(float(np.nanmax(difference)) if difference.size else 0.0)
+    best = int(np.argmin(errors))
+    is_clear = best == 0 or errors[best] * 10 < errors[0]
+    return replace(link, order=found[best if is_clear else 0].signature)
