@@ -423,12 +423,10 @@ class T5ForConditionalGeneration(T5Model):
     def generate(self, input_ids: Tensor, attention_mask: Tensor | None = None, *, max_new_tokens: int = 20) -> Tensor:
         """The start token and the likeliest token after token [B, at most 1 + max_new_tokens]; the padding token after an end.
 
-        Without a mask, padding tokens of the input are not attended to.
+        Without a mask every token of the input is attended to, as in transformers.
         """
         ends = torch.tensor(self.config.eos_token_id, dtype=torch.long, device=input_ids.device)
         pad = self.config.pad_token_id
-        if attention_mask is None and pad not in self.config.eos_token_id:
-            attention_mask = input_ids != pad
         memory = self.encoder(self.shared(input_ids), attention_mask)
         tokens_BT = input_ids.new_full((len(input_ids), 1), self.config.decoder_start_token_id)
         ended_B = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
