@@ -68,6 +68,8 @@ class Config:
             raise ValueError(
                 f"{self.num_attention_heads} heads (num_attention_heads) do not divide hidden_size {self.hidden_size}"
             )
+        if not 0 <= self.layer_norm_eps <= 1e-3:
+            raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}: Paddle's LayerNorm takes 0 to 0.001")
 
     def pair(self, key: str) -> Size:
         """Height and width of `image_size` or `patch_size`, in pixels."""
