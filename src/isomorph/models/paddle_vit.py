@@ -9,7 +9,7 @@
 Names of the state dict are those of the layout vit/paddle_nn; a Linear's weight is [in out], the transpose of torch's. Letters in
 names are axes: B batch, K channels, H and W pixels (in the attention H heads), T tokens (the class token and the patches, row by
 row), C width, D width of a head. Everything has the dtype of the parameters: float32, or float64 after model.to(dtype="float64").
-There is no dropout.
+There is no dropout. Paddle keeps the eps of a LayerNorm in float32: in float64, 1e-3 is taken 5e-8 of it off.
 """
 
 from __future__ import annotations
