@@ -1,4 +1,4 @@
-"""Weights that show a fault: the reference's parameters, drawn anew. They are written into copies of both models, through the morph.
+"""Weights that show a fault: the reference's parameters, drawn anew. They go into copies of both models, through the morph.
 
 Fresh weights hide faults: their attention is nearly uniform, their biases are zero, their norms do nothing. Trained ones hide some:
 no activation is so small that a wrong eps shows. "hot" has sharp attention and random biases and norms; in "low-scale" all that
@@ -25,14 +25,21 @@ CHAOS = 1e-3
 """The largest gap between float32 and float64 at the reference's outputs; beyond it rounding decides what comes out."""
 SMALLER = 0.7
 MOST_ROUNDS = 10
+MOST_CHANNELS = 16
+"""A kernel over no more channels is taken to face an image."""
 
 
 @dataclass(frozen=True)
 class Draw:
-    """How large what is drawn is. `gain` multiplies matrices over 1/sqrt(fan-in), `table` is the spread of embeddings, `scale` the
-    size of norm weights, `spread` their own (of the logarithm), `offset` that of biases, `variance` the size of running variances."""
+    """How large what is drawn is.
+
+    `gain` multiplies matrices over 1/sqrt(fan-in), `pixels` more so the kernels that face an image. `table` is the spread of
+    embeddings, `scale` the size of norm weights, `spread` their own (of the logarithm), `offset` the spread of biases, `variance`
+    the size of running variances.
+    """
 
     gain: float
+    pixels: float
     table: float
     scale: float
     spread: float
@@ -40,8 +47,8 @@ class Draw:
     variance: float
 
 
-HOT = Draw(gain=1.5, table=1.0, scale=1.0, spread=0.4, offset=0.3, variance=1.0)
-LOW = Draw(gain=1.0, table=2e-3, scale=3e-3, spread=0.3, offset=1e-3, variance=1e-5)
+HOT = Draw(gain=1.5, pixels=1.0, table=1.0, scale=1.0, spread=0.4, offset=0.3, variance=1.0)
+LOW = Draw(gain=1.0, pixels=3e-3, table=2e-3, scale=3e-3, spread=0.3, offset=1e-3, variance=1e-5)
 
 
 @dataclass(frozen=True)
@@ -160,12 +167,13 @@ def _drawn(
     if one is None:
         return value
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
-    noise = rng.standard_normal(value.shape)
+    noise: Array = np.asarray(rng.standard_normal(value.shape))
     made: Array
     if one.kind == "scalar":
         made = value.astype(np.float64) * (1 + 0.05 * noise) + (0.0 if value.any() else 0.1 * noise)
     elif one.kind == "matrix":
-        made = noise * (gain * one.relative / np.sqrt(one.fan_in))
+        faces = draw.pixels if value.ndim >= 4 and value.shape[1] <= MOST_CHANNELS else 1.0
+        made = noise * (gain * faces * one.relative / np.sqrt(one.fan_in))
     elif one.kind == "table":
         made = noise * draw.table
     elif one.kind == "offset":
