@@ -69,7 +69,7 @@ def _size(values: Array) -> float:
 
 def _zero(found: Array, meant: Array, tolerance: float, parts: Sequence[Part]) -> Change | None:
     if _size(found) <= tolerance * _size(meant):
-        return Change("weight-zero", "weight has no effect (all zeros)", lambda weight: weight)
+        return Change("weight-zero", "weight is all zeros", lambda weight: weight)
     return None
 
 
