@@ -9,11 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.errors import UsageError, near_misses, whole_line
+from isomorph.errors import UsageError, near_misses, printable
 from isomorph.trace.nouns import Array
 from isomorph.trace.protocol import Inputs
 
-_INTERNAL = {"_version", "_is_full_backward_hook", "_is_hf_initialized", "_built", "_helper", "_full_name", "_init_in_dynamic_mode"}  # fmt: skip
+_INTERNAL = {
+    "_version", "_is_full_backward_hook", "_is_hf_initialized",
+    "_built", "_helper", "_full_name", "_init_in_dynamic_mode", "_cast_to_low_precision",
+}  # fmt: skip
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 
@@ -60,8 +63,9 @@ def shown(inputs: Mapping[Any, Array] | Sequence[Array]) -> str:
 def failed(title: str, module: str, inputs: Mapping[Any, Array] | Sequence[Array], error: BaseException) -> UsageError:
     """A model, or a module of it, that raised."""
     where = f"{module} of {title} does not run alone" if module else f"{title} does not run"
+    told = " ".join(f"{type(error).__name__}: {error}".split()).rstrip(".")
     return UsageError(
-        f"{where} on {shown(inputs)}: {whole_line(f'{type(error).__name__}: {error}')}. "
+        f"{where} on {shown(inputs)}: {printable(told, 600)}. "
         "Try the same call on the model itself, and give --inputs that it takes"
     )
 

@@ -17,7 +17,8 @@ IsTensor = Callable[[Any], bool]
 DEEPEST = 24
 """Containers that hold themselves end here."""
 
-_PLAIN = (str, bytes, int, float, complex, type, enum.Enum, types.FunctionType, types.BuiltinFunctionType, types.MethodType)  # fmt: skip
+_FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_PLAIN = (str, bytes, int, float, complex, type, enum.Enum, types.ModuleType, *_FUNCTIONS)
 
 
 def leaves(value: Any, is_tensor: IsTensor) -> list[tuple[str, Any]]:

@@ -100,7 +100,7 @@ class Recorder:
         return output
 
     def capture(self, output: Any) -> Capture:
-        """What was seen; `output` is what the model returned. Raises UsageError where no tensor came out, or a splice was not met."""
+        """What was seen; `output` is what the model returned. UsageError where no tensor came out, or a splice was not met."""
         missed = [site for site in self.splice if site not in self.spliced]
         if missed:
             raise UsageError(f"{self.title}: nothing passed {missed[0]}, where a tensor was to be put in place")
@@ -158,7 +158,7 @@ class Recorder:
 def arguments_of(
     frame: Frame, seen: Capture, call: Call, inputs: Mapping[int, Array], library: Library, title: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of that call once more, with these tensors replaced. One object stays one where its values are still the same."""
+    """The arguments of that call once more, with these tensors replaced. What was one object is one again if its values still are."""
     for index, array in inputs.items():
         if not 0 <= index < len(frame.dtypes):
             raise UsageError(f"{title}: {Site(*call, 'in', index)} is not there; {len(frame.dtypes)} tensors go in")

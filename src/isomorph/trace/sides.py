@@ -1,4 +1,4 @@
-"""A model or a function of any library -> its Side. Libraries are told by the names of classes; none is imported that is not there."""
+"""A model or a function of any library -> its Side. Libraries are told by the names of classes; none is imported to look."""
 
 from __future__ import annotations
 

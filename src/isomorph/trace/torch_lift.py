@@ -35,7 +35,7 @@ class Lifted:
         return given if wider is None else wider
 
 
-class _Readers(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
+class _Readers(TorchFunctionMode):
     def __init__(self, lifted: Lifted) -> None:
         super().__init__()
         self.lifted = lifted
@@ -49,9 +49,9 @@ class _Readers(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped her
         return function(*args, **wanted)
 
 
-class _Kernels(TorchDispatchMode):  # type: ignore[misc]
+class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is partly typed
     def __init__(self, lifted: Lifted) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.lifted = lifted
 
     def __torch_dispatch__(

@@ -32,7 +32,11 @@ def untouched(modules: Iterable[Any], saved: Callable[[], Callable[[], None]]) -
 
 def _entries(module: Any) -> list[tuple[Any, Any]]:
     """The dicts and lists among a module's attributes, and a copy of each."""
-    return [(held, held.copy()) for held in vars(module).values() if isinstance(held, dict | list)]
+    return [
+        (held, dict(held) if isinstance(held, dict) else list(held))
+        for held in vars(module).values()
+        if isinstance(held, dict | list)
+    ]
 
 
 def _put_back(container: Any, held: Any) -> None:
