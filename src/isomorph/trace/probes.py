@@ -196,7 +196,10 @@ class _Maker:
         real: dict[Role, Array] = {}
         if side is not None:
             for role in (TOKENS, DECODER):
-                if any(one.role.of == role.name and one.is_common for one in self.inputs):
+                is_masked = any(one.role.of == role.name and one.is_common for one in self.inputs)
+                if is_masked and (
+                    side == "right" or role is TOKENS
+                ):  # a causal row with only padding before it sees nothing
                     real[role] = ragged(self.batches[role], lengths[role], side)
 
         def draw(seed: int) -> dict[Role, Array]:
