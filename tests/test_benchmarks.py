@@ -44,3 +44,11 @@ def test_what_the_catalogue_costs_can_be_measured(tmp_path: Path) -> None:
     found = json.loads(said)
     assert found["tensors"] == 1029
     assert {"clip convert --to", "moe plan --to"} <= set(found["seconds"])
+
+
+def test_the_reference_models_can_be_timed(tmp_path: Path) -> None:
+    """Every family, separate and fused, gives what transformers gives before it is timed."""
+    found = json.loads(measured("models.py", "--small", "--rounds", "1", "--json", folder=tmp_path))["small"]
+    assert {"clip", "vit", "bert", "t5"} == set(found)
+    assert all({"transformers", "separate", "fused"} == set(one["milliseconds"]) for one in found.values())
+    assert all(gap <= 1e-5 for one in found.values() for gap in one["gaps"].values())
