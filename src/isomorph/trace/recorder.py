@@ -158,7 +158,7 @@ class Recorder:
 def arguments_of(
     frame: Frame, seen: Capture, call: Call, inputs: Mapping[int, Array], library: Library, title: str
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of that call once more, with these tensors replaced. What was one object is one again if its values still are."""
+    """The arguments of that call once more, with these tensors replaced. One object stays one if its values do."""
     for index, array in inputs.items():
         if not 0 <= index < len(frame.dtypes):
             raise UsageError(f"{title}: {Site(*call, 'in', index)} is not there; {len(frame.dtypes)} tensors go in")

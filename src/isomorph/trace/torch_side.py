@@ -47,7 +47,7 @@ class TorchLibrary:
         """Halves widened to float32, whole numbers to int64; in a float64 run, what is floating is float64."""
         tensor = tensor.detach()
         if tensor.is_floating_point() and tensor.dtype not in _WIDE:
-            tensor = tensor.to(torch.float32)
+            tensor = tensor.to(torch.float64 if self.run == "float64" else torch.float32)
         elif tensor.dtype not in _WIDE:
             tensor = tensor.to(torch.int64)
         tensor = tensor.cpu()
@@ -222,7 +222,7 @@ def _cast(model: torch.nn.Module, dtype: torch.dtype) -> None:
         return made.setdefault(id(tensor), (tensor, tensor.detach().to(goal)))[1]
 
     for module in model.modules():
-        tables = [module._parameters, module._buffers, vars(module)]
+        tables: list[dict[str, Any]] = [module._parameters, module._buffers, vars(module)]
         tables += [one for name, one in vars(module).items() if type(one) is dict and not name.startswith("_")]
         for table in tables:
             table.update({key: cast(one) for key, one in table.items() if isinstance(one, torch.Tensor)})
