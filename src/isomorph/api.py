@@ -261,6 +261,16 @@ def verify(
     return report
 
 
+def load_reference(path: Any, **options: Any) -> Any:
+    """The reference model of a checkpoint, a torch module in eval mode: `isomorph.models.load`.
+
+    Options and errors are those of `isomorph.job.reference_models.load_reference`.
+    """
+    from isomorph.job.reference_models import load_reference as load
+
+    return load(path, **options)
+
+
 def _writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:
     """How to write; sizes are bytes, or text as on the command line (`5GB`)."""
     cut = None if max_shard_size is None else byte_size(max_shard_size)

@@ -55,7 +55,7 @@ def gap(got: torch.Tensor, expected: torch.Tensor) -> float:
     """The largest difference by the largest number expected; infinite where shapes differ or something is not finite."""
     if got.shape != expected.shape or got.dtype != expected.dtype or not bool(got.isfinite().all()):
         return float("inf")
-    return float((got - expected).abs().max() / expected.abs().max())
+    return float((got - expected).detach().abs().max() / expected.detach().abs().max())
 
 
 def agree(got: Any, expected: Any, fields: Mapping[str, str] | tuple[str, ...], rows: Any = ...) -> None:
