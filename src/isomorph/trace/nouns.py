@@ -99,7 +99,10 @@ class Link:
     candidate: str
     channels: Channels | None = None
     order: tuple[tuple[int, ...], ...] | None = None
-    """How the other axes correspond, where sizes leave a choice (pairing.Arrangement.signature)."""
+    """How the other axes correspond, where sizes leave a choice (arrange.Arrangement.signature)."""
+    reference_index: int = 0
+    candidate_index: int = 0
+    """Site.index of the two tensors."""
 
 
 @dataclass(frozen=True)
@@ -260,7 +263,13 @@ class TraceReport:
 
     @property
     def diverged(self) -> bool:
-        return bool(self.findings)
+        """Something was found, or an output is over its tolerance, or nothing was compared."""
+        return bool(self.findings) or not self.compared or not all(run.is_within for run in self.runs)
+
+    @property
+    def compared(self) -> int:
+        """Elements, in all runs."""
+        return sum(measure.elements for run in self.runs for measure in run.measures)
 
     def __str__(self) -> str:
         from isomorph.trace.report import text
