@@ -16,7 +16,7 @@ from parity import LIMITS, agree, gap, padding, saved, stirred
 from safetensors.torch import load_file
 
 import isomorph as iso
-from isomorph.errors import MissingExtra, MorphError, UsageError
+from isomorph.errors import FormatError, MissingExtra, MorphError, UsageError
 from isomorph.models import load
 
 TOWER = {"hidden_size": 64, "intermediate_size": 40, "num_hidden_layers": 2, "num_attention_heads": 1}
@@ -325,5 +325,5 @@ def test_without_torch_its_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_a_path_that_is_nothing_says_so(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="gone"):
+    with pytest.raises(FormatError, match="gone: no such file or folder"):
         load(tmp_path / "gone")
