@@ -1,6 +1,6 @@
 """Attention as a formula with parameters, in numpy: what one side computes between its projections, and what else it might.
 
-Letters are axes: B batch, T queries, S keys, H heads, D width of a head. q is [B T (H D)], k and v are [B S (H D)] (or fewer heads).
+Letters are axes: B batch, T queries, S keys, H heads, D width of a head. q is [B T (H D)], k and v are [B S (H D)] or narrower.
 
     out = merge(softmax(scale · rotated(q) @ rotated(k)ᵀ + bias, masked) @ v)
 
@@ -71,7 +71,7 @@ class Mask:
 
 @dataclass(frozen=True)
 class Attention:
-    """All parameters. `roles` says which of three given tensors are q, k and v; `head_order` the order in which heads are merged."""
+    """All parameters. `roles` says which of three tensors are q, k and v; `head_order` in which order heads are merged."""
 
     heads: int
     scale: float

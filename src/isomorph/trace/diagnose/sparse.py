@@ -37,8 +37,8 @@ def solve(target: Array, terms: Sequence[Array]) -> Combination:
     places = sample_of(target.size)
     columns = np.stack([np.broadcast_to(term, target.shape).reshape(-1)[places] for term in terms], axis=1)
     found = np.linalg.lstsq(columns, target.reshape(-1)[places], rcond=None)[0]
-    near = np.round(found)
-    for coefficients in (near, found):
+    near: Array = np.asarray(np.round(found))
+    for coefficients in (near, np.asarray(found)):
         numbers = tuple(float(number) for number in coefficients)
         gap = gap_of(np.broadcast_to(combine(terms, numbers), target.shape), target)
         if coefficients is near and np.abs(near - found).max() < 1e-3:

@@ -1,0 +1,323 @@
+"""Sums: the residual stream, embeddings, class tokens and positions. What the reference adds, what the candidate adds instead."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from isomorph.trace.diagnose.positions import ids_differ
+from isomorph.trace.diagnose.sparse import Combination, combine, explain, solve
+from isomorph.trace.diagnose.stretch import Goal, Stretch
+from isomorph.trace.diagnose.terms import Term, moved, table_term, terms_of
+from isomorph.trace.nouns import Array, Cause
+
+if TYPE_CHECKING:
+    from isomorph.trace.scene import Scene
+
+MOST_READINGS = 4
+SHIFTS = (1, 2, -1, -2, 3, 4)
+
+
+def hypotheses(scene: Scene) -> Iterator[Cause]:
+    """What is missing from a sum, doubled, scaled, shifted, or taken from elsewhere."""
+    stretch = Stretch(scene)
+    for goal in stretch.goals:
+        if goal.finish is not None:
+            return
+        raw = scene.value_R(scene.suspect.at.reference)
+        if raw is not None and raw.dtype.kind in "iu":
+            yield from ids_differ(stretch, goal)
+            return
+        terms, readings = sum_of(stretch, goal)
+        causes: list[Cause] = []
+        for reading in readings[:MOST_READINGS]:
+            causes = list(differences(stretch, goal, terms, reading))
+            if any(cause.residual <= stretch.limit for cause in causes):
+                break
+        yield from causes
+
+
+def sum_of(stretch: Stretch, goal: Goal) -> tuple[list[Term], list[Combination]]:
+    """The reference's tensor as a sum of few terms: with whole coefficients if it can be."""
+    terms = terms_of(stretch, goal)
+    if not terms:
+        return terms, []
+    tensors = [term.reference for term in terms]
+    found = explain(goal.reference, tensors, stretch.limit, ones=True)
+    return terms, found or explain(goal.reference, tensors, stretch.limit, most=3)
+
+
+def differences(stretch: Stretch, goal: Goal, terms: Sequence[Term], reading: Combination) -> Iterator[Cause]:
+    """The candidate's sum: the same terms with other coefficients; else one laid elsewhere or replaced; else one more."""
+    used = [terms[i] for i in reading.terms]
+    shape = goal.reference.shape
+    best: Cause | None = None
+    solved = _solve(stretch, goal, used)
+    if solved is not None:
+        says = [_coefficient(used, i, number, right, shape) for i, (number, right) in _changed(solved, reading)]
+        if says:
+            kind = _kind(used, solved, reading)
+            cause = stretch.cause(kind, "; ".join(text for text in says if text), solved.gap)
+            if solved.gap <= stretch.limit:
+                yield cause
+                return
+            best = cause
+    for find in (_placed_elsewhere, _replaced, _added):
+        found = list(find(stretch, goal, terms, used, reading))
+        within = [cause for cause in found if cause.residual <= stretch.limit]
+        if within:
+            yield from within
+            return
+    if best is not None and best.residual < 0.5 * stretch.scene.suspect.error:
+        yield best
+
+
+def _solve(stretch: Stretch, goal: Goal, used: Sequence[Term]) -> Combination | None:
+    """The candidate's coefficients of these terms, at the positions that are compared."""
+    kept = stretch.scene.kept(goal.candidate.shape)
+    target, tensors = goal.candidate, [np.broadcast_to(term.candidate, goal.candidate.shape) for term in used]
+    if not np.isfinite(target).all():
+        return None
+    if kept is not None:
+        where = np.broadcast_to(kept, target.shape)
+        target, tensors = target[where], [tensor[where] for tensor in tensors]
+    return solve(target, tensors)
+
+
+def _changed(solved: Combination, reading: Combination) -> Iterator[tuple[int, tuple[float, float]]]:
+    for i, (number, right) in enumerate(zip(solved.coefficients, reading.coefficients, strict=True)):
+        if not math.isclose(number, right, rel_tol=1e-6, abs_tol=1e-9):
+            yield i, (number, right)
+
+
+def _is_residual(used: Sequence[Term], i: int) -> bool:
+    """In a sum of two tensors, the earlier one that went round the sublayer."""
+    tensors = [term for term in used if term.role == "tensor"]
+    return (
+        len(used) == 2 == len(tensors)
+        and not any("embed" in term.name.lower() for term in tensors)
+        and used[i].moment == min(term.moment for term in tensors)
+    )
+
+
+def called(used: Sequence[Term], i: int) -> str:
+    """How a sentence calls a term."""
+    term = used[i]
+    if term.role == "class token":
+        return "the class token"
+    if _is_residual(used, i):
+        return "residual"
+    name = term.name.removesuffix("'s output").removesuffix("'s input")
+    words = name.lower()
+    if term.is_position:
+        return f"position embedding ({name})" if "pos" not in words else f"{name} (positions)"
+    return term.name if term.name.endswith(("output", "input")) else name
+
+
+def _coefficient(used: Sequence[Term], i: int, number: float, right: float, shape: tuple[int, ...]) -> str:
+    """`residual is missing: the input is fc2's output alone`."""
+    who = called(used, i)
+    if abs(number) < 1e-9:
+        others = [called(used, j) for j in range(len(used)) if j != i]
+        alone = f": what is left is {others[0]} alone" if len(others) == 1 else ""
+        return f"{who} is missing{alone}"
+    ratio = number / right
+    if math.isclose(ratio, 2.0, rel_tol=1e-6):
+        return f"{who} is added twice" if len(used) > 1 else f"{who} is doubled"
+    if math.isclose(ratio, -1.0, rel_tol=1e-6):
+        return f"{who} is subtracted"
+    return f"{who} is multiplied by {_number(ratio, shape[-1])}" + (
+        "" if right == 1 else f", the reference's by {right:.6g}"
+    )
+
+
+def _number(ratio: float, width: int) -> str:
+    for value, words in (
+        (math.sqrt(width), f"sqrt({width})"),
+        (1 / math.sqrt(width), f"1/sqrt({width})"),
+        (1 / width, f"1/{width}"),
+        (float(width), f"{width}, the width"),
+        (math.sqrt(2), "sqrt(2)"),
+        (1 / math.sqrt(2), "1/sqrt(2)"),
+    ):
+        if math.isclose(ratio, value, rel_tol=1e-6):
+            return f"{ratio:.6g} = {words}" if "/" in words or "sqrt" in words else words
+    return f"{ratio:.6g}"
+
+
+def _kind(used: Sequence[Term], solved: Combination, reading: Combination) -> str:
+    i, (number, _) = next(_changed(solved, reading))
+    what = (
+        "class-token"
+        if used[i].role == "class token"
+        else "residual"
+        if _is_residual(used, i)
+        else "position-embedding"
+        if used[i].is_position
+        else "embedding"
+        if "embed" in used[i].name.lower()
+        else "term"
+    )
+    how = "missing" if abs(number) < 1e-9 else "doubled" if math.isclose(number, 2.0, rel_tol=1e-6) else "scaled"
+    return f"{what}-{how}"
+
+
+def _placed_elsewhere(
+    stretch: Stretch, goal: Goal, terms: Sequence[Term], used: Sequence[Term], reading: Combination
+) -> Iterator[Cause]:
+    """Tables shifted by rows; the class token at the end; positions laid over the patches only."""
+    shape = goal.reference.shape
+    for others, says, kind in _layouts(stretch, used, shape):
+        made = combine([term.candidate for term in others], reading.coefficients[: len(others)])
+        gap = stretch.gap(made, goal.candidate)
+        if gap <= stretch.limit:
+            yield stretch.cause(kind, says, gap)
+
+
+def _layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> Iterator[tuple[list[Term], str, str]]:
+    for i, term in enumerate(used):
+        for shift, other in _shifted(stretch, term, shape):
+            yield [*used[:i], other, *used[i + 1 :]], f"positions are shifted by {shift}", "position-offset"
+        turned = _turned(stretch, term, shape)
+        if turned is not None:
+            yield [*used[:i], turned, *used[i + 1 :]], "positions are counted from the end", "position-order"
+    classes = [i for i, term in enumerate(used) if term.role == "class token" or _is_short(term, shape, 1)]
+    bodies = [i for i, term in enumerate(used) if _is_short(term, shape, shape[1] - 1)] if len(shape) == 3 else []
+    if len(shape) != 3 or not bodies:
+        return
+    last = shape[1] - 1
+    ends = [
+        moved(term, shape, last) if i in classes else moved(term, shape, 0) if i in bodies else term
+        for i, term in enumerate(used)
+    ]
+    if classes:
+        yield ends, "the class token is at the end, the reference's at the front", "class-token-place"
+    for i, term in enumerate(used):
+        table = _table_of(stretch, term, shape)
+        if table is None:
+            continue
+        for row, words in ((0, "its first rows"), (1, "its rows from 1 on")):
+            over = table_term(term.name, table, shape, row, place=1)
+            if over is not None:
+                says = f"positions are added before the class token: the patches get {words}, the class token none"
+                yield [*used[:i], over, *used[i + 1 :]], says, "position-place"
+                if classes:
+                    late = table_term(term.name, table, shape, row)
+                    if late is not None:
+                        says = f"the class token is at the end; positions begin with row {row}"
+                        yield [*ends[:i], late, *ends[i + 1 :]], says, "class-token-place"
+    for i in classes:
+        rest = used[i].rest
+        if rest is not None:
+            everywhere = Term(used[i].name, rest[0][:, :1], rest[1][:, :1], "class token")
+            yield (
+                [*used[:i], everywhere, *used[i + 1 :]],
+                "the class token is added at every position",
+                "class-token-place",
+            )
+
+
+def _is_short(term: Term, shape: tuple[int, ...], length: int) -> bool:
+    return (
+        term.rest is not None
+        and term.role != "table"
+        and term.rest[0].ndim == 3 == len(shape)
+        and term.rest[0].shape[1] == length
+    )
+
+
+def _table_of(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Array | None:
+    """The table whose rows, in order, a term is; None where it is no such thing."""
+    if term.role == "table" and term.rest is not None:
+        return term.rest[0]
+    rows = term.reference.reshape(-1, shape[-1])[: shape[1]] if term.role == "tensor" and len(shape) == 3 else None
+    if rows is None or len(rows) != shape[1]:
+        return None
+    for values in stretch.scene.state_reference.values():
+        table = np.asarray(values)
+        if table.ndim == 2 and table.shape[1] == shape[-1] and len(table) >= shape[1] and table.dtype.kind not in "iub":
+            table = table.astype(np.float64)
+            start = np.flatnonzero((table == rows[0]).all(axis=1))
+            if start.size and np.array_equal(table[start[0] : start[0] + len(rows)], rows):
+                return np.asarray(table)
+    return None
+
+
+def _first_row(term: Term, table: Array, shape: tuple[int, ...]) -> int:
+    if term.role == "table":
+        return term.row
+    return int(np.flatnonzero((table == term.reference.reshape(-1, shape[-1])[0]).all(axis=1))[0])
+
+
+def _shifted(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Iterator[tuple[int, Term]]:
+    table = _table_of(stretch, term, shape)
+    if table is None:
+        return
+    row = _first_row(term, table, shape)
+    for shift in SHIFTS:
+        other = table_term(term.name, table, shape, row + shift)
+        if other is not None:
+            yield shift, other
+
+
+def _turned(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Term | None:
+    table = _table_of(stretch, term, shape)
+    if table is None:
+        return None
+    row = _first_row(term, table, shape)
+    rows = table[None, row : row + shape[1]][:, ::-1]
+    return Term(term.name, rows, rows, "table", rest=(table, table))
+
+
+def _replaced(
+    stretch: Stretch, goal: Goal, terms: Sequence[Term], used: Sequence[Term], reading: Combination
+) -> Iterator[Cause]:
+    """One term taken from elsewhere: `residual is norm1's output, the reference's is embeddings' output`."""
+    shape = goal.candidate.shape
+    for i in range(len(used)):
+        for other in terms:
+            if any(other is term for term in used):
+                continue
+            tensors = [*used[:i], other, *used[i + 1 :]]
+            solved = _solve(stretch, goal, tensors)
+            if solved is None or solved.gap > stretch.limit or abs(solved.coefficients[i]) < 1e-9:
+                continue
+            says = f"{called(used, i)} is taken from {other.name}, the reference's from {used[i].name}"
+            extra = [_coefficient(tensors, j, number, right, shape) for j, (number, right) in _changed(solved, reading)]
+            yield stretch.cause("term-replaced", "; ".join([says, *extra]), solved.gap)
+
+
+def _added(
+    stretch: Stretch, goal: Goal, terms: Sequence[Term], used: Sequence[Term], reading: Combination
+) -> Iterator[Cause]:
+    """One term more than the reference adds."""
+    shape = goal.candidate.shape
+    for other in (*terms, *vectors(stretch, shape)):
+        if any(other is term for term in used):
+            continue
+        solved = _solve(stretch, goal, [*used, other])
+        if solved is None or solved.gap > stretch.limit or abs(solved.coefficients[-1]) < 1e-9:
+            continue
+        times = solved.coefficients[-1]
+        often = "" if math.isclose(times, 1.0, rel_tol=1e-6) else f" {times:.6g} times"
+        says = f"{other.name} is added{often}, the reference does not add it here"
+        if math.isclose(times, -1.0, rel_tol=1e-6):
+            says = f"{other.name} is missing: it is not in the sum"
+        changed = Combination(reading.terms, solved.coefficients[:-1], solved.gap)
+        extra = [_coefficient(used, j, number, right, shape) for j, (number, right) in _changed(changed, reading)]
+        yield stretch.cause("term-added", "; ".join([says, *extra]), solved.gap)
+
+
+def vectors(stretch: Stretch, shape: tuple[int, ...]) -> Iterator[Term]:
+    """Biases and other vectors of modules that were called just before."""
+    modules = stretch.scene.reference.modules()
+    near = {atom.site.module for atom in stretch.atoms[:16] if atom.site is not None}
+    for module in near:
+        for name in modules[module].own:
+            values = np.asarray(stretch.scene.state_reference.get(name, 0.0))
+            if values.shape == shape[-1:] and values.dtype.kind not in "iub":
+                wide = values.astype(np.float64)
+                yield Term(name, wide, wide, "vector")
