@@ -32,13 +32,13 @@ from isomorph.errors import (
 )
 
 if TYPE_CHECKING:
-    from isomorph.api import BoundPlan, Morph, convert, morph, open, verify
+    from isomorph.api import BoundPlan, Morph, convert, morph, open, trace, verify
     from isomorph.statedict import LazyTensor, StateDict
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    **dict.fromkeys(("BoundPlan", "Morph", "convert", "morph", "open", "verify"), "isomorph.api"),
+    **dict.fromkeys(("BoundPlan", "Morph", "convert", "morph", "open", "trace", "verify"), "isomorph.api"),
     **dict.fromkeys(("LazyTensor", "StateDict"), "isomorph.statedict"),
 }
 
@@ -63,6 +63,7 @@ __all__ = [
     "convert",
     "morph",
     "open",
+    "trace",
     "verify",
 ]
 

@@ -1,9 +1,10 @@
-"""What users hold in Python: open, morph, plan, convert, verify. Thin over the rest; the command line uses the same names.
+"""What users hold in Python: open, morph, plan, convert, verify, trace. Thin over the rest; the command line uses the same names.
 
 sd   = iso.open("pytorch_model.bin")            StateDict: lazy, nothing executed
 plan = iso.morph("port.morph").plan(sd)         BoundPlan: proved; print(plan) is the proof
 plan.write("tower.safetensors")                 written, verified, named
 iso.verify(sd, "tower.safetensors", morph)      raises Different
+iso.trace(reference, candidate, morph)          two running models: where they first diverge, and why
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Different, UsageError
 from isomorph.formats.base import Checkpoint
@@ -22,6 +23,9 @@ from isomorph.job.port import Port, make_port, read_morphs
 from isomorph.job.progress import notebook_stages
 from isomorph.statedict import StateDict
 from isomorph.tensors import Manifest
+
+if TYPE_CHECKING:
+    from isomorph.trace.nouns import TraceReport
 
 PathLike = str | os.PathLike[str]
 
@@ -269,6 +273,51 @@ def load_reference(path: Any, **options: Any) -> Any:
     from isomorph.job.reference_models import load_reference as load
 
     return load(path, **options)
+
+
+def trace(
+    reference: Any,
+    candidate: Any,
+    morph: Any = None,
+    *,
+    to: str | None = None,
+    from_: str | None = None,
+    inverse: bool = False,
+    inputs: Any = None,
+    dtype: Any = None,
+    outputs: Mapping[str, str] | None = None,
+    config: Any = None,
+    sizes: Mapping[str, int] | None = None,
+    check: bool = False,
+    **axes: int,
+) -> TraceReport:
+    """Run two models on the same inputs: the first module where they stop being one function, and why.
+
+    `reference` and `candidate` are torch or paddle modules, methods bound to one, functions of arrays, or texts as the command
+    line takes them. `morph` (a file, a Morph, a text, or a list of these) leads from the reference's state dict to the
+    candidate's; without one the layouts of both are recognised (`to`, `from_` name them). `inputs` replaces the probes: a mapping
+    of names to arrays, a sequence, an .npz. Printing the report shows it all; with `check` a divergence raises Different.
+
+    The models are not changed: copies are run. Raises UsageError, MorphError.
+    """
+    from isomorph.job.trace import trace_models
+
+    report = trace_models(
+        reference,
+        candidate,
+        morph,
+        inverse=inverse,
+        to=to,
+        from_=from_,
+        config=config,
+        sizes={**(sizes or {}), **axes},
+        inputs=inputs,
+        dtype=dtype,
+        outputs=outputs,
+    )
+    if check and report.diverged:
+        raise Different(report)
+    return report
 
 
 def _writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:

@@ -18,6 +18,7 @@ COMMANDS = {
     "plan": "Prove a conversion and print it; reads headers only.",
     "convert": "Carry a conversion out, and verify it before the target gets its name.",
     "verify": "Compare a target with its source, bit for bit, by an independent path.",
+    "trace": "Run two models on the same inputs: where they first diverge, and why.",
     "demo": "The whole story on a CLIP checkpoint made on the spot.",
 }
 """Every command with its line of help; `isomorph.cli.NAME:command` carries it out."""
@@ -25,7 +26,8 @@ COMMANDS = {
 EPILOG = """\b
 Exit codes:  0  done and true
              1  the check ran, and the answer is no: plan (not total),
-                check (not right), verify and diff (not equal)
+                check (not right), verify and diff (not equal),
+                trace (diverged)
              2  bad use, bad input, and every refusal of convert
 
 \b
