@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.faults.hook import SOUND, Faults
 from benchmarks.faults.parts import ACTIVATIONS, Dense, Norm, Table, attend, residual, split_heads
+from torch import Tensor, nn
 
 EPS = 1e-12
 
@@ -29,7 +28,8 @@ class Mixer(nn.Module):
         else:
             starts = self.faults("starts", (0, 1, 2))
             q, k, v = (
-                split_heads(made[..., int(at * width) : int(at * width) + width], self.num_heads, self.faults) for at in starts
+                split_heads(made[..., int(at * width) : int(at * width) + width], self.num_heads, self.faults)
+                for at in starts
             )
         allowed = None if key_padding_mask is None else key_padding_mask[:, None, None, :].bool()
         if self.faults("mask-shift", 0) and allowed is not None:
@@ -139,7 +139,10 @@ class Transform(nn.Module):
     def __init__(self, width: int, faults: Faults) -> None:
         super().__init__()
         self.faults = faults
-        self.dense, self.layer_norm = Dense(width, width, faults.below("dense")), Norm(width, EPS, faults.below("layer_norm"))
+        self.dense, self.layer_norm = (
+            Dense(width, width, faults.below("dense")),
+            Norm(width, EPS, faults.below("layer_norm")),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer_norm(ACTIVATIONS[self.faults("activation", "erf")](self.dense(x)))
@@ -169,7 +172,9 @@ class Bert(nn.Module):
         if not faults("untied", False):
             self.predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, input_ids: Tensor, token_type_ids: Tensor, attention_mask: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         x, pooled = self.bert(input_ids, token_type_ids, attention_mask)
         return self.predictions(x), self.seq_relationship(pooled)
 

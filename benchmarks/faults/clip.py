@@ -8,10 +8,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.faults.hook import SOUND, Faults
 from benchmarks.faults.parts import ACTIVATIONS, Dense, Norm, Table, attend, fresh, residual
+from torch import Tensor, nn
 
 EPS = 1e-5
 
@@ -36,7 +35,8 @@ class Attention(nn.Module):
         else:
             starts = self.faults("starts", (0, 1, 2))
             q, k, v = (
-                made[..., int(at * width) : int(at * width) + width].unflatten(-1, (self.num_heads, -1)) for at in starts
+                made[..., int(at * width) : int(at * width) + width].unflatten(-1, (self.num_heads, -1))
+                for at in starts
             )
         return self.out_proj(attend(q, k, v, self.faults, allowed=allowed)).transpose(0, 1)
 
@@ -137,7 +137,9 @@ class Visual(nn.Module):
         elif how == "patches only":
             x = torch.cat((x[:1], x[1:] + table[1:, None]))
         x = self.transformer(self.ln_pre(x))
-        pooled = {"first": lambda: x[0], "mean": lambda: x.mean(0), "last": lambda: x[-1]}[self.faults("pooling", "first")]()
+        pooled = {"first": lambda: x[0], "mean": lambda: x.mean(0), "last": lambda: x[-1]}[
+            self.faults("pooling", "first")
+        ]()
         if self.faults("norm-before-pooling", True):
             pooled = self.ln_post(pooled)
         proj = self.proj

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from benchmarks.faults.hook import SOUND, Faults
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -118,9 +117,9 @@ def vit_candidate(config: Any, faults: Faults) -> Any:
 
 
 def jax_candidate(config: Any, faults: Faults) -> Any:
-    from benchmarks.faults.vit import JaxVit
+    from benchmarks.faults.vit_kernels import Vit
 
-    return JaxVit(config, faults)
+    return Vit(config, faults)
 
 
 def bert_candidate(config: Any, faults: Faults) -> Any:
@@ -154,9 +153,9 @@ def vit_lines(config: Any) -> dict[str, str]:
 
 
 def jax_lines(config: Any) -> dict[str, str]:
-    from benchmarks.faults import vit
+    from benchmarks.faults import vit_kernels
 
-    return vit.jax_lines(config)
+    return vit_kernels.lines(config)
 
 
 def bert_lines(config: Any) -> dict[str, str]:
@@ -262,7 +261,9 @@ def trained(names: Mapping[str, Array], seed: int) -> dict[str, Array]:
             found[name] = 0.3 * random.standard_normal(old.shape)
         elif "embed" in name or "cls" in name or name == "shared.weight" or "relative" in name:
             is_patches = old.ndim == 4
-            found[name] = random.standard_normal(old.shape) * (1 / math.sqrt(np.prod(old.shape[1:])) if is_patches else 1.0)
+            found[name] = random.standard_normal(old.shape) * (
+                1 / math.sqrt(np.prod(old.shape[1:])) if is_patches else 1.0
+            )
         else:
             sharp = 0.5 if name.endswith(".q.weight") else 1.3  # T5 does not scale its scores
             found[name] = random.standard_normal(old.shape) * sharp / math.sqrt(np.prod(old.shape[1:]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
 from benchmarks.faults.families import FAMILIES, Array
 from benchmarks.faults.planted import Fault, port, run_both, shared
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-
-import isomorph as iso
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.families import FAMILIES, Array
 from benchmarks.faults.planted import Port, fill, port, state_of
+from torch import Tensor, nn
+
+import isomorph as iso
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,9 @@ def wrong_layers() -> Port:
 def exchanged_norms() -> Port:
     """A morph that pairs each norm with the other one of its block."""
     made = port(None, FAMILIES["bert"])
-    text = made.morph.text.replace(".norm1.*", ".norm0.*").replace(".norm2.*", ".norm1.*").replace(".norm0.*", ".norm2.*")
+    text = (
+        made.morph.text.replace(".norm1.*", ".norm0.*").replace(".norm2.*", ".norm1.*").replace(".norm0.*", ".norm2.*")
+    )
     return dataclasses.replace(made, morph=iso.morph(text=text))
 
 

@@ -11,9 +11,8 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.faults.hook import Faults
+from torch import Tensor, nn
 
 
 def dense(x: Tensor, matrix_OI: Tensor, bias: Tensor | None) -> Tensor:
@@ -29,7 +28,9 @@ class Dense(nn.Module):
     def __init__(self, inner: int, outer: int, faults: Faults, *, bias: bool = True, kernel: bool = False) -> None:
         super().__init__()
         self.faults, self.is_kernel = faults, kernel
-        self.register_parameter("kernel" if kernel else "weight", fresh(*((inner, outer) if kernel else (outer, inner))))
+        self.register_parameter(
+            "kernel" if kernel else "weight", fresh(*((inner, outer) if kernel else (outer, inner)))
+        )
         has_bias = bias and faults("bias", "used") != "absent"
         self.bias = nn.Parameter(torch.zeros(outer)) if has_bias else None
 

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-
-import isomorph as iso
 from benchmarks.faults.families import FAMILIES, Array, Family, seeded, trained
 from benchmarks.faults.hook import Faults
+
+import isomorph as iso
 from isomorph.job.arrays import to_numpy
 
 State = dict[str, Array]
@@ -88,9 +88,11 @@ def state_of(state: Mapping[str, Any]) -> State:
 def fill(model: Any, state: State) -> None:
     """Into a torch or a Paddle model, by name."""
     if isinstance(model, torch.nn.Module):
-        model.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}, strict=False)
+        model.load_state_dict(
+            {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in state.items()}, strict=False
+        )
     else:
-        missing, unexpected = model.set_state_dict(dict(state))
+        _, unexpected = model.set_state_dict(dict(state))
         if unexpected:
             raise ValueError(f"the Paddle model has no {', '.join(unexpected)}")
 
@@ -107,7 +109,9 @@ def outputs(model: Any, inputs: Mapping[str, Array], library: str = "torch") -> 
     kind = next(iter(model.parameters())).dtype
     tensors = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in inputs.items()}
     with torch.no_grad():
-        found = model(**{name: value.to(kind) if value.is_floating_point() else value for name, value in tensors.items()})
+        found = model(
+            **{name: value.to(kind) if value.is_floating_point() else value for name, value in tensors.items()}
+        )
     return flat(found)
 
 
@@ -115,7 +119,9 @@ def flat(found: Any) -> dict[str, Array]:
     """Tensors of a mapping, a NamedTuple or a tuple, nested ones joined by a dot."""
     if isinstance(found, torch.Tensor):
         return {"0": found.double().numpy() if found.is_floating_point() else found.numpy()}
-    items = found.items() if isinstance(found, Mapping) else found._asdict().items() if hasattr(found, "_asdict") else None
+    items = (
+        found.items() if isinstance(found, Mapping) else found._asdict().items() if hasattr(found, "_asdict") else None
+    )
     made: dict[str, Array] = {}
     for name, value in items if items is not None else enumerate(found):
         if isinstance(value, torch.Tensor):

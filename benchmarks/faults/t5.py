@@ -7,10 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from benchmarks.faults.hook import SOUND, Faults
 from benchmarks.faults.parts import ACTIVATIONS, Dense, Norm, Table, attend, fresh, residual, split_heads
+from torch import Tensor, nn
 
 EPS = 1e-6
 
@@ -74,7 +73,9 @@ class Mlp(nn.Module):
     def __init__(self, config: Any, faults: Faults) -> None:
         super().__init__()
         self.faults, width, inner = faults, config.d_model, config.d_ff
-        self.wi_0, self.wi_1 = (Dense(width, inner, faults.below(at), bias=False, kernel=True) for at in ("wi_0", "wi_1"))
+        self.wi_0, self.wi_1 = (
+            Dense(width, inner, faults.below(at), bias=False, kernel=True) for at in ("wi_0", "wi_1")
+        )
         self.wo = Dense(inner, width, faults.below("wo"), bias=False, kernel=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -179,7 +180,9 @@ def lines(config: Any) -> dict[str, str]:
         )
         found[f"{side}.final_norm"] = f"{side}.final_layer_norm.weight <-> {side}.final_norm.scale"
         for layer in range(layers):
-            found.update(layer_lines(f"{side}.layers_{layer}", f"{side}.block.{layer}.layer", decodes=side == "decoder"))
+            found.update(
+                layer_lines(f"{side}.layers_{layer}", f"{side}.block.{layer}.layer", decodes=side == "decoder")
+            )
     return found
 
 

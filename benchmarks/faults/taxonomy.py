@@ -1,15 +1,14 @@
-"""The faults that every transformer block can have, for a tower of any candidate: what is planted, where it is, what it is called."""
+"""The faults that every transformer block can have, for a tower of any candidate: what is planted, where, and its names."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
 import numpy as np
-
 from benchmarks.faults.families import FAMILIES, Array
 from benchmarks.faults.planted import Depth, Fault, State
 
@@ -143,7 +142,9 @@ def core(tower: Tower, layer: int) -> tuple[str, ...]:
 
 def in_core(tower: Tower, layer: int, what: str, kinds: Sequence[str] | str, key: str, value: Any) -> Fault:
     """A fault between q, k and v and the projection after the heads."""
-    return tower.fault(what, layer, kinds, core(tower, layer), code={f"{tower.at(layer, tower.attention)}:{key}": value})
+    return tower.fault(
+        what, layer, kinds, core(tower, layer), code={f"{tower.at(layer, tower.attention)}:{key}": value}
+    )
 
 
 def softmax_axis(tower: Tower, layer: int) -> Fault:
@@ -184,9 +185,13 @@ def residual(tower: Tower, layer: int, which: str, how: str) -> Fault:
     return tower.fault(f"{which} residual {how}", layer, kind, where, code={f"{where}:{which}-residual": how})
 
 
-def of_block(tower: Tower, layer: int, what: str, kinds: Sequence[str] | str, key: str, value: Any, *more: str) -> Fault:
+def of_block(
+    tower: Tower, layer: int, what: str, kinds: Sequence[str] | str, key: str, value: Any, *more: str
+) -> Fault:
     where = tower.at(layer)
-    return tower.fault(what, layer, kinds, (where, *(tower.at(layer, name) for name in more)), code={f"{where}:{key}": value})
+    return tower.fault(
+        what, layer, kinds, (where, *(tower.at(layer, name) for name in more)), code={f"{where}:{key}": value}
+    )
 
 
 def norm(tower: Tower, layer: int, which: int, what: str, kinds: Sequence[str] | str, key: str, value: Any) -> Fault:
@@ -235,7 +240,9 @@ def turned_by_morph(tower: Tower, layer: int, name: str = "") -> Fault:
     where = tower.at(layer, name or tower.out)
     key = f"{where}.{tower.matrix}"
     lines = {key: turned(tower.line(key))}
-    return tower.fault(f"{name or tower.out} not transposed by the morph", layer, "weight-transposed", where, morph=lines)
+    return tower.fault(
+        f"{name or tower.out} not transposed by the morph", layer, "weight-transposed", where, morph=lines
+    )
 
 
 def turned_in_weights(tower: Tower, layer: int) -> Fault:
@@ -345,3 +352,24 @@ def spread(makers: Sequence[Callable[[int], Fault]], layers: Sequence[int]) -> I
     for make in makers:
         for layer in layers:
             yield make(layer)
+
+
+def ends(
+    family: str,
+    what: str,
+    kinds: str | tuple[str, ...],
+    where: str | tuple[str, ...],
+    depth: Depth = "ends",
+    **how: Any,
+) -> Fault:
+    """A fault outside the blocks, or in all of them."""
+    kinds = (kinds,) if isinstance(kinds, str) else kinds
+    return Fault(f"{family}/{what}", family, depth, kinds, (where,) if isinstance(where, str) else where, **how)
+
+
+def called_none(fault: Fault, reason: str) -> Fault:
+    return replace(fault, equivalent=reason)
+
+
+def placed(fault: Fault, where: tuple[str, ...]) -> Fault:
+    return replace(fault, where=where)

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import paddle
-from paddle import nn
-
 from benchmarks.faults.hook import SOUND, Faults
+from paddle import nn
 
 EPS = 1e-6
 
@@ -61,7 +60,9 @@ class Attention(nn.Layer):
         batch, length, width = x.shape
         split = [batch, length, self.heads, width // self.heads]
         q, k, v = (one(x).reshape(split).transpose([0, 2, 1, 3]) for one in (self.q_proj, self.k_proj, self.v_proj))
-        scale = {"head": 1 / math.sqrt(split[-1]), "none": 1.0, "width": 1 / math.sqrt(width)}[self.faults("scale", "head")]
+        scale = {"head": 1 / math.sqrt(split[-1]), "none": 1.0, "width": 1 / math.sqrt(width)}[
+            self.faults("scale", "head")
+        ]
         scores = paddle.matmul(q, k.transpose([0, 1, 3, 2])) * number(scale, q)
         axis = self.faults("softmax-axis", -1)
         parts = paddle.exp(scores - scores.max(axis, keepdim=True))
