@@ -7,7 +7,8 @@ import functools
 import numpy as np
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.planted import Fault
-from benchmarks.faults.taxonomy import Tower, called_none, changed, ends, left_as_made, spread
+from benchmarks.faults.taxonomy import Tower, called_none, ends, spread
+from benchmarks.faults.weights import changed, left_as_made, third
 
 BERT = Tower(
     "bert", "", "bert.encoder.layers.{}", "mixer", ("mixer",), "mixer.out_proj", "mlp.fc1", "mlp.fc2", "mlp",
@@ -162,7 +163,7 @@ def bert() -> list[Fault]:
             "bias-missing",
             "bert.encoder.layers.2.mixer.Wqkv",
             "middle",
-            weights=changed("bert.encoder.layers.2.mixer.Wqkv.bias", t.third(1, np.zeros_like)),
+            weights=changed("bert.encoder.layers.2.mixer.Wqkv.bias", third(1, np.zeros_like)),
             equivalent="a key's bias adds the same to every score of a query, and the softmax takes it out",
         ),
     ]

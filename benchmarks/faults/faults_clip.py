@@ -8,6 +8,7 @@ import numpy as np
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.planted import Fault
 from benchmarks.faults.taxonomy import Tower, ends, placed, spread
+from benchmarks.faults.weights import rounded
 
 IMAGE = Tower(
     "clip", "image ", "visual.transformer.resblocks.{}", "attn", ("attn", ""), "attn.out_proj", "mlp.c_fc", "mlp.c_proj",
@@ -152,7 +153,7 @@ def clip() -> list[Fault]:
             "middle",
             code={"transformer:order": (0, 1, 2, 2, 3)},
         ),
-        f("every weight through f16", "weight-rounded", "*", "everywhere", weights=t.rounded(np.float16)),
+        f("every weight through f16", "weight-rounded", "*", "everywhere", weights=rounded(np.float16)),
     ]
     library = [
         t.heads_number(LIBRARY, 0, 6),

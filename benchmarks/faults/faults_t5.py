@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.planted import Fault, State
-from benchmarks.faults.taxonomy import Tower, changed, ends
+from benchmarks.faults.taxonomy import Tower, ends
+from benchmarks.faults.weights import changed
 
 ENCODER = Tower(
     "t5", "encoder ", "encoder.layers_{}", "attention", ("attention",), "attention.out", "mlp.wi_0", "mlp.wo", "mlp",

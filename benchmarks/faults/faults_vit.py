@@ -8,7 +8,8 @@ import ml_dtypes
 import numpy as np
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.planted import Fault, State
-from benchmarks.faults.taxonomy import Tower, changed, ends, left_as_made, spread
+from benchmarks.faults.taxonomy import Tower, ends, spread
+from benchmarks.faults.weights import changed, left_as_made, rounded, third
 
 VIT = Tower(
     "vit", "", "blocks.{}", "attn", ("attn",), "attn.proj", "mlp.fc1", "mlp.fc2", "mlp", ("norm1", "norm2"),
@@ -78,7 +79,7 @@ def vit() -> list[Fault]:
         t.other_layer(VIT, 2, "mlp.fc1", 1),
         t.through(VIT, 0, "mlp.fc1", "bf16"),
         t.through(VIT, 3, "attn.qkv", "f16"),
-        f("every weight through bf16", "weight-rounded", "*", "everywhere", weights=t.rounded(ml_dtypes.bfloat16)),
+        f("every weight through bf16", "weight-rounded", "*", "everywhere", weights=rounded(ml_dtypes.bfloat16)),
         f(
             "dropout module on",
             "dropout",
@@ -152,7 +153,7 @@ def vit() -> list[Fault]:
             "bias-missing",
             "blocks.1.attn.qkv",
             "middle",
-            weights=changed("blocks.1.attn.qkv.bias", t.third(1, np.zeros_like)),
+            weights=changed("blocks.1.attn.qkv.bias", third(1, np.zeros_like)),
             equivalent="a key's bias adds the same to every score of a query, and the softmax takes it out",
         ),
         f(

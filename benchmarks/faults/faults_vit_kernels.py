@@ -6,7 +6,8 @@ import functools
 
 from benchmarks.faults import taxonomy as t
 from benchmarks.faults.planted import Fault
-from benchmarks.faults.taxonomy import Tower, changed, ends
+from benchmarks.faults.taxonomy import Tower, ends
+from benchmarks.faults.weights import changed
 
 KERNELS = Tower(
     "vit kernels", "", "encoderblocks.{}", "attention", ("attention",), "attention.out", "MlpBlock_3.Dense_0",
