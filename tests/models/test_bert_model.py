@@ -153,6 +153,18 @@ def test_half_precision_is_half_throughout(kind: str, dtype: torch.dtype) -> Non
         assert gap(ours_half.float(), theirs_exact) < (0.02 if dtype == torch.float16 else 0.1)
 
 
+@torch.no_grad()
+def test_choices_are_scored_together(tmp_path: Path) -> None:
+    """Four texts to a row; the class is told by `architectures`, for the names are a sequence classifier's."""
+    theirs = reference("BertForMultipleChoice", TINY)
+    folder = saved(theirs, tmp_path)
+    model = bert.build(json.loads((folder / "config.json").read_text()), names_in(folder))
+    loaded(model, folder, "bert/hf")
+    given = {name: value.view(3, 4, 9) for name, value in inputs(TINY, rows=12).items()}
+    given["attention_mask"] = (given["input_ids"] > 10).long().cummax(-1).values
+    agree(model(**given), theirs(**given), ("logits",))
+
+
 def test_all_heads_that_a_file_can_have_are_told_from_its_names() -> None:
     """With or without the pooler, whatever `architectures` says that the names do not; two heads at once are refused."""
     base = ["bert.embeddings.word_embeddings.weight"]

@@ -257,6 +257,7 @@ def test_what_was_opened_is_taken_and_stays_open(tmp_path: Path) -> None:
     theirs = reference("vit")
     opened = iso.open(saved(theirs, tmp_path) / "model.safetensors")
     same(load(opened, config=theirs.config.to_dict()), theirs, "vit")
+    same(load(opened, config=theirs.config), theirs, "vit")
     assert opened["classifier.bias"].shape == (7,)
 
 

@@ -13,7 +13,7 @@ bert/fused_qkv. Shapes: B batch, T tokens, D width, H heads, K width of a head, 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -331,6 +331,21 @@ class BertForSequenceClassification(BertForTokenClassification):
         return LogitsOutput(self.classifier(pooled_BD))
 
 
+class BertForMultipleChoice(BertForSequenceClassification):
+    """One score for each of several texts: `input_ids`, and what goes with them, are [B choices T]."""
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        position_ids: Tensor | None = None,
+    ) -> LogitsOutput:
+        rest = (attention_mask, token_type_ids, position_ids)
+        flat = super().forward(input_ids.flatten(0, 1), *(None if one is None else one.flatten(0, 1) for one in rest))
+        return LogitsOutput(flat.logits.view(input_ids.shape[:2]))
+
+
 class BertForQuestionAnswering(HeadedBert):
     """The two ends of an answer."""
 
@@ -359,9 +374,11 @@ def build(config: Mapping[str, Any], names: Collection[str], *, fused: bool = Fa
     if heads == {"qa_outputs"}:
         return BertForQuestionAnswering(made, pooler=pooler, fused=fused)
     if heads == {"classifier"}:
-        of_tokens = "BertForTokenClassification" in (config.get("architectures") or ()) or not pooler
-        kind = BertForTokenClassification if of_tokens else BertForSequenceClassification
-        return kind(made, pooler=pooler, fused=fused)
+        said = config.get("architectures") or ()
+        if not pooler or "BertForTokenClassification" in said:
+            return BertForTokenClassification(made, pooler=pooler, fused=fused)
+        kind = BertForMultipleChoice if "BertForMultipleChoice" in said else BertForSequenceClassification
+        return kind(replace(made, num_labels=1) if kind is BertForMultipleChoice else made, fused=fused)
     predictions = any(name.startswith("cls.predictions.") for name in names)
     if predictions and any(name.startswith("cls.seq_relationship.") for name in names):
         return BertForPreTraining(made, pooler=pooler, fused=fused)

@@ -174,6 +174,23 @@ class T5Attention(Attention):
         if has_positions:
             self.relative_attention_bias = nn.Embedding(config.relative_attention_num_buckets, config.num_heads)
 
+    def forward(  # type: ignore[override]  # the keys and values come out too, for a cache
+        self,
+        x_BTD: Tensor,
+        bias: Tensor | None,
+        memory_BSD: Tensor | None = None,
+        past: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """(output, keys, values). `past` holds keys and values: with a memory they are its, else those of the tokens before x."""
+        if memory_BSD is not None:
+            q_BHTK = self.queries(x_BTD)
+            k_BHSK, v_BHSK = self.keys_values(memory_BSD) if past is None else past
+        else:
+            q_BHTK, k_BHSK, v_BHSK = self.queries_keys_values(x_BTD)
+            if past is not None:
+                k_BHSK, v_BHSK = torch.cat([past[0], k_BHSK], dim=2), torch.cat([past[1], v_BHSK], dim=2)
+        return self.attend(q_BHTK, k_BHSK, v_BHSK, bias), k_BHSK, v_BHSK
+
     def position_bias(self, queries: int, keys: int, *, bidirectional: bool) -> Tensor:
         """[1 H queries keys]: what is added to the scores of the last `queries` of `keys` tokens."""
         table: nn.Embedding = self.relative_attention_bias
@@ -200,12 +217,9 @@ class T5SelfAttentionLayer(nn.Module):
         self, x_BTD: Tensor, bias_BHTS: Tensor, past: LayerCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x, keys, values), those of `past` before those of x."""
-        q_BHTK, k_BHSK, v_BHSK = self.SelfAttention.queries_keys_values(self.layer_norm(x_BTD))
-        if past is not None:
-            k_BHSK = torch.cat([past.key_BHSK, k_BHSK], dim=2)
-            v_BHSK = torch.cat([past.value_BHSK, v_BHSK], dim=2)
-        x_BTD = x_BTD + self.SelfAttention.attend(q_BHTK, k_BHSK, v_BHSK, bias_BHTS)
-        return within_range(x_BTD), k_BHSK, v_BHSK
+        own = None if past is None else (past.key_BHSK, past.value_BHSK)
+        out_BTD, k_BHSK, v_BHSK = self.SelfAttention(self.layer_norm(x_BTD), bias_BHTS, past=own)
+        return within_range(x_BTD + out_BTD), k_BHSK, v_BHSK
 
 
 class T5CrossAttentionLayer(nn.Module):
@@ -220,12 +234,9 @@ class T5CrossAttentionLayer(nn.Module):
         self, x_BTD: Tensor, memory_BSD: Tensor, mask: Tensor | None, past: LayerCache | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(x, keys, values of the memory)."""
-        if past is None:
-            k_BHSK, v_BHSK = self.EncDecAttention.keys_values(memory_BSD)
-        else:
-            k_BHSK, v_BHSK = past.memory_key_BHSK, past.memory_value_BHSK
-        q_BHTK = self.EncDecAttention.queries(self.layer_norm(x_BTD))
-        return within_range(x_BTD + self.EncDecAttention.attend(q_BHTK, k_BHSK, v_BHSK, mask)), k_BHSK, v_BHSK
+        kept = None if past is None else (past.memory_key_BHSK, past.memory_value_BHSK)
+        out_BTD, k_BHSK, v_BHSK = self.EncDecAttention(self.layer_norm(x_BTD), mask, memory_BSD, kept)
+        return within_range(x_BTD + out_BTD), k_BHSK, v_BHSK
 
 
 class T5Dense(nn.Module):
