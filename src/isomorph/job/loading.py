@@ -139,7 +139,7 @@ def _prove(port: Port, source: Checkpoint, held: Held, dtype: DType | None, stri
         port = replace(port, file_config=held.config, config_from=held.title)
     port = port.settled(source.manifest)
     plan = port.plan(source.manifest)
-    named = named_as(held, port, plan)
+    named = _named_as(held, port, plan)
     if named is not port:
         port, plan = named, named.plan(source.manifest)
     made = {held.tied[name] for name in plan.targets if name in held.tied}
@@ -171,7 +171,7 @@ def _prove(port: Port, source: Checkpoint, held: Held, dtype: DType | None, stri
     return Loading(plan, source, missing, unexpected, wanted, notes=port.notes)
 
 
-def named_as(held: Held, port: Port, plan: Plan) -> Port:
+def _named_as(held: Held, port: Port, plan: Plan) -> Port:
     """With `to`: the port to the names that the model has, with or without the base prefix of the layout (`bert.`, `model.`)."""
     from isomorph.layouts.compose import added, stripped
 

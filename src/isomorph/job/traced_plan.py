@@ -7,14 +7,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Gap, MorphError, UsageError
-from isomorph.job.loading import Held, named_as
 from isomorph.job.port import UNCHANGED, Port, make_port
 
 if TYPE_CHECKING:
+    from isomorph.layouts.recognise import Recognition
     from isomorph.plan.plan import Plan
     from isomorph.tensors import Manifest
 
 MOST_SHOWN = 8
+
+Configs = tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def traced_plan(
     config: Any = None,
     settings: Sequence[str] = (),
     sizes: Mapping[str, int] | None = None,
-    own_configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None),
+    own_configs: Configs = (None, None),
 ) -> TracedPlan:
     """Prove the morph on the reference's names and shapes, and hold what comes out against the candidate's.
 
@@ -74,7 +76,7 @@ def _parsed(text: str) -> Any:
     )
 
 
-def _with_config(port: Port, configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None]) -> Port:
+def _with_config(port: Port, configs: Configs) -> Port:
     """The port with the reference's own config where none was given; read backward, the candidate's first."""
     if port.file_config is not None:
         return port
@@ -98,50 +100,108 @@ def _between_layouts(
     candidate: Manifest,
     from_: str | None,
     told: Mapping[str, Any],
-    configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+    configs: Configs,
 ) -> TracedPlan:
-    from isomorph.layouts.compose import added
+    """The way through the hub; what one of the two lacks (a head, a tower) is left out."""
+    from isomorph.layouts.compose import added, between, plan_makeable, plan_sized, stripped
+    from isomorph.layouts.route import route
 
-    first = _recognised(reference, "reference", configs[0], from_)
-    second = _recognised(candidate, "candidate", configs[1], None, first.layout.family.name)
+    source = _without_copies(reference)
+    first, second = _both_recognised(source, _without_copies(candidate), from_, configs)
     if first.layout.family.name != second.layout.family.name:
         raise UsageError(
             f"the reference is {first.layout}, the candidate {second.layout}: of two families, and nothing leads from one to the "
             "other. Give the morph between them: --morph M.morph"
         )
-    port = _with_config(make_port(to=str(second.layout), from_=str(first.layout), **told), configs)
-    port = port.settled(reference)
-    names = {name.removeprefix(second.fit.wrapper): spec for name, spec in candidate.items()}
-    port = named_as(Held(names, {}, frozenset(), "the candidate"), port, port.plan(reference))
-    if second.fit.wrapper:
-        stage = added(second.fit.wrapper)
-        port = replace(port, morph=stage if port.morph is None else port.morph @ stage)
-    found = _proved(port, reference, candidate)
+    given = _with_config(make_port(**told), configs)
+    try:
+        way = route(source, str(second.layout), str(first.layout), given.config, given.sizes)
+    except MorphError:  # the model's own config is not one of its shapes
+        way = route(source, str(second.layout), str(first.layout), make_port(**told).config, given.sizes)
+    chain: Any = None
+    for stage in (
+        stripped(first.fit.wrapper) if first.fit.wrapper else None,
+        added(first.fit.base) if first.fit.base else None,
+        between(first.layout, second.layout),
+        stripped(second.fit.base) if second.fit.base else None,
+        added(second.fit.wrapper) if second.fit.wrapper else None,
+    ):
+        if stage is not None:
+            chain = stage if chain is None else chain @ stage
+    chain = chain if chain is not None else _parsed(UNCHANGED)
+    programs, family = chain.programs(way.config), first.layout.family
+    try:
+        plan, _ = plan_sized(programs, source, family, way.known, way.config, way.sizes)
+    except MorphError as refused:
+        try:
+            plan = plan_makeable(programs, source, family, way.known, way.config)
+        except MorphError:
+            raise refused from None
     title = f"{first.layout} -> {second.layout}"
-    return replace(
-        found,
-        title=title,
-        notes=(f"no morph was given: the layouts were recognised, {title}", *found.notes),
-        is_found=True,
-    )
+    cut, notes = _cut(plan, reference, candidate)
+    found = (f"no morph was given: the layouts were recognised, {title}", *way.notes[: bool(first.seen_through)])
+    return TracedPlan(cut, title, chain.text, (*found, *notes), is_found=True)
+
+
+def _without_copies(manifest: Manifest) -> Manifest:
+    """Of names that are one tensor the first: that is what files hold."""
+    from isomorph.tensors import Manifest as Held
+
+    again = {name for group in manifest.shared for name in sorted(group, key=list(manifest).index)[1:]}
+    return Held({name: spec for name, spec in manifest.items() if name not in again}, origin=manifest.origin)
+
+
+def _both_recognised(
+    reference: Manifest,
+    candidate: Manifest,
+    from_: str | None,
+    configs: Configs,
+) -> tuple[Recognition, Recognition]:
+    """The layouts of both. Names that fit several families are read as of the one that the other side is of."""
+    from isomorph.layouts.recognise import ambiguity
+
+    first = _recognised(reference, "reference", configs[0], named=from_)
+    second = _recognised(candidate, "candidate", configs[1])
+    families = [_families(first), _families(second)]
+    common = [name for name in families[0] if name in families[1]]
+    if common and first.ambiguous and from_ is None:
+        first = _recognised(reference, "reference", configs[0], within=common[0])
+    if common and second.ambiguous:
+        second = _recognised(candidate, "candidate", configs[1], within=common[0])
+    for found, word, is_named in ((first, "reference", from_ is not None), (second, "candidate", False)):
+        if found.ambiguous and not is_named:
+            raise MorphError([*ambiguity(found).gaps, _unknown(word)])
+    return first, second
+
+
+def _families(found: Recognition) -> list[str]:
+    layouts = [found.layout, *(layout for layout, _ in found.others if found.ambiguous)]
+    return list(dict.fromkeys(layout.family.name for layout in layouts))
 
 
 def _recognised(
-    manifest: Manifest, word: str, config: Mapping[str, Any] | None, named: str | None, within: str | None = None
-) -> Any:
+    manifest: Manifest,
+    word: str,
+    config: Mapping[str, Any] | None,
+    *,
+    named: str | None = None,
+    within: str | None = None,
+) -> Recognition:
     from isomorph.layouts.catalogue import find
-    from isomorph.layouts.recognise import ambiguity, recognise
+    from isomorph.layouts.recognise import recognise
 
+    only = None if named is None else find(named)
     try:
-        found = recognise(manifest, config, only=None if named is None else find(named), within=within)
-        if found.ambiguous and named is None:
-            raise ambiguity(found)
+        return recognise(manifest, config, only=only, within=within)
     except MorphError as refused:
-        hint = "Give the morph between the two models: --morph M.morph (in Python morph=…)"
-        raise MorphError(
-            [*refused.gaps, Gap("layout", f"the {word}'s state dict was not recognised", hint=hint)]
-        ) from None
-    return found
+        if config is not None:  # a model's own config may hold what its shapes do not
+            return _recognised(manifest, word, None, named=named, within=within)
+        raise MorphError([*refused.gaps, _unknown(word)]) from None
+
+
+def _unknown(word: str) -> Gap:
+    hint = "Give the morph between the two models: --morph M.morph (in Python morph=…)"
+    return Gap("layout", f"the {word}'s state dict was not recognised, and no morph was given", hint=hint)
 
 
 def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
@@ -151,6 +211,15 @@ def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
         plan = port.plan(reference)
     except MorphError as refused:
         raise MorphError([*refused.gaps, *_other_way(port, reference, candidate)]) from None
+    try:
+        cut, notes = _cut(plan, reference, candidate)
+    except MorphError as refused:
+        raise MorphError([*refused.gaps, *_other_way(port, reference, candidate)]) from None
+    return TracedPlan(cut, port.title, "" if port.morph is None else port.morph.text, (*port.notes, *notes))
+
+
+def _cut(plan: Plan, reference: Manifest, candidate: Manifest) -> tuple[Plan, list[str]]:
+    """The plan of those targets that the candidate has; notes of what is left over. Raises MorphError for shapes that differ."""
     both = {name for name in plan.targets if name in candidate}
     gaps = [
         Gap(
@@ -164,14 +233,13 @@ def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
     if not both and len(candidate) and len(reference):
         gaps = [_nothing_made(plan, candidate)]
     if gaps:
-        raise MorphError([*gaps, *_other_way(port, reference, candidate)])
+        raise MorphError(gaps)
     cut = replace(
         plan,
         targets={name: target for name, target in plan.targets.items() if name in both},
         moves=tuple(move for move in plan.moves if move.target.tensor in both),
     )
-    text = "" if port.morph is None else port.morph.text
-    return TracedPlan(cut, port.title, text, (*port.notes, *_left_over(plan, candidate)))
+    return cut, _left_over(plan, candidate)
 
 
 def _nothing_made(plan: Plan, candidate: Manifest) -> Gap:
