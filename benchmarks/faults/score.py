@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.faults.families import FAMILIES
+from benchmarks.faults.kinds import named
 from benchmarks.faults.planted import Fault, Port, gap, port
 
 SOUND_ENOUGH = {"float64": 1e-12, "float32": 1e-5}
@@ -66,7 +67,7 @@ def outcome(name: str, made: Port, dtype: str, fault: Fault | None = None) -> Ou
         return Outcome(name, dtype, report.diverged, False, False, False, "", (), says, 0, seconds)
     first = report.findings[0]
     causes, place = tuple(cause.kind for cause in first.causes), first.suspect.candidate
-    right = [kind in fault.kinds for kind in causes] if fault else []
+    right = [named(fault, cause.kind, cause.says) for cause in first.causes] if fault else []
     return Outcome(
         name, dtype, True,
         located=fault is not None and (place in fault.where or "*" in fault.where),
