@@ -165,6 +165,17 @@ def test_choices_are_scored_together(tmp_path: Path) -> None:
     agree(model(**given), theirs(**given), ("logits",))
 
 
+@torch.no_grad()
+def test_every_module_is_called_under_its_name() -> None:
+    """So that a hook on any of them sees what goes through, but for the list that only holds the layers."""
+    model = ours(reference("BertForPreTraining", TINY))
+    called: set[str] = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(inputs(TINY)["input_ids"])
+    assert {name for name, _ in model.named_modules()} - called == {"bert.encoder.layer"}
+
+
 def test_all_heads_that_a_file_can_have_are_told_from_its_names() -> None:
     """With or without the pooler, whatever `architectures` says that the names do not; two heads at once are refused."""
     base = ["bert.embeddings.word_embeddings.weight"]

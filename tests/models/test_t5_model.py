@@ -264,6 +264,19 @@ def test_a_residual_that_leaves_float16_comes_back_to_its_end() -> None:
     assert bool(out.encoder_last_hidden_state.isfinite().all()) and bool(out.logits.isfinite().all())
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("version", ["v1.0", "v1.1"])
+def test_every_module_is_called_under_its_name(version: str) -> None:
+    """So that a hook on any of them sees what goes through, but for the lists that only hold blocks and layers."""
+    model = ours(reference("T5ForConditionalGeneration", SIZES[version]))
+    called: set[str] = set()
+    for name, module in model.named_modules():
+        module.register_forward_hook(lambda *_, name=name: called.add(name))
+    model(**inputs())
+    left = {name for name, _ in model.named_modules()} - called
+    assert {"block", "layer"} == {name.rpartition(".")[2] for name in left}
+
+
 def test_a_config_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
     """Old and new spellings of the gate, the head's scale and the ends; mT5, which never scales."""
     for given in (

@@ -65,8 +65,8 @@ def load_reference(
 
     `path` is a file or a folder, or what `isomorph.open` gave. `dtype` is the model's (torch.bfloat16 or "bf16"); where None,
     nothing is rounded: float32, or float64 where the file has that. `fused` makes q, k and v one matrix. `config` is the path of a
-    config.json, a mapping, or transformers' object: a whole config, or single facts (`{"num_attention_heads": 12}`) that are put over
-    the config.json beside the file. `from_`, `sizes` and `axes` are as in `isomorph.convert`.
+    config.json, a mapping, or transformers' object: a whole config, or single facts (`{"num_attention_heads": 12}`) that are put
+    over the config.json beside the file. `from_`, `sizes` and `axes` are as in `isomorph.convert`.
 
     Raises UsageError for a family without a reference model, a fact of the config that nobody states, and tensors that the model
     has no place for (with `strict=False` they are left out); MissingExtra without torch; else what `load_model` raises.

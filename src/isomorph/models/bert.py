@@ -99,17 +99,15 @@ class BertEmbeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, position_ids: Tensor | None) -> Tensor:
-        words_BTD = self.word_embeddings(input_ids)
-        length, first_type_D = input_ids.shape[1], self.token_type_embeddings.weight[0]
-        types_BTD = first_type_D if token_type_ids is None else self.token_type_embeddings(token_type_ids)
+        length, limit = input_ids.shape[1], self.position_embeddings.num_embeddings
         if position_ids is None:
-            if length > self.position_embeddings.num_embeddings:
-                limit = self.position_embeddings.num_embeddings
+            if length > limit:
                 raise ValueError(f"{length} tokens are given; this BERT has positions for {limit}: cut input_ids")
-            positions_TD = self.position_embeddings.weight[:length]
-        else:
-            positions_TD = self.position_embeddings(position_ids)
-        return self.LayerNorm(words_BTD + types_BTD + positions_TD)  # type: ignore[no-any-return]  # torch
+            position_ids = torch.arange(length, device=input_ids.device)
+        if token_type_ids is None:
+            token_type_ids = torch.zeros_like(input_ids)
+        x_BTD = self.word_embeddings(input_ids) + self.token_type_embeddings(token_type_ids)
+        return self.LayerNorm(x_BTD + self.position_embeddings(position_ids))  # type: ignore[no-any-return]  # torch
 
 
 class BertSum(nn.Module):
@@ -246,6 +244,15 @@ class BertHeads(nn.Module):
         if next_sentence:
             self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
+    def forward(self, x_BTD: Tensor, pooled_BD: Tensor | None, words_VD: Tensor) -> tuple[Tensor, ...]:
+        """Those that are there: scores of the vocabulary [B T V], of the next sentence [B 2]."""
+        found = []
+        if hasattr(self, "predictions"):
+            found.append(self.predictions(x_BTD, words_VD))
+        if hasattr(self, "seq_relationship"):
+            found.append(self.seq_relationship(pooled_BD))
+        return tuple(found)
+
 
 class HeadedBert(nn.Module):
     """A BERT under `bert.` with a head beside it; what is below says which. `needs_pooler`: the head reads the pooled token."""
@@ -283,8 +290,7 @@ class BertForPreTraining(HeadedBert):
         self.cls = BertHeads(config, predictions=True, next_sentence=True)
 
     def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> PretrainingOutput:
-        words_VD = self.bert.embeddings.word_embeddings.weight
-        return PretrainingOutput(self.cls.predictions(x_BTD, words_VD), self.cls.seq_relationship(pooled_BD))
+        return PretrainingOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
 
 
 class BertForMaskedLM(HeadedBert):
@@ -295,7 +301,7 @@ class BertForMaskedLM(HeadedBert):
         self.cls = BertHeads(config, predictions=True, next_sentence=False)
 
     def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> LogitsOutput:
-        return LogitsOutput(self.cls.predictions(x_BTD, self.bert.embeddings.word_embeddings.weight))
+        return LogitsOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
 
 
 class BertForNextSentencePrediction(HeadedBert):
@@ -308,7 +314,7 @@ class BertForNextSentencePrediction(HeadedBert):
         self.cls = BertHeads(config, predictions=False, next_sentence=True)
 
     def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> LogitsOutput:
-        return LogitsOutput(self.cls.seq_relationship(pooled_BD))
+        return LogitsOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
 
 
 class BertForTokenClassification(HeadedBert):
