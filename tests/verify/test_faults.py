@@ -156,7 +156,108 @@ def nearly(target: Arrays) -> None:
     target["layers.1.mlp.weight"] *= np.float32(1.00001)
 
 
+def part_transposed(target: Arrays) -> None:
+    q, k, v = np.split(target[QKV], 3)
+    target[QKV] = np.concatenate([q, k.T, v])
+
+
+def parts_rotated(target: Arrays) -> None:
+    q, k, v = np.split(target[QKV], 3)
+    q, k = (part.reshape(2, 2, 2, WIDTH).transpose(0, 2, 1, 3).reshape(WIDTH, WIDTH) for part in (q, k))
+    target[QKV] = np.concatenate([q, k, v])
+
+
+def head_major(target: Arrays) -> None:
+    weight = target[QKV].reshape(3, 4, 2, WIDTH)  # (p h d) -> (h p d): each head's q, k and v beside each other
+    target[QKV] = weight.transpose(1, 0, 2, 3).reshape(3 * WIDTH, WIDTH).copy()
+
+
+def element_major(target: Arrays) -> None:
+    target[QKV] = target[QKV].reshape(3, WIDTH, WIDTH).transpose(1, 0, 2).reshape(3 * WIDTH, WIDTH).copy()
+
+
+def cut(target: Arrays) -> None:
+    target["layers.1.mlp.weight"].view(np.uint32)[...] &= np.uint32(0xFFFF0000)
+
+
+def one_more(target: Arrays) -> None:
+    target["layers.1.mlp.weight"] += np.float32(1)
+
+
+def scaled(target: Arrays) -> None:
+    target["layers.1.mlp.weight"] *= np.float32(8**-0.5)
+
+
+def whole_numbers(target: Arrays) -> None:
+    weight = target["layers.1.mlp.weight"]
+    target["layers.1.mlp.weight"] = weight.astype(np.int32).view(np.float32)
+
+
 FAULTS = [
+    (
+        part_transposed,
+        QKV,
+        WIDTH * (WIDTH - 1),
+        (WIDTH, 1),
+        "vision_model.encoder.layers.1.self_attn.k_proj.weight[0, 1]",
+        "part k, by itself: transposed: equal to the expected tensor's transpose",
+    ),
+    (
+        parts_rotated,
+        QKV,
+        2 * 4 * WIDTH,
+        (1, 0),
+        "vision_model.encoder.layers.1.self_attn.q_proj.weight[1, 0]",
+        "parts q and k, each by itself: rows are interleaved within each of 2 groups (heads)",
+    ),
+    (
+        head_major,
+        QKV,
+        None,
+        (2, 0),
+        "vision_model.encoder.layers.1.self_attn.q_proj.weight[2, 0]",
+        "rows are interleaved in blocks of 2 (heads): read as (3 4 2) where (4 3 2) is meant",
+    ),
+    (
+        element_major,
+        QKV,
+        None,
+        (1, 0),
+        "vision_model.encoder.layers.1.self_attn.q_proj.weight[1, 0]",
+        "rows are interleaved: read as (3 8) where (8 3) is meant",
+    ),
+    (
+        cut,
+        "layers.1.mlp.weight",
+        None,
+        (0, 0),
+        "vision_model.encoder.layers.1.mlp.weight[0, 0]",
+        "cut to bf16, not rounded",
+    ),
+    (
+        one_more,
+        "layers.1.mlp.weight",
+        None,
+        (0, 0),
+        "vision_model.encoder.layers.1.mlp.weight[0, 0]",
+        "every element is one more",
+    ),
+    (
+        scaled,
+        "layers.1.mlp.weight",
+        None,
+        (0, 0),
+        "vision_model.encoder.layers.1.mlp.weight[0, 0]",
+        "every element is 0.353553 times",
+    ),
+    (
+        whole_numbers,
+        "layers.1.mlp.weight",
+        None,
+        (0, 0),
+        "vision_model.encoder.layers.1.mlp.weight[0, 0]",
+        "its bits are those of i32, read as f32",
+    ),
     (one_ulp, QKV, 1, (9, 2), "vision_model.encoder.layers.1.self_attn.k_proj.weight[1, 2]", "one element, by one ulp"),
     (rows_swapped, "emb.weight", 2 * WIDTH, (3, 0), "vision_model.emb.weight[3, 0]", "rows 3 and 7 are swapped"),
     (columns_swapped, "emb.weight", 26, (0, 1), "vision_model.emb.weight[0, 1]", "columns 1 and 4 are swapped"),

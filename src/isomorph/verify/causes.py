@@ -182,6 +182,14 @@ def _order_of(order: Bits, lines: str) -> str:
         moved = [at for at, where in enumerate(blocks) if at != where]
         if len(moved) == 2:
             return f"blocks (heads) {moved[0]} and {moved[1]} of {block} {lines} each are swapped"
+        for outer, middle, inner in _triples(len(blocks)):
+            grid = np.arange(len(blocks)).reshape(outer, middle, inner).transpose(0, 2, 1).reshape(-1)
+            if np.array_equal(grid, blocks):
+                of = f"{outer} " if outer > 1 else ""
+                return (
+                    f"{lines} are interleaved in blocks of {block} (heads): read as ({of}{middle} {inner} {block}) where "
+                    f"({of}{inner} {middle} {block}) is meant"
+                )
         return f"blocks (heads) of {block} {lines} stand in another order: {_listed(blocks)}"
     return f"{lines} stand in another order: {_listed(order.tolist())}"
 
@@ -230,6 +238,43 @@ def rounded(found: Bits, expected: Bits, kind: DType) -> str | None:
                 again = values.astype(narrow.numpy).astype(kind.numpy)
                 if np.array_equal(again.view(kind.bits), found):
                     return f"equal after rounding to {name}"
+        if kind.name == "f32" and np.array_equal(found, expected & np.uint32(0xFFFF0000)):
+            return "cut to bf16, not rounded: the low half of every element is zero"
+    return None
+
+
+def reinterpreted(found: Bits, expected: Bits, kind: DType) -> str | None:
+    """Bits of another dtype of the same width, taken as they are."""
+    for name in ("f16", "bf16", "f32", "f64", "i16", "i32", "i64"):
+        other = DTYPES[name]
+        if other == kind or other.nbytes != kind.nbytes or not (kind.is_float or other.is_float):
+            continue
+        with np.errstate(all="ignore"):
+            bits = expected.view(kind.numpy).astype(other.numpy).view(kind.bits)
+        if np.array_equal(found, bits):
+            return f"its bits are those of {name}, read as {kind}: cast the values, not the bytes"
+    return None
+
+
+def shifted_or_scaled(found: Bits, expected: Bits, kind: DType) -> str | None:
+    """One number added to every element (a norm's weight against 1 + weight), or multiplied with it (a scale folded in)."""
+    if not kind.is_float or found.size < 2:
+        return None
+    one, two = found.view(kind.numpy), expected.view(kind.numpy)
+    with np.errstate(all="ignore"):
+        wide = one.astype(np.float64), two.astype(np.float64)
+        for step in (1.0, -1.0):
+            if np.array_equal((wide[1] + step).astype(kind.numpy).view(kind.bits), found):
+                word = "more" if step > 0 else "less"
+                return f"every element is one {word} than expected: weight and 1 + weight are taken for each other"
+        top = int(np.argmax(np.where(np.isfinite(wide[1]), np.abs(wide[1]), -1.0)))
+        factor = float(wide[0].reshape(-1)[top] / wide[1].reshape(-1)[top])
+        if not math.isfinite(factor) or factor == 0 or abs(abs(factor) - 1) < 0.01:
+            return None
+        off = np.abs(wide[0] - factor * wide[1])
+        fine = 4.0 * float(np.finfo(np.float32).eps if kind.nbytes >= 4 else 2.0**-7)
+        if np.all(off <= fine * np.abs(factor * wide[1])):
+            return f"every element is {factor:.6g} times what is expected: a scale is in it that is not in the other"
     return None
 
 
@@ -274,6 +319,8 @@ CAUSES: tuple[Callable[[Bits, Bits, DType], str | None], ...] = (
     bytes_swapped,
     negated,
     rounded,
+    reinterpreted,
+    shifted_or_scaled,
     displaced,
     close,
 )

@@ -60,6 +60,7 @@ def _cause(run: Run, difference: Difference, others: dict[TensorSpec, list[str]]
         _small(bits, wanted, expected)
         or _another_tensor(run, name, bits, expected, others.get(expected, []))
         or _parts_moved(run, name, bits, wanted, expected)
+        or _parts_changed(run, name, bits, wanted, expected)
         or cause_of(bits, wanted, expected.dtype)
     )
 
@@ -183,6 +184,29 @@ def _parts_moved(run: Run, name: str, bits: Bits, wanted: Bits, spec: TensorSpec
     if len(moved) == 2:
         return f"parts {names[moved[0]]} and {names[moved[1]]} are swapped; read as {read} the tensor is equal"
     return f"parts stand in another order; read as {read} the tensor is equal"
+
+
+def _parts_changed(run: Run, name: str, bits: Bits, wanted: Bits, spec: TensorSpec) -> str | None:
+    """Some of the tensor's parts changed in one way, each by itself, and the others as they should be."""
+    regions = [region for region in run.regions(name) if next(leaves(region.right), None) is not None]
+    if not 2 <= len(regions) <= 64 or bits.dtype.itemsize > 8:
+        return None
+    found, meant = bits.reshape(-1), wanted.reshape(-1)
+    said: dict[int, str] = {}
+    for place, region in enumerate(regions):
+        one, two = (np.ascontiguousarray(box_of(side, region)) for side in (found, meant))
+        if not np.array_equal(one, two):
+            cause = cause_of(one, two, spec.dtype)
+            if cause is None:
+                return None
+            said[place] = cause
+    if not said or len(said) == len(regions) or len(set(said.values())) > 1:
+        return None
+    names = _part_names(regions)
+    which = [names[place] for place in said]
+    word = "part" if len(which) == 1 else "parts"
+    listed = which[0] if len(which) == 1 else f"{', '.join(which[:-1])} and {which[-1]}"
+    return f"{word} {listed}, {'by itself' if len(which) == 1 else 'each by itself'}: {next(iter(said.values()))}"
 
 
 def _part_names(regions: Sequence[Region]) -> list[str]:
