@@ -1,8 +1,8 @@
-"""Suspect -> Causes: hypotheses carried out, the ones that restore agreement named; when none does, "unknown" and the error's shape.
+"""Suspect -> Causes: hypotheses carried out; those that restore agreement are named. None does: "unknown", and the error's shape.
 
-Each file holds one family of hypotheses, `hypotheses(scene) -> Iterator[Cause]`; `MODULES` lists them in the order they are tried,
+Each file holds one family of hypotheses, `hypotheses(scene) -> Iterator[Cause]`; `STEPS` lists them in the order they are tried,
 the plainer first. A cause is accepted when what is left is within the suspect's tolerance. Weights that are not what the morph
-makes, and whose right values restore agreement, are the whole answer. Otherwise causes that leave about as little are all named.
+makes, and whose right values restore agreement, are the whole answer. Of one step, causes that leave about as little are all named.
 
 What a cause's `kind` means:
 
@@ -24,7 +24,7 @@ What a cause's `kind` means:
 | norm-mean, norm-variance, norm-axis, norm-statistics | mean (not) subtracted; n - 1; other axes; own or stored statistics |
 | embedding-offset, embedding-scale, embedding-padding-row, embedding-clamped, ids-offset | a look-up |
 | kernel-transposed, kernel-flipped, channels-reversed, patch-order | a convolution or patch embedding |
-| residual-inside, activation-inside, output-scaled | a leaf that does more than its own |
+| residual-inside, residual-missing, activation-inside, activation-missing, output-scaled | a leaf that does more or less |
 | unknown | nothing explains it |
 """
 
@@ -42,24 +42,15 @@ from isomorph.trace.nouns import Cause
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
 
-__all__ = ["MODULES", "diagnose", "shape_of"]
+__all__ = ["STEPS", "diagnose", "shape_of"]
 
-MODULES = (
-    "weights",
-    "norm",
-    "linear",
-    "embedding",
-    "conv",
-    "blocks",
-    "activation",
-    "attention",
-    "sums",
-    "pooling",
-    "heads",
-    "order",
-    "precision",
+STEPS = (
+    ("weights",),
+    ("norm", "linear", "embedding", "conv", "blocks"),
+    ("inside",),
+    ("activation", "attention", "sums", "pooling", "heads", "order", "precision"),
 )
-"""Files of this folder, in the order in which they are tried."""
+"""Files of this folder, in the order in which they are tried. What one step explains, the next is not asked about."""
 
 TIES_WITHIN = 4.0
 MOST_NAMED = 3
@@ -71,13 +62,13 @@ def diagnose(scene: Scene) -> tuple[Cause, ...]:
     """What explains the suspect: the best cause and those that tie with it, or one of kind "unknown". Never empty."""
     tried: list[Cause] = []
     broken: list[str] = []
-    for name in MODULES:
-        for cause in _carried_out(name, scene, broken):
-            tried.append(cause)
-            if name == "weights" and cause.residual <= scene.tolerance:
-                return (cause,)
-    accepted = [cause for cause in tried if cause.residual <= max(scene.tolerance, cause.floor)]
-    return named(accepted) if accepted else (unknown(tried, scene.tolerance, broken),)
+    for names in STEPS:
+        step = [cause for name in names for cause in _carried_out(name, scene, broken)]
+        accepted = [cause for cause in step if cause.residual <= max(scene.tolerance, cause.floor)]
+        if accepted:
+            return named(accepted)
+        tried += step
+    return (unknown(tried, scene.tolerance, broken),)
 
 
 def _carried_out(name: str, scene: Scene, broken: list[str]) -> Iterator[Cause]:

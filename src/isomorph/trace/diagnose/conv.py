@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isomorph.trace.diagnose.leaf import Leaf, leaf_of
+from isomorph.trace.diagnose.leaf import PARTS, Leaf, leaf_of
 from isomorph.trace.diagnose.orders import order_of_lines, say_order
 from isomorph.trace.nouns import Array, Cause
 
@@ -54,8 +54,10 @@ def _of_kernel(leaf: Leaf, name: str, kernel: Array) -> Iterator[Cause]:
         yield leaf.trial(
             "channels-reversed", "input channels stand in reverse order (BGR for RGB)", {name: kernel[:, ::-1]}
         )
-    for axes in ((last,), (last - 1,), (last - 1, last)) if kernel.ndim > 3 else ((last,),):
-        along = {(last,): "its width", (last - 1,): "its height"}.get(axes, "height and width")
+    ways: list[tuple[str, tuple[int, ...]]] = [("its width", (last,))]
+    if kernel.ndim > 3:
+        ways += [("its height", (last - 1,)), ("height and width", (last - 1, last))]
+    for along, axes in ways:
         yield leaf.trial("kernel-flipped", f"kernel is flipped along {along}", {name: np.flip(kernel, axes)})
     if kernel.shape[0] == kernel.shape[1]:
         yield leaf.trial(
@@ -77,7 +79,8 @@ def _of_patches(leaf: Leaf, name: str, weight: Array, shape: tuple[int, ...]) ->
                 if then == now:
                     continue
                 altered = grid.transpose(0, *(1 + now.index(axis) for axis in then)).reshape(stored.shape)
-                says = f"patches are flattened as ({' '.join(words[axis] for axis in then)}), the weight's columns stand as ({' '.join(words[axis] for axis in now)})"
+                one, other = (" ".join(words[axis] for axis in order) for order in (then, now))
+                says = f"patches are flattened as ({one}), the weight's columns stand as ({other})"
                 cause = leaf.trial("patch-order", says, {name: altered.T if is_turned else altered})
                 if cause.residual <= leaf.tolerance:
                     yield cause
@@ -131,10 +134,8 @@ def positions(scene: Scene) -> Iterator[Cause]:
     if order is None:
         return
     said = say_order(order, "positions")
-    if said.kind == "heads-permuted":
-        said = say_order(order, "positions")
     residual = scene.error(reference[:, order], candidate)
     words = said.says.replace("heads (of", "blocks (of").replace("heads ", "blocks ")
     if said.kind in ("interleaved", "rotary-order"):
         words = "positions are taken column by column (height and width of the grid of patches are exchanged)"
-    yield Cause("patch-order", words, residual, scene.tolerance / 16)
+    yield Cause("patch-order", words, residual, scene.tolerance / PARTS)

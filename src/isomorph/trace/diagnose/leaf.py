@@ -187,9 +187,8 @@ def leaf_of(scene: Scene) -> Leaf | None:
     if at.candidate.border != "out" or not at.candidate.module or at.node is None:
         return None
     module, call = at.candidate.module, at.candidate.call
-    events = [measure.event for measure in scene.measures if measure.event.node == at.node]
+    events = [measure.event for measure in scene.measures if measure.event.node is at.node]
     mine = [event for event in events if (event.candidate.module, event.candidate.call) == (module, call)]
     outs = [event for event in mine if event.candidate.border == "out" and event.candidate.index == at.candidate.index]
     ins = sorted((event for event in mine if event.candidate.border == "in"), key=lambda event: event.candidate.index)
-    first = [at, *(event for event in outs if event != at)] if len(outs) < 2 else outs
-    return Leaf(scene, tuple(first), tuple(ins))
+    return Leaf(scene, tuple(outs) or (at,), tuple(ins))

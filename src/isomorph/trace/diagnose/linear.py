@@ -13,7 +13,7 @@ import numpy as np
 
 from isomorph.trace.diagnose.affine import Affine, affine_of
 from isomorph.trace.diagnose.leaf import Leaf, leaf_of
-from isomorph.trace.diagnose.matrices import Change, changes_of_bias, changes_of_matrix
+from isomorph.trace.diagnose.matrices import Change, changes_of_bias, changes_of_matrix, number
 from isomorph.trace.diagnose.norm_law import error_between
 from isomorph.trace.diagnose.orders import Part, order_of_lines, say_order, short_names
 from isomorph.trace.nouns import Array, Cause
@@ -67,13 +67,9 @@ def changes(leaf: Leaf, reference: Affine, candidate: Affine) -> list[tuple[Chan
     """(of the matrix, of the bias) that explain the candidate's map together; [] when nothing does."""
     parts = parts_of_outputs(leaf)
     grain = 64 * np.finfo(np.float32 if leaf.scene.dtype != "float64" else np.float64).eps
-    reach = float(np.max(np.abs(reference.bias), initial=0.0)) / (
-        float(np.max(np.abs(reference.matrix), initial=0.0)) or 1.0
-    )
-    tolerance = max(leaf.tolerance, grain * (1 + reach))
-    absolute = tolerance * max(
-        float(np.max(np.abs(reference.bias), initial=0.0)), float(np.max(np.abs(reference.matrix), initial=0.0))
-    )
+    high = [float(np.max(np.abs(one), initial=0.0)) for one in (reference.matrix, reference.bias)]
+    tolerance = max(leaf.tolerance, float(grain) * (1 + high[1] / (high[0] or 1.0)))
+    absolute = tolerance * max(high)
     is_matrix_equal = error_between(candidate.matrix, reference.matrix) <= tolerance
     is_bias_equal = bool(np.max(np.abs(candidate.bias - reference.bias), initial=0.0) <= absolute)
     of_bias: list[Change | None] = (
@@ -81,10 +77,23 @@ def changes(leaf: Leaf, reference: Affine, candidate: Affine) -> list[tuple[Chan
     )
     if is_matrix_equal:
         return [(None, change) for change in of_bias if change is not None]
-    found: list[tuple[Change | None, Change | None]] = []
-    for change in changes_of_matrix(candidate.matrix, reference.matrix, tolerance, parts):
+    found = _scaled(reference, candidate, tolerance)
+    for change in () if found else changes_of_matrix(candidate.matrix, reference.matrix, tolerance, parts):
         found += [(change, other) for other in of_bias] or _moved_together(change, reference, candidate, absolute)
     return found or _rows_with_bias(reference, candidate, tolerance, parts)
+
+
+def _scaled(reference: Affine, candidate: Affine, tolerance: float) -> list[tuple[Change | None, Change | None]]:
+    """Matrix and bias are both scaled: the output is."""
+    if not reference.bias.any():
+        return []
+    one, two = (np.concatenate([side.matrix, side.bias[:, None]], axis=1) for side in (reference, candidate))
+    factor = float(np.vdot(one, two) / np.vdot(one, one))
+    if not factor or error_between(two, factor * one) > tolerance:
+        return []
+    says = "output is negated" if abs(factor + 1) <= 4 * tolerance else f"output is scaled by {number(factor)}"
+    change = Change("output-scaled", says, lambda values: values / factor)
+    return [(change, replace(change, says=""))]
 
 
 def _moved_together(
@@ -194,7 +203,5 @@ def _columns(leaf: Leaf) -> Array | None:
     channels = event.link.channels
     if channels is None:
         return np.arange(x.shape[-1])
-    order = np.empty(len(channels.reference), dtype=np.int64)
-    order[np.argsort(channels.reference)] = np.arange(len(order))
     found: Array = channels.candidate[np.argsort(channels.reference)]
     return found
