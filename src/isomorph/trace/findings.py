@@ -1,0 +1,87 @@
+"""Suspects of many runs -> findings: one a place, whatever layer and run it shows in; diagnosed where it was met first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from isomorph.trace.diagnose import diagnose, shape_of
+from isomorph.trace.floor import EPSILON
+from isomorph.trace.naming import Fold
+from isomorph.trace.nouns import Cause, Finding
+from isomorph.trace.scene import Scene
+
+MOST_DIAGNOSED = 3
+"""Runs in which a place is diagnosed, as long as nothing explains it."""
+ROUNDED = EPSILON["float32"] / EPSILON["float64"]
+
+
+@dataclass
+class Place:
+    """One folded place. `is_small`: in float64 runs, no error there was beyond what float32 allows."""
+
+    fold: Fold
+    scene: Scene
+    causes: tuple[Cause, ...]
+    shape: tuple[str, ...]
+    runs: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+    diagnosed: int = 1
+    is_small: bool = True
+
+
+class Findings:
+    """What was found, in the order in which it was met."""
+
+    def __init__(self) -> None:
+        self.places: dict[Fold, Place] = {}
+
+    def add(self, fold: Fold, scene: Scene, run: str) -> None:
+        """One suspect more."""
+        place = self.places.get(fold)
+        if place is None:
+            place = self.places[fold] = Place(fold, scene, *_explained(scene))
+        elif place.causes[0].kind == "unknown" and place.diagnosed < MOST_DIAGNOSED and run not in place.runs:
+            causes, shape = _explained(scene)
+            place.diagnosed += 1
+            if causes[0].kind != "unknown":
+                place.scene, place.causes, place.shape = scene, causes, shape
+        if run not in place.runs:
+            place.runs.append(run)
+        if scene.suspect.candidate not in place.places:
+            place.places.append(scene.suspect.candidate)
+        is_small = scene.dtype == "float64" and scene.suspect.error <= scene.suspect.tolerance * ROUNDED
+        place.is_small = place.is_small and is_small
+
+    def findings(self) -> tuple[Finding, ...]:
+        """All but those that are only float32's rounding."""
+        return tuple(
+            Finding(place.scene.suspect, tuple(place.runs), place.causes, place.shape, _ordered(place))
+            for place in self.places.values()
+            if not _is_rounding(place)
+        )
+
+    def notes(self) -> Iterator[str]:
+        """What is said of differences that are only float32's rounding."""
+        for place in self.places.values():
+            if _is_rounding(place):
+                suspect = place.scene.suspect
+                yield (
+                    f"{suspect.candidate or 'the model'}: agrees to {suspect.error:.0e}, and no further: "
+                    "a difference of float32's size, as of a constant or a step that one side computes in float32"
+                )
+
+
+def _explained(scene: Scene) -> tuple[tuple[Cause, ...], tuple[str, ...]]:
+    causes = diagnose(scene)
+    return causes, shape_of(scene) if causes[0].kind == "unknown" else ()
+
+
+def _is_rounding(place: Place) -> bool:
+    """Nothing explains it, and no float32 run could see it."""
+    return place.is_small and place.causes[0].kind == "unknown"
+
+
+def _ordered(place: Place) -> tuple[str, ...]:
+    first = place.scene.suspect.candidate
+    return (first, *(name for name in place.places if name != first))

@@ -1,0 +1,193 @@
+"""Two sides, a bridge, probes and regimes -> TraceReport. The whole of a trace, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from isomorph.errors import UsageError
+from isomorph.trace.align import Alignment, align, order_differs
+from isomorph.trace.bridge import Bridge
+from isomorph.trace.compare import measures_of
+from isomorph.trace.diagnose.weights import differences
+from isomorph.trace.findings import Findings
+from isomorph.trace.locate import Known, Search
+from isomorph.trace.naming import common
+from isomorph.trace.nouns import Capture, Node, Run, Site, TraceReport, WeightDifference
+from isomorph.trace.outputs import output_links
+from isomorph.trace.prepared import Prepared, prepared
+from isomorph.trace.probes import Probe
+from isomorph.trace.protocol import Side
+from isomorph.trace.regimes import Regime
+from isomorph.trace.scene import Scene
+
+SEED = 4
+OWN = "own weights"
+
+
+def trace(
+    reference: Side,
+    candidate: Side,
+    bridge: Bridge,
+    probes: Sequence[Probe],
+    regimes: Sequence[Regime],
+    *,
+    dtype: str | None = None,
+    outputs: Mapping[str, str] | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> TraceReport:
+    """Run both on every probe with every regime's weights, find where they diverge, and why. Neither side is changed.
+
+    `dtype` None is float64, or float32 where that does not run. `outputs` maps names of the reference's outputs to the candidate's.
+    Synthetic regimes are run before the sides' own weights: they show what the code does, and what is left then is the weights'.
+
+    Raises UsageError for models that do not run, have no output in common, no aligned module, or a reference that gives something
+    else each time.
+    """
+    if not probes or not regimes:
+        raise UsageError("a trace needs one probe and one regime at least")
+    made, notes = prepared(reference, candidate, bridge, probes[0], dtype)
+    return _Trace(reference, candidate, made, list(notes), outputs, progress or (lambda _: None)).traced(
+        probes, regimes
+    )
+
+
+class _Trace:
+    def __init__(
+        self,
+        reference: Side,
+        candidate: Side,
+        made: Prepared,
+        notes: list[str],
+        outputs: Mapping[str, str] | None,
+        progress: Callable[[str], None],
+    ) -> None:
+        self.originals = (reference, candidate)
+        self.made = made
+        self.notes = notes
+        self.named = outputs
+        self.progress = progress
+        self.alignment: Alignment | None = None
+        self.known = Known()
+        self.findings = Findings()
+        self.runs: list[Run] = []
+        self.modules = (made.reference.modules(), made.candidate.modules())
+        self.again: Capture | None = None
+        self.is_steady = True
+
+    def traced(self, probes: Sequence[Probe], regimes: Sequence[Regime]) -> TraceReport:
+        """Every regime with every probe."""
+        weights: tuple[WeightDifference, ...] = ()
+        for regime in sorted(regimes, key=lambda regime: regime.name == OWN):
+            self.made.fill(regime, self.originals[0], probes[0], SEED)
+            if regime.name == OWN and self.made.expected:
+                weights = differences(self.made.bridge, self.made.expected, self.made.actual)
+            for probe in probes:
+                self.progress(f"{regime.name}, {probe.name}")
+                self._run(regime, probe, frozenset(one.name for one in weights) if regime.name == OWN else frozenset())
+        alignment = self.alignment
+        assert alignment is not None, "there was a run"
+        return TraceReport(
+            self.originals[0].title,
+            self.originals[1].title,
+            self.made.dtype,
+            tuple(self.runs),
+            self.findings.findings(),
+            weights,
+            alignment.nodes,
+            alignment.unaligned,
+            (*self.notes, *self.findings.notes()),
+        )
+
+    def _run(self, regime: Regime, probe: Probe, differing: frozenset[str]) -> None:
+        made = self.made
+        left = made.reference.run(probe.reference)
+        right = made.candidate.run(probe.candidate)
+        if self.alignment is None:
+            self.alignment = self._aligned(left, right)
+            self._check_steady(probe, left, right)
+        floor = made.floor(probe)
+        events = self.alignment.events(left, right)
+        tolerances: dict[Site, float] = {event.reference: floor.of(event.reference, event.node) for event in events}
+        measures = measures_of(events, left, right, tolerances, probe.padding)
+        run = Run(regime.name, probe.name, measures)
+        self.runs.append(run)
+        if all(one.is_within for one in measures):
+            return
+        owner = {name: module.name for module in self.modules[1].values() for name in module.own}
+        search = Search(
+            made.candidate,
+            self.modules,
+            self.alignment,
+            probe,
+            left,
+            tolerances,
+            self.known,
+            frozenset(owner[name] for name in differing if name in owner),
+        )
+        again = None if self.is_steady else made.candidate.run(probe.candidate)
+        for found in search.suspects(right, measures, again):
+            scene = Scene(
+                made.reference,
+                made.candidate,
+                left,
+                found.seen,
+                self.alignment,
+                found.measures,
+                found.suspect,
+                probe,
+                made.bridge,
+                made.state,
+                made.expected,
+                made.actual,
+                tolerances,
+                regime.name,
+                made.dtype,
+                _order(self.alignment, left, found.seen),
+                self.is_steady,
+                found.splice,
+            )
+            self.findings.add(found.fold, scene, run.name)
+
+    def _aligned(self, left: Capture, right: Capture) -> Alignment:
+        made = self.made
+        links, notes = output_links(left, right, self.named, (self.originals[0].title, self.originals[1].title))
+        self.notes += notes
+        if not made.own[0] or not made.own[1]:
+            return Alignment((), links)
+        found = align(made.reference, made.candidate, made.bridge, left, right, links)
+        if not found.nodes:
+            raise UsageError(
+                f"no module of {self.originals[0].title} is aligned with one of {self.originals[1].title}: the morph pairs "
+                f"{len(made.bridge.pairs)} tensors, and no two modules that hold them were called and give tensors of one content. "
+                "See that the morph names the parameters that the two models use"
+            )
+        return found
+
+    def _check_steady(self, probe: Probe, left: Capture, right: Capture) -> None:
+        """Whether each side, run again, gives the same."""
+        if not _same(left, self.made.reference.run(probe.reference, watch=())):
+            raise UsageError(
+                f"{self.originals[0].title} gives something else each time it is run on the same inputs: it is no reference. "
+                "Put it into evaluation mode, and take random numbers out of its forward"
+            )
+        self.is_steady = _same(right, self.made.candidate.run(probe.candidate, watch=()))
+        if not self.is_steady:
+            self.notes.append(f"{self.originals[1].title} gives something else each time it is run on the same inputs")
+
+
+def _same(one: Capture, other: Capture) -> bool:
+    return all(
+        name in other.outputs and np.array_equal(array, other.outputs[name], equal_nan=array.dtype.kind == "f")
+        for name, array in one.outputs.items()
+    )
+
+
+def _order(alignment: Alignment, left: Capture, right: Capture) -> tuple[tuple[Node, Node], ...]:
+    """Nodes that the candidate calls in another order; those that share no module around them may be called in any."""
+    return tuple(
+        (one, other)
+        for one, other in order_differs(alignment, left, right)
+        if common([*one.reference, *other.reference]) and common([*one.candidate, *other.candidate])
+    )
