@@ -13,11 +13,13 @@ import numpy as np
 
 from isomorph.errors import UsageError
 from isomorph.trace.nouns import Array, Call, Capture, Cause, Event, Site
+from isomorph.trace.timeline import places
 
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
 
 MOST_ATOMS = 40
+PARTS = 16
 SLACK = 4.0
 """A formula may differ from the code by this many tolerances where it is fitted: it rounds in another order."""
 
@@ -60,29 +62,35 @@ class Goal:
 
 
 class Stretch:
-    """A scene, read for formulas. Everything is made when first asked for."""
+    """A scene, read for formulas. Everything is made when first asked for.
+
+    `noise` is what the formula that was fitted leaves of the reference's own tensor, four times: no more can be asked of it on the
+    candidate's.
+    """
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
         self.at = scene.suspect.at
         self.tolerance = max(scene.suspect.tolerance, 1e-14)
         self.limit = SLACK * self.tolerance
+        self.noise = 0.0
         self.moments = moments_of(scene.seen_reference)
         self.moment = self.moments.get(self.at.reference, self._end())
         self._atoms: list[Atom] | None = None
-        self._pairs: dict[Event, tuple[Array, Array] | None] = {}
+        self._pairs: dict[tuple[Site, Site], tuple[Array, Array] | None] = {}
 
     def _end(self) -> int:
         return 1 + max(self.moments.values(), default=0)
 
     def pair(self, event: Event) -> tuple[Array, Array] | None:
         """Both sides' tensors of an event; None where they cannot be laid beside each other."""
-        if event not in self._pairs:
+        key = (event.reference, event.candidate)
+        if key not in self._pairs:
             try:
-                self._pairs[event] = self.scene.pair(event)
+                self._pairs[key] = self.scene.pair(event)
             except ValueError:
-                self._pairs[event] = None
-        return self._pairs[event]
+                self._pairs[key] = None
+        return self._pairs[key]
 
     @property
     def padding(self) -> Array | None:
@@ -96,7 +104,8 @@ class Stretch:
 
     def cause(self, kind: str, says: str, residual: float, *, repairs: bool = False) -> Cause:
         """A hypothesis that was carried out here."""
-        return Cause(kind, says, residual, self.tolerance, repairs)
+        floor = max(self.tolerance / PARTS, self.noise if residual <= self.limit else 0.0)
+        return Cause(kind, says, residual, floor, repairs)
 
     @property
     def goals(self) -> Iterator[Goal]:
@@ -190,34 +199,14 @@ def name_of(site: Site) -> str:
 
 
 def moments_of(capture: Capture) -> dict[Site, int]:
-    """When each tensor existed: calls, as they began and returned, in one order.
-
-    A call that is the next to return has nothing more to begin, so the two lists have one order between them.
-    """
-    moments: dict[Call, tuple[int, int]] = {}
-    started: dict[Call, int] = {}
-    ended = iter(capture.ended)
-    following = next(ended, None)
-    clock = 0
-    open_calls: list[Call] = []
-    for call in capture.began:
-        while open_calls and open_calls[-1] == following:
-            moments[following] = (started[following], clock)
-            clock += 1
-            open_calls.pop()
-            following = next(ended, None)
-        started[call] = clock
-        clock += 1
-        open_calls.append(call)
-    while open_calls:
-        call = open_calls.pop()
-        moments[call] = (started[call], clock)
-        clock += 1
-    return {
-        site: moments[Call(site.module, site.call)][0 if site.border == "in" else 1]
-        for site in capture.values
-        if Call(site.module, site.call) in moments
-    }
+    """When each tensor existed; those of modules that were seen."""
+    when = places(capture)
+    found: dict[Site, int] = {}
+    for site in capture.values:
+        moment = when.get((Call(site.module, site.call), site.border))
+        if moment is not None:
+            found[site] = moment
+    return found
 
 
 def facts_numbers(scene: Scene, *words: str) -> list[float]:
