@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -139,7 +140,7 @@ class ModuleSide(ABC):
         put = {site._replace(module=self._canonical(site.module)): array for site, array in (splice or {}).items()}
         recorder = Recorder(self.kit, watched, put, self.title)
         args, kwargs = bound(inputs, self.takes(), self._forward, self.title, self._input)
-        kwargs |= self._asked(inputs)
+        kwargs |= self._asked(args, kwargs)
         hooked = watched | {site.module for site in put}
         by_hand = "" in hooked and self.entry is not None
         with self._quiet(), ExitStack() as hooks:
@@ -215,13 +216,15 @@ class ModuleSide(ABC):
             return self.kit.made(array, "int64")
         return self.kit.made(array, "bool" if array.dtype.kind == "b" else self.dtype)
 
-    def _asked(self, inputs: Inputs) -> dict[str, Any]:
+    def _asked(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         """transformers' models are asked for outputs with names, where their config says tuples."""
-        config = getattr(self.model, "config", None)
-        is_tuple = getattr(config, "return_dict", None) is False
-        if is_tuple and "return_dict" in dict(self.takes()) and isinstance(inputs, Mapping):
-            return {} if "return_dict" in inputs else {"return_dict": True}
-        return {}
+        if getattr(getattr(self.model, "config", None), "return_dict", None) is not False or "return_dict" in kwargs:
+            return {}
+        try:
+            inspect.signature(self._forward).bind(*args, **kwargs, return_dict=True)
+        except (TypeError, ValueError):
+            return {}
+        return {"return_dict": True}
 
     def _watch(self, name: str, recorder: Recorder) -> Callable[[], None]:
         return self._hook(

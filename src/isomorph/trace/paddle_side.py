@@ -15,6 +15,7 @@ from isomorph.errors import UsageError
 from isomorph.tensors import dtype as dtype_of
 from isomorph.trace.module_side import ModuleSide
 from isomorph.trace.nouns import Array
+from isomorph.trace.paddle_lift import Lifted, float64_throughout
 from isomorph.trace.streams import Stream
 
 _WIDE = ("float32", "float64", "complex64", "complex128", "bool")
@@ -41,7 +42,7 @@ class PaddleLibrary:
         """Halves widened to float32, whole numbers to int64; in a float64 run, what is floating is float64."""
         spelled = self.spelled(tensor)
         if spelled not in _WIDE:
-            tensor = tensor.cast("float32" if "float" in spelled else "int64")
+            tensor = tensor.cast(("float64" if self.run == "float64" else "float32") if "float" in spelled else "int64")
         found: Array = tensor.detach().numpy()
         return found.astype(np.float64) if self.run == "float64" and found.dtype == np.float32 else found
 
@@ -50,7 +51,7 @@ class PaddleLibrary:
 
 
 class PaddleSide(ModuleSide):
-    """One paddle layer, or a method of it. Casts to float32 inside a float64 run are not lifted; `lifted` stays 0."""
+    """One paddle layer, or a method of it."""
 
     library = "paddle"
 
@@ -134,15 +135,16 @@ class PaddleSide(ModuleSide):
 
     @contextmanager
     def _settings(self) -> Iterator[None]:
-        """In a float64 run the default dtype is float64: numbers that are given none."""
-        default = paddle.get_default_dtype()
+        lifted = Lifted()
         with ExitStack() as stack:
             stack.enter_context(paddle.no_grad())
             stack.enter_context(self._stream.drawn())
             if self.dtype == "float64":
-                stack.callback(paddle.set_default_dtype, default)
-                paddle.set_default_dtype("float64")
-            yield
+                stack.enter_context(float64_throughout(lifted))
+            try:
+                yield
+            finally:
+                self.lifted = lifted.count
 
 
 def stream_of(title: str) -> Stream:
