@@ -103,6 +103,8 @@ class Link:
     reference_index: int = 0
     candidate_index: int = 0
     """Site.index of the two tensors."""
+    names: tuple[str, str] | None = None
+    """Of the models' outputs: what each side calls it."""
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,11 @@ def output_links(
     order = {name: number for number, name in enumerate(reference.outputs)}
     others = {name: number for number, name in enumerate(candidate.outputs)}
     links = tuple(
-        settled(Link("out", "", "", None, None, order[one], others[pairs[one]]), left[one], right[pairs[one]])
+        settled(
+            Link("out", "", "", None, None, order[one], others[pairs[one]], (one, pairs[one])),
+            left[one],
+            right[pairs[one]],
+        )
         for one in sorted(pairs, key=order.__getitem__)
     )
     alone = [f"`{name}` of {titles[0]}" for name in left if name not in pairs]

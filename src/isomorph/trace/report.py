@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from isomorph.trace.nouns import Finding, Measure, TraceReport, WeightDifference
+from isomorph.trace.nouns import Event, Finding, Measure, TraceReport, WeightDifference
 from isomorph.trace.svg import to_svg
 from isomorph.trace.tree import tree_lines
 
@@ -19,11 +19,17 @@ def text(report: TraceReport) -> str:
     lines = [*_verdict(report), *_coverage(report), *_weights(report.weights)]
     lines += _unaligned(report)
     lines += [_row("note", note) for note in report.notes]
-    if report.morph:
-        lines.append(_row("morph", report.morph.rstrip("\n").replace("\n", "\n" + " " * 10)))
+    title, _, written = report.morph.partition("\n")
+    if title:
+        lines.append(_row("morph", title.removeprefix("# ") + (" (below)" if written else "")))
     tree = tree_lines(report)
     if tree:
         lines += ["", *tree]
+    if written:
+        lines += [
+            "",
+            *(line for line in written.splitlines() if line and (line[0] != "#" or line.startswith("# stage "))),
+        ]
     return "\n".join(lines)
 
 
@@ -53,10 +59,18 @@ def _verdict(report: TraceReport) -> list[str]:
 
 
 def _measured(measure: Measure) -> str:
-    name = measure.event.link.candidate if measure.event.node is None else str(measure.event.candidate)
+    name = _name(measure.event)
     if measure.problem is not None:
-        return f"output {name or 'of the model'}: {measure.problem}"
-    return f"output {name or 'of the model'}: error {measure.error:.1e}, tolerance {measure.tolerance:.1e}"
+        return f"{name}: {measure.problem}"
+    return f"{name}: error {measure.error:.1e}, tolerance {measure.tolerance:.1e}"
+
+
+def _name(event: Event, *, is_reference: bool = False) -> str:
+    """One side's name of what was compared."""
+    if event.node is not None:
+        return str(event.reference if is_reference else event.candidate)
+    name = (event.link.names or ("", ""))[0 if is_reference else 1]
+    return f"output {name}" if name else "the output"
 
 
 def _details(finding: Finding) -> list[str]:
@@ -66,9 +80,7 @@ def _details(finding: Finding) -> list[str]:
         what = f"what goes in is within tolerance, what comes out is not: {over}"
     else:
         before = ", ".join(dict.fromkeys(str(event.candidate) for event in suspect.before)) or "the inputs"
-        at = suspect.at
-        name = f"output {at.link.candidate}".rstrip() if at.node is None else str(at.candidate)
-        what = f"between {before} (within) and {name}: {over}"
+        what = f"between {before} (within) and {_name(suspect.at)}: {over}"
     lines = [what]
     if suspect.reference != suspect.candidate and suspect.reference:
         lines.append(f"in the reference: {suspect.reference}")
@@ -107,7 +119,9 @@ def _coverage(report: TraceReport) -> list[str]:
             measures, key=lambda one: math.inf if one.problem is not None else one.error / max(one.tolerance, 1e-300)
         )
         if not report.diverged:
-            lines.append(_row("nearest", f"{worst.event}: error {worst.error:.1e}, tolerance {worst.tolerance:.1e}"))
+            lines.append(
+                _row("nearest", f"{_name(worst.event)}: error {worst.error:.1e}, tolerance {worst.tolerance:.1e}")
+            )
     return lines
 
 
@@ -197,8 +211,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "kind": suspect.kind,
         "candidate": suspect.candidate,
         "reference": suspect.reference,
-        "at": str(suspect.at),
-        "before": [str(event) for event in suspect.before],
+        "at": _name(suspect.at),
+        "before": [_name(event) for event in suspect.before],
         "error": _number(suspect.error),
         "tolerance": _number(suspect.tolerance),
         "runs": list(finding.runs),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from isomorph.trace.nouns import Finding, Measure, Run, TraceReport
 
 ARROW = "◀ first divergence"
-_NUMBER = re.compile(r"\d+")
 
 
 @dataclass
@@ -56,9 +54,9 @@ def tree_lines(report: TraceReport) -> list[str]:
     outputs = [measure for measure in run.measures if measure.event.node is None]
     marks = _marks(report.findings)
     for measure in outputs:
-        name = measure.event.link.candidate or "output"
-        other = measure.event.link.reference
-        rows.append((0, f"→ {name}", measure, (other,) if other != name and other else (), marks.get((None, name), "")))
+        other, name = measure.event.link.names or ("", "")
+        references: tuple[str, ...] = (other,) if other != name else ()
+        rows.append((0, f"→ output {name}".rstrip(), measure, references, marks.get((None, name), "")))
     width = max((2 * depth + len(text) for depth, text, *_ in rows), default=0)
     lines = [f"in the run: {run.name}"]
     for depth, text, worst, references, mark in rows:
@@ -85,7 +83,7 @@ def _marks(findings: Sequence[Finding]) -> dict[tuple[str | None, str], str]:
         said = ARROW if number == 0 else f"◀ divergence {number + 1}"
         if finding.suspect.kind == "stretch":
             said += " (on the way to here)" if at.link.border == "in" or at.node is None else " (before it comes out)"
-        key = (None, at.link.candidate) if at.node is None else ("", at.candidate.module)
+        key = (None, (at.link.names or ("", ""))[1]) if at.node is None else ("", at.candidate.module)
         marks.setdefault(key, said)
     return marks
 
@@ -128,26 +126,33 @@ def _at(root: Branch, name: str) -> Branch:
 Row = tuple[int, str, Measure | None, tuple[str, ...], str]
 
 
-def _rows(children: dict[str, Branch], depth: int) -> Iterator[Row]:
-    """Rows of these branches: numbered neighbours that look the same are one, chains without anything of their own too."""
-    for first, last, worst in _folded(list(children.values())):
-        text, branch = first.text, worst
-        if last is not first:
-            text = f"{{{first.text}..{last.text}}}"
+def _rows(children: dict[str, Branch], depth: int, above: tuple[str, str] = ("", "")) -> Iterator[Row]:
+    """Rows of these branches: numbered neighbours that look the same are one, chains without anything of their own too.
+
+    `above` is the dotted name of what holds them, as it is and with folded numbers written as ranges.
+    """
+    for first, last, branch in _folded(list(children.values())):
+        text = first.text if last is first else f"{{{first.text}..{last.text}}}"
+        name, shown = (_joined(prefix, piece) for prefix, piece in zip(above, (branch.text, text), strict=True))
         while branch.measure is None and not branch.mark and len(branch.children) == 1:
-            (only,) = branch.children.values()
-            inner = _folded([only])[0][2]
-            text, branch = f"{text}.{only.text}", inner
-        references = branch.references
-        if last is not first:
-            references = tuple(_range(one, first.text, last.text) for one in references)
-        yield depth, text, branch.measure, references, branch.mark
-        yield from _rows(branch.children, depth + 1)
+            ((begun, ended, inner),) = _folded(list(branch.children.values()))
+            piece = begun.text if ended is begun else f"{{{begun.text}..{ended.text}}}"
+            text, name, shown, branch = f"{text}.{piece}", _joined(name, inner.text), _joined(shown, piece), inner
+        yield depth, text, branch.measure, tuple(_beside(one, name, shown) for one in branch.references), branch.mark
+        yield from _rows(branch.children, depth + 1, (name, shown))
 
 
-def _range(name: str, first: str, last: str) -> str:
-    """A reference's name in a folded row; numbers in it stand for all that were folded."""
-    return _NUMBER.sub(f"{{{first}..{last}}}", name, count=1) if _NUMBER.search(name) else name
+def _joined(prefix: str, piece: str) -> str:
+    return f"{prefix}.{piece}" if prefix else piece
+
+
+def _beside(reference: str, name: str, shown: str) -> str:
+    """A reference's name in the row of a candidate's: its last pieces where both lie in one place; folded numbers as ranges."""
+    one, two = reference.split("."), name.split(".")
+    if one[:-1] == two[:-1]:
+        return one[-1]
+    ranges = {piece: written for piece, written in zip(two, shown.split("."), strict=False) if piece != written}
+    return ".".join(ranges.get(piece, piece) for piece in one)
 
 
 def _folded(branches: list[Branch]) -> list[tuple[Branch, Branch, Branch]]:
