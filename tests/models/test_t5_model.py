@@ -308,6 +308,9 @@ def test_mt5_is_the_same_model(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
+        ({"num_layers": -1}, "num_layers is -1: it must be a whole number that is not negative"),
+        ({"eos_token_id": "x"}, r"eos_token_id is \('x',\): give a token's number, or several"),
+        ({"relative_attention_max_distance": 4}, "num_buckets is 8 and relative_attention_max_distance 4: there must be 4 buckets"),
         ({"feed_forward_proj": "xielu"}, "feed_forward_proj is 'xielu', which is not implemented: known are gelu, "),
         ({"feed_forward_proj": "maxout-relu"}, "feed_forward_proj = 'maxout-relu' is neither an activation nor gated-ACTIVATION"),
     ],

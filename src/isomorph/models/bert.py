@@ -22,6 +22,7 @@ from torch.nn import functional
 
 from isomorph.models.activations import activation
 from isomorph.models.attention import Attention, Names, allowed_keys
+from isomorph.models.settings import check_settings
 
 PREFIX = "bert."
 NAMES = Names(query="query", key="key", value="value", fused="qkv_proj")
@@ -52,13 +53,15 @@ class Config:
         found = {key: config[key] for key in cls.__dataclass_fields__ if config.get(key) is not None}
         if config.get("num_labels") is None and config.get("id2label"):
             found["num_labels"] = len(config["id2label"])
-        made = cls(**found)
-        activation(made.hidden_act)
-        if made.hidden_size % made.num_attention_heads:
+        return cls(**found)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        activation(self.hidden_act)
+        if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size = {made.hidden_size} is not a multiple of num_attention_heads = {made.num_attention_heads}"
+                f"hidden_size = {self.hidden_size} is not a multiple of num_attention_heads = {self.num_attention_heads}"
             )
-        return made
 
 
 class BertOutput(NamedTuple):

@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from isomorph.models.activations import activation
 from isomorph.models.attention import Attention, Names, allowed_keys
+from isomorph.models.settings import check_settings
 
 NAMES = Names(query="q_proj", key="k_proj", value="v_proj", fused="qkv_proj", out="out_proj")
 
@@ -40,6 +41,7 @@ class Tower:
     projection_dim: int = 512
 
     def __post_init__(self) -> None:
+        check_settings(self, Tower)
         activation(self.hidden_act)
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(

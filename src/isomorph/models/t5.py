@@ -27,6 +27,7 @@ from torch.nn import functional
 
 from isomorph.models.activations import activation
 from isomorph.models.attention import Attention, Names, allowed_keys, masked_bias
+from isomorph.models.settings import check_settings
 
 NAMES = Names(query="q", key="k", value="v", fused="qkv", out="o")
 
@@ -66,7 +67,7 @@ class Config:
             if key not in found and config.get(old) is not None:
                 found[key] = config[old]
         found.setdefault("num_decoder_layers", found.get("num_layers", cls.num_layers))
-        given = config.get("feed_forward_proj") or ("gated-gelu" if is_mt5 else "relu")
+        given = str(config.get("feed_forward_proj") or ("gated-gelu" if is_mt5 else "relu"))
         gate, _, name = given.rpartition("-")
         if gate not in ("", "gated"):
             raise ValueError(
@@ -74,14 +75,25 @@ class Config:
             )
         found.setdefault("dense_act_fn", "gelu_new" if given == "gated-gelu" else name)
         found.setdefault("is_gated_act", gate == "gated")
-        activation(found["dense_act_fn"], "feed_forward_proj")
         if is_mt5:
             found["scale_decoder_outputs"] = False
         found.setdefault("scale_decoder_outputs", config.get("tie_word_embeddings") is not False)
         ends = found.get("eos_token_id", () if "eos_token_id" in config else 1)
-        found["eos_token_id"] = tuple(ends) if isinstance(ends, Sequence) else (ends,)
+        found["eos_token_id"] = tuple(ends) if isinstance(ends, list | tuple) else (ends,)
         found.setdefault("decoder_start_token_id", found.get("pad_token_id", 0))
         return cls(**found)
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        activation(self.dense_act_fn, "feed_forward_proj")
+        if not all(isinstance(end, int) for end in self.eos_token_id):
+            raise ValueError(f"eos_token_id is {self.eos_token_id!r}: give a token's number, or several")
+        buckets, far = self.relative_attention_num_buckets, self.relative_attention_max_distance
+        if buckets < 4 or far <= buckets // 2:
+            raise ValueError(
+                f"relative_attention_num_buckets is {buckets} and relative_attention_max_distance {far}: there must be 4 buckets, "
+                "and the distance must be more than half of them"
+            )
 
 
 class LayerCache(NamedTuple):

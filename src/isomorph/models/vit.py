@@ -23,6 +23,7 @@ from torch.nn import functional as F
 
 from isomorph.models.activations import Activation, activation
 from isomorph.models.attention import Attention, Names
+from isomorph.models.settings import check_settings
 
 NAMES = Names(query="query", key="key", value="value", fused="qkv_proj")
 Size = tuple[int, int]
@@ -61,6 +62,7 @@ class Config:
         return cls(**given)
 
     def __post_init__(self) -> None:
+        check_settings(self)
         activation(self.hidden_act)
         activation(self.pooler_act, "pooler_act")
         if self.head_dim is None and self.hidden_size % self.num_attention_heads:
