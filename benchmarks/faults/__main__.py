@@ -1,6 +1,6 @@
 """How well a trace finds, places and names planted faults; and how well the usual gates do.
 
-    python -m benchmarks.faults [--quick] [--dtypes float32,float64] [--only TEXT] [--workers 2] [--json FILE]
+    python -m benchmarks.faults [--quick | --all] [--dtypes float32,float64] [--only TEXT] [--workers 2] [--json FILE]
 
 First every candidate without a fault is compared with its reference, and every fault must change the outputs (an equivalent mutant
 must not, and does not count). Then each fault is traced, and the score is printed with every miss.
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.faults.families import FAMILIES
-from benchmarks.faults.faults import all_faults
+from benchmarks.faults.faults import all_faults, some_faults
 from benchmarks.faults.harness import CLEAN, HARNESS
 from benchmarks.faults.score import sound_gaps, work
 from benchmarks.faults.table import told
@@ -42,6 +42,7 @@ QUICK = (
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="a dozen faults, one clean port a family, one dtype")
+    arguments.add_argument("--all", action="store_true", help="every fault at every depth: twice as many")
     arguments.add_argument("--dtypes", default="", help="float32,float64 where nothing is said; bfloat16 too")
     arguments.add_argument("--only", default="", help="faults whose names hold this")
     arguments.add_argument("--workers", type=int, default=2)
@@ -50,16 +51,21 @@ def main() -> None:
     given = arguments.parse_args()
     dtypes = (given.dtypes or ("float64" if given.quick else "float32,float64")).split(",")
     began = time.perf_counter()
-    found = measured(dtypes, quick=given.quick, only=given.only, workers=given.workers, trace=not given.no_trace)
+    found = measured(
+        dtypes, quick=given.quick, only=given.only, every=given.all, workers=given.workers, trace=not given.no_trace
+    )
     found["seconds"] = time.perf_counter() - began
     print(told(found))
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def measured(dtypes: list[str], *, quick: bool, only: str, workers: int, trace: bool = True) -> dict[str, Any]:
+def measured(
+    dtypes: list[str], *, quick: bool, only: str, every: bool, workers: int, trace: bool = True
+) -> dict[str, Any]:
     """Do everything, in worker processes."""
-    faults = [fault for fault in all_faults() if only in fault.id and (not quick or fault.id in QUICK)]
+    some = all_faults() if every or quick or only else some_faults()
+    faults = [fault for fault in some if only in fault.id and (not quick or fault.id in QUICK)]
     used = [name for name in FAMILIES if any(fault.family == name for fault in faults)]
     tasks = [("gates", fault.id, "") for fault in faults]
     if trace:

@@ -21,19 +21,19 @@ def bert() -> list[Fault]:
     f, words = functools.partial(ends, "bert"), "bert.embeddings"
     embeddings = (words, "bert", "bert.emb_ln")
 
-    def mask(layer: int, how: str | float, kinds: str | tuple[str, ...] = "mask") -> Fault:
+    def mask(layer: int, how: str | float, kinds: str | tuple[str, ...]) -> Fault:
         return t.in_core(BERT, layer, f"mask {how}", kinds, "mask", how)
 
     found = [
         *spread([lambda at: t.attention_scale(BERT, at, "none")], (0, 3)),
         t.attention_scale(BERT, 2, "width"),
-        mask(0, "missing", ("mask-missing", "mask")),
-        mask(2, "inverted", ("mask-inverted", "mask")),
-        mask(0, "times", ("mask-constant", "mask")),
-        mask(2, 10.0, ("mask-constant", "mask")),
-        mask(3, 5.0, ("mask-constant", "mask")),
-        mask(3, "missing", ("mask-missing", "mask")),
-        t.in_core(BERT, 2, "mask one place to the right", ("mask-offset", "mask"), "mask-shift", 1),
+        mask(0, "missing", "mask-missing"),
+        mask(2, "inverted", "mask-inverted"),
+        mask(0, "times", "mask-constant"),
+        mask(2, 10.0, "mask-constant"),
+        mask(3, 5.0, "mask-constant"),
+        mask(3, "missing", "mask-missing"),
+        t.in_core(BERT, 2, "mask one place to the right", "mask-offset", "mask-shift", 1),
         t.softmax_axis(BERT, 3),
         t.merge(BERT, 2, "no transpose"),
         t.half_scores(BERT, 3),

@@ -114,14 +114,14 @@ def clip() -> list[Fault]:
         f("text embedding times √d", "embedding-scale", text, code={":embedding-scale": 40**0.5}),
         f(
             "causal mask missing",
-            ("mask-causal", "mask-missing", "mask"),
+            ("mask-causal", "mask-missing"),
             ("transformer.resblocks.0.attn", "transformer.resblocks.0"),
             "everywhere",
             code={":causal": False},
         ),
         f(
             "causal mask lets 1 too many through",
-            ("mask-causal", "mask-offset", "mask"),
+            ("mask-causal", "mask-offset"),
             ("transformer.resblocks.0.attn", "transformer.resblocks.0"),
             "everywhere",
             code={":causal-offset": 1},

@@ -52,10 +52,9 @@ def outcome(name: str, made: Port, dtype: str, fault: Fault | None = None) -> Ou
         report = traced(made, dtype)
     except IsomorphError as error:
         says = str(error)
-        told = fault is not None and "dropout" in fault.kinds and "train" in says
-        return Outcome(
-            name, dtype, True, told, told, told, "", ("refused",), says[:300], 0, time.perf_counter() - began, "refused"
-        )
+        told = fault is None or ("dropout" in fault.kinds and "train" in says)
+        seconds = time.perf_counter() - began
+        return Outcome(name, dtype, told, told, told, told, "", (), first_line(says), 0, seconds, "refused")
     except Exception as error:
         says = f"{type(error).__name__}: {error}"
         return Outcome(
@@ -72,8 +71,12 @@ def outcome(name: str, made: Port, dtype: str, fault: Fault | None = None) -> Ou
         name, dtype, True,
         located=fault is not None and (place in fault.where or "*" in fault.where),
         diagnosed=any(right), named_alone=bool(right) and all(right),
-        place=place, causes=causes, says=first.sentence[:300], findings=len(report.findings), seconds=seconds,
+        place=place, causes=causes, says=first_line(first.sentence), findings=len(report.findings), seconds=seconds,
     )  # fmt: skip
+
+
+def first_line(text: str) -> str:
+    return text.partition("\n")[0][:400]
 
 
 def work(task: tuple[str, str, str]) -> dict[str, Any]:
