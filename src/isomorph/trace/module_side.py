@@ -42,6 +42,12 @@ class ModuleSide(ABC):
         for name, module in self._every.items():
             self._first.setdefault(id(module), name)
         self._named = {name: module for name, module in self._every.items() if self._first[id(module)] == name}
+        self._places = {
+            _joined(prefix, key): (module, number, key)
+            for prefix, module in self._every.items()
+            for number, table in enumerate(self._tables(module))
+            for key in table
+        }
 
     # What a library has to say
 
@@ -143,7 +149,7 @@ class ModuleSide(ABC):
         kwargs |= self._asked(args, kwargs)
         hooked = watched | {site.module for site in put}
         by_hand = "" in hooked and self.entry is not None
-        with self._quiet(), ExitStack() as hooks:
+        with self._quiet(self._named.values()), ExitStack() as hooks:
             for name in hooked:
                 if name or not by_hand:
                     hooks.callback(self._watch(name, recorder))
@@ -175,7 +181,8 @@ class ModuleSide(ABC):
             raise UsageError(f"{self.title}: {call.module or 'the model'} was not watched in a call {call.call}")
         module = self._named[call.module]
         args, kwargs = arguments_of(frame, capture, call, inputs or {}, self.kit, self.title)
-        with self._quiet(), self._other_state(state or {}), ExitStack() as hooks:
+        inside = {id(one): one for _, one in self._walk(module, "", ())}.values()
+        with self._quiet(inside), self._other_state(state or {}), ExitStack() as hooks:
             for name, value in (attributes or {}).items():
                 self._set(module, call.module, name, value)
             called = module if call.module else self._called
@@ -245,13 +252,14 @@ class ModuleSide(ABC):
             raise UsageError(f"{self.title}: {where}.{name} cannot be set to {value!r}: {error}") from error
 
     @contextmanager
-    def _quiet(self) -> Iterator[None]:
-        with untouched(self._named.values(), self._kept), self._settings():
+    def _quiet(self, modules: Collection[Any]) -> Iterator[None]:
+        """What these modules hold is put back, and the program's settings."""
+        with untouched(modules, lambda: self._kept(modules)), self._settings():
             yield
 
-    def _kept(self) -> Callable[[], None]:
+    def _kept(self, modules: Collection[Any]) -> Callable[[], None]:
         """The values of buffers, to be put back where the run wrote into them (running statistics, counters)."""
-        buffers = {id(one): one for module in self._named.values() for one in self._tables(module)[1].values()}
+        buffers = {id(one): one for module in modules for one in self._tables(module)[1].values()}
         kept = [
             (one, self._array(one))
             for one in buffers.values()
@@ -267,17 +275,28 @@ class ModuleSide(ABC):
 
     @contextmanager
     def _other_state(self, state: Mapping[str, Array]) -> Iterator[None]:
-        held = self._state() if state else {}
         before: list[tuple[Any, Array]] = []
         try:
             for name, array in state.items():
-                tensor = self._checked(held, name, array)
+                tensor = self._checked({name: self._place(name)}, name, array)
                 before.append((tensor, self._array(tensor)))
                 self._write(tensor, np.asarray(array))
             yield
         finally:
             for tensor, values in reversed(before):
                 self._write(tensor, values)
+
+    def _place(self, name: str) -> Any:
+        """The tensor of that name itself. Raises UsageError where there is none."""
+        if name in self._places:
+            module, number, key = self._places[name]
+            found = self._tables(module)[number].get(key)
+            if found is not None:
+                return found
+        known = self._state()
+        if name not in known:
+            raise unknown(name, known, f"the state dict of {self.title}")
+        return known[name]
 
     def _checked(self, held: Mapping[str, Any], name: str, array: Array) -> Any:
         """The tensor of that name. Raises UsageError where there is none, or its shape is another."""
