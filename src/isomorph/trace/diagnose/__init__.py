@@ -24,6 +24,7 @@ What a cause's `kind` means:
 | norm-mean, norm-variance, norm-axis, norm-statistics | mean (not) subtracted; n - 1; other axes; own or stored statistics |
 | embedding-offset, embedding-scale, embedding-padding-row, embedding-clamped, ids-offset | a look-up |
 | kernel-transposed, kernel-flipped, channels-reversed, patch-order | a convolution or patch embedding |
+| image-flipped, image-transposed, image-scaled | what goes into one |
 | residual-inside, residual-missing, activation-inside, activation-missing, output-scaled | a leaf that does more or less |
 | unknown | nothing explains it |
 """
@@ -46,7 +47,7 @@ __all__ = ["STEPS", "diagnose", "shape_of"]
 
 STEPS = (
     ("weights",),
-    ("norm", "linear", "embedding", "conv", "blocks"),
+    ("norm", "linear", "embedding", "conv", "images", "blocks"),
     ("inside",),
     ("activation", "attention", "sums", "pooling", "heads", "order", "precision"),
 )

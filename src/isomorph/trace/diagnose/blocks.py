@@ -14,7 +14,7 @@ import numpy as np
 
 from isomorph.trace.diagnose.leaf import PARTS
 from isomorph.trace.diagnose.orders import Part, say_order
-from isomorph.trace.diagnose.weights import parts_of
+from isomorph.trace.diagnose.weights import parts_of, relative
 from isomorph.trace.nouns import Array, Cause
 from isomorph.trace.pairing import paired
 
@@ -67,6 +67,7 @@ def readings(scene: Scene, names: list[str]) -> Iterator[tuple[str, str, State]]
     """Parts of fused weights in every other order; squares transposed, whole and part by part."""
     values = {name: np.asarray(scene.actual[name], np.float64) for name in names}
     parts = {name: parts_of(scene.bridge, name) for name in names}
+    called = relative(scene)
     fused = {
         name: those for name, those in parts.items() if len({part.size for part in those}) == 1 and 1 < len(those) <= 3
     }
@@ -79,7 +80,7 @@ def readings(scene: Scene, names: list[str]) -> Iterator[tuple[str, str, State]]
                 rows = np.concatenate([np.arange(first[part].start, first[part].stop) for part in np.argsort(order)])
                 yield (*_said(rows, first), state)
     for name, value in values.items():
-        last = name.rpartition(".")[2]
+        last = called(name)
         for part in parts[name] if value.ndim == 2 else ():
             if part.size == value.shape[1]:
                 altered = value.copy()

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isomorph.trace.diagnose.leaf import PARTS, Leaf, leaf_of
-from isomorph.trace.diagnose.orders import order_of_lines, say_order
+from isomorph.trace.diagnose.leaf import Leaf, leaf_of
 from isomorph.trace.nouns import Array, Cause
 
 if TYPE_CHECKING:
@@ -22,14 +21,14 @@ MOST_ELEMENTS = 1 << 24
 
 
 def hypotheses(scene: Scene) -> Iterator[Cause]:
-    """Readings of a kernel, a bias missing or added twice, and positions in another order."""
+    """Readings of a kernel; a bias missing or added twice."""
     leaf = leaf_of(scene)
-    if leaf is not None and leaf.given:
-        kernels = [one for event in leaf.outs for one in leaf.own_of_reference(event).values() if one.ndim > 2]
-        if kernels or any(one.ndim > 2 for one in leaf.own.values()):
-            yield from _bias(leaf)
-            yield from _readings(leaf, kernels)
-    yield from positions(scene)
+    if leaf is None or not leaf.given:
+        return
+    kernels = [one for event in leaf.outs for one in leaf.own_of_reference(event).values() if one.ndim > 2]
+    if kernels or any(one.ndim > 2 for one in leaf.own.values()):
+        yield from _bias(leaf)
+        yield from _readings(leaf, kernels)
 
 
 def _readings(leaf: Leaf, kernels: list[Array]) -> Iterator[Cause]:
@@ -117,25 +116,3 @@ def _bias(leaf: Leaf) -> Iterator[Cause]:
                 ):
                     residual = leaf.scene.error(result.reference, result.candidate + times * line)
                     yield leaf.cause(kind, says, residual)
-
-
-def positions(scene: Scene) -> Iterator[Cause]:
-    """The suspect's tensor has the right rows in other places: patches taken column by column, or reversed."""
-    try:
-        reference, candidate = scene.pair(scene.suspect.at)
-    except ValueError:
-        return
-    if reference.ndim not in (3, 4) or reference.dtype.kind != "f":
-        return
-    if reference.ndim == 4:
-        reference, candidate = (one.reshape(*one.shape[:2], -1).swapaxes(1, 2) for one in (reference, candidate))
-    size = float(np.max(np.abs(reference), initial=0.0))
-    order = order_of_lines(candidate.swapaxes(0, 1), reference.swapaxes(0, 1), scene.tolerance * size)
-    if order is None:
-        return
-    said = say_order(order, "positions")
-    residual = scene.error(reference[:, order], candidate)
-    words = said.says.replace("heads (of", "blocks (of").replace("heads ", "blocks ")
-    if said.kind in ("interleaved", "rotary-order"):
-        words = "positions are taken column by column (height and width of the grid of patches are exchanged)"
-    yield Cause("patch-order", words, residual, scene.tolerance / PARTS)

@@ -61,9 +61,15 @@ class Leaf:
         return self.scene.tolerance
 
     @cached_property
+    def takes_reference(self) -> bool:
+        """Whether the module can be given the reference's inputs: what goes in is aligned, and agrees already."""
+        measures = [self.scene.measure_of(event) for event in self.ins]
+        return bool(measures) and all(one is not None and one.is_within for one in measures)
+
+    @cached_property
     def entered(self) -> tuple[Event, Array, Array] | None:
         """What goes in first: its event, the reference's whole tensor, and the candidate's."""
-        for event in self.ins:
+        for event in self.ins if self.takes_reference else ():
             one, two = self.scene.value_R(event.reference), self.scene.seen_candidate.values.get(event.candidate)
             if one is not None and two is not None:
                 return event, one, two

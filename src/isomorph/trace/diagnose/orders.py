@@ -83,6 +83,7 @@ def say_order(order: Array, lines: str = "rows", parts: Sequence[Part] = ()) -> 
     return (
         _parts_exchanged(order, lines, parts)
         or _within_parts(order, lines, parts)
+        or _reversed(order, lines)
         or _interleaved(order, lines, parts)
         or _blocks(order, lines)
         or OrderSaid("rows-permuted", _said_by_verify(order, lines))
@@ -124,6 +125,20 @@ def _within_parts(order: Array, lines: str, parts: Sequence[Part]) -> OrderSaid 
         return None
     first = next(iter(said.values()))
     return OrderSaid(first.kind, f"in {_listed(list(said))}, {first.says}")
+
+
+def _reversed(order: Array, lines: str) -> OrderSaid | None:
+    """Within groups of one size: the colours of every pixel."""
+    count = len(order)
+    for size in (one for one in _divisors(count) if 2 < one < count):
+        if np.array_equal(np.arange(count).reshape(-1, size)[:, ::-1].reshape(-1), order):
+            says = f"{lines} are reversed within each group of {size}"
+            return (
+                OrderSaid("channels-reversed", f"{says} (BGR for RGB)")
+                if size == 3
+                else OrderSaid("rows-permuted", says)
+            )
+    return None
 
 
 def _interleaved(order: Array, lines: str, parts: Sequence[Part]) -> OrderSaid | None:

@@ -5,8 +5,7 @@ Carried out: the candidate is run with the weights that the morph makes, and mus
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -74,21 +73,30 @@ def differences(
     return tuple(found)
 
 
+def last_of(name: str) -> str:
+    """The last part of a dotted name."""
+    return name.rpartition(".")[2]
+
+
 def causes_of(
     bridge: Bridge,
     expected: Mapping[str, Array],
     actual: Mapping[str, Array],
     names: Sequence[str],
     differing: Sequence[str],
+    called: Callable[[str], str] = last_of,
 ) -> dict[str, Said]:
-    """What each of `names` is instead; `differing` are all that differ, for what can only be seen of the whole."""
+    """What each of `names` is instead; `differing` are all that differ, for what can only be seen of the whole.
+
+    `called` is how a clause calls a tensor.
+    """
     held = {name: actual[name].astype(np.float64) for name in differing}
     meant = {name: value.astype(np.float64) for name, value in expected.items() if value.dtype.kind not in "b"}
     whole = stacks(held, meant)
     others = homes({name: held[name] for name in names}, meant)
     found = {}
     for name in names:
-        short = name.rpartition(".")[2]
+        short = called(name)
         if name in whole:
             found[name] = whole[name]
         elif stale := _stale(bridge, name, meant, held, actual):
@@ -180,18 +188,17 @@ def _needed(scene: Scene, leaf: Leaf | None, names: Sequence[str]) -> list[str]:
     return kept
 
 
+def relative(scene: Scene) -> Callable[[str], str]:
+    """Names as they are below the suspect; whole where they are elsewhere."""
+    prefix = f"{scene.suspect.candidate}." if scene.suspect.candidate else ""
+    return lambda name: name.removeprefix(prefix)
+
+
 def _cause(scene: Scene, names: Sequence[str], differing: Sequence[str], residual: float) -> Cause:
-    said = causes_of(scene.bridge, scene.expected, scene.actual, names, differing)
-    kinds: dict[str, list[str]] = {}
-    for name in names:
-        kinds.setdefault(said[name].says, []).append(name)
-    module = scene.suspect.at.candidate.module
-    texts = []
-    for says, those in kinds.items():
-        outside = not those[0].startswith(f"{module}.") and not said[those[0]].kind.startswith("layers-")
-        texts.append(f"{those[0].rpartition('.')[0]}: {says}" if outside and those[0].count(".") else says)
+    said = causes_of(scene.bridge, scene.expected, scene.actual, names, differing, relative(scene))
+    texts = list(dict.fromkeys(said[name].says for name in names))
     text = "; ".join(texts[:MOST_SAID]) + (f"; and {len(texts) - MOST_SAID} more" if len(texts) > MOST_SAID else "")
-    first = said[next(iter(kinds.values()))[0]]
-    weightiest = max(kinds.items(), key=lambda one: sum(scene.actual[name].size for name in one[1]))
-    kind = said[weightiest[1][0]].kind if len(kinds) > 1 else first.kind
-    return replace(Cause(kind, text, residual, scene.tolerance / PARTS), repairs=True)
+    sizes: dict[str, int] = {}
+    for name in names:
+        sizes[said[name].kind] = sizes.get(said[name].kind, 0) + scene.actual[name].size
+    return Cause(max(sizes, key=lambda kind: sizes[kind]), text, residual, scene.tolerance / PARTS, repairs=True)
