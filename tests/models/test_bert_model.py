@@ -153,6 +153,17 @@ def test_half_precision_is_half_throughout(kind: str, dtype: torch.dtype) -> Non
         assert gap(ours_half.float(), theirs_exact) < (0.02 if dtype == torch.float16 else 0.1)
 
 
+@pytest.mark.parametrize("kind", [*FIELDS, "BertForMultipleChoice"])
+def test_a_config_alone_says_which_model(kind: str) -> None:
+    """With the tensors of transformers' class; without `architectures` it is the model without a head."""
+    theirs = reference(kind, TINY)
+    config = theirs.config.to_dict() | {"architectures": [kind]}
+    model = bert.from_config(config)
+    expected = {name: value.shape for name, value in theirs.state_dict().items() if ".decoder." not in name}
+    assert expected == {name: value.shape for name, value in model.state_dict().items()}
+    assert type(bert.from_config(TINY, fused=True)) is bert.BertModel
+
+
 @torch.no_grad()
 def test_choices_are_scored_together(tmp_path: Path) -> None:
     """Four texts to a row; the class is told by `architectures`, for the names are a sequence classifier's."""

@@ -295,6 +295,16 @@ def test_a_config_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
     assert (False, True, "gelu_new") == (mt5.scale_decoder_outputs, mt5.is_gated_act, mt5.dense_act_fn)
 
 
+@pytest.mark.parametrize("kind", ["T5Model", "T5ForConditionalGeneration", "T5EncoderModel"])
+def test_a_config_alone_says_which_model(kind: str) -> None:
+    """With the tensors of transformers' class, each once; without `architectures` it is the whole with its head."""
+    theirs = reference(kind, TINY)
+    model = t5.from_config(theirs.config.to_dict() | {"architectures": [kind]})
+    expected = {name: value.shape for name, value in theirs.named_parameters()}
+    assert expected == {name: value.shape for name, value in model.state_dict().items()}
+    assert type(t5.from_config(TINY, fused=True)) is t5.T5ForConditionalGeneration
+
+
 @torch.no_grad()
 def test_mt5_is_the_same_model(tmp_path: Path) -> None:
     """transformers' MT5ForConditionalGeneration, from its file."""

@@ -366,6 +366,26 @@ class BertForQuestionAnswering(HeadedBert):
         return AnswerOutput(*self.qa_outputs(x_BTD).unbind(-1))
 
 
+MODELS: dict[str, type[nn.Module]] = {
+    "BertModel": BertModel,
+    "BertForPreTraining": BertForPreTraining,
+    "BertForMaskedLM": BertForMaskedLM,
+    "BertLMHeadModel": BertForMaskedLM,
+    "BertForNextSentencePrediction": BertForNextSentencePrediction,
+    "BertForSequenceClassification": BertForSequenceClassification,
+    "BertForMultipleChoice": BertForMultipleChoice,
+    "BertForTokenClassification": BertForTokenClassification,
+    "BertForQuestionAnswering": BertForQuestionAnswering,
+}
+
+
+def from_config(config: Mapping[str, Any], *, fused: bool = False) -> nn.Module:
+    """The model that a config.json is for, by its `architectures`; BertModel where it names none of MODELS. Weights are random."""
+    named = next((name for name in config.get("architectures") or () if name in MODELS), "BertModel")
+    made = Config.from_dict(config)
+    return MODELS[named](replace(made, num_labels=1) if named == "BertForMultipleChoice" else made, fused=fused)
+
+
 def build(config: Mapping[str, Any], names: Collection[str], *, fused: bool = False) -> nn.Module:
     """The model of a config.json that holds these tensors of bert/hf (with or without `bert.`), and no others.
 

@@ -466,6 +466,24 @@ class T5ForConditionalGeneration(T5Model):
         return tokens_BT
 
 
+MODELS: dict[str, type[nn.Module]] = {
+    f"{start}T5{end}": model
+    for start in ("", "M")
+    for end, model in (
+        ("ForConditionalGeneration", T5ForConditionalGeneration),
+        ("Model", T5Model),
+        ("EncoderModel", T5EncoderModel),
+    )
+}
+
+
+def from_config(config: Mapping[str, Any], *, fused: bool = False) -> nn.Module:
+    """The model that a config.json is for, by its `architectures`, else T5ForConditionalGeneration; its head is tied. Weights are
+    random."""
+    named = next((name for name in config.get("architectures") or () if name in MODELS), "T5ForConditionalGeneration")
+    return MODELS[named](Config.from_dict(config), fused=fused)
+
+
 def build(config: Mapping[str, Any], names: Collection[str], *, fused: bool = False) -> nn.Module:
     """The model of a config.json that holds these tensors of t5/hf, and no others. Raises ValueError."""
     heads = {name.partition(".")[0] for name in names} & {"classification_head", "classifier", "qa_outputs"}
@@ -478,6 +496,6 @@ def build(config: Mapping[str, Any], names: Collection[str], *, fused: bool = Fa
     if not any(name.startswith("decoder.") for name in names):
         return T5EncoderModel(made, fused=fused)
     tied = "lm_head.weight" not in names
-    if tied and any(one in ("T5Model", "MT5Model") for one in config.get("architectures") or ()):
+    if tied and any(MODELS.get(one) is T5Model for one in config.get("architectures") or ()):
         return T5Model(made, fused=fused)
     return T5ForConditionalGeneration(made, tied=tied, fused=fused)
