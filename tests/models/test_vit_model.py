@@ -194,3 +194,11 @@ def test_images_of_another_size_are_refused_with_the_way_out() -> None:
         ValueError, match="are 43 × 43 pixels, the model is for 24 × 24: resize them, or ask for interp"
     ):
         vit.from_config(TINY)(images(TINY, more=19))
+
+
+@torch.no_grad()
+def test_without_labels_the_logits_are_the_class_token() -> None:
+    """As in transformers, where `num_labels` 0 is a model without a head."""
+    model = vit.from_config(TINY | {"architectures": ["ViTForImageClassification"], "num_labels": 0})
+    out = model(images(TINY))
+    assert torch.equal(out.logits, out.last_hidden_state[:, 0])
