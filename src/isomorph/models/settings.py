@@ -17,7 +17,7 @@ SAID = {
 def check_settings(config: Any, of: type | None = None) -> None:
     """Raise ValueError for the first field (of the class `of`, or all) that is not what its annotation says.
 
-    A whole number is above 0, but for counts of layers and of labels and for ids, which may be 0; other annotations than those of SAID are left.
+    A whole number is above 0, but counts of layers and labels and ids may be 0; other annotations than those of SAID are left.
     """
     for field in fields(config if of is None else of):
         kind, value = str(field.type), getattr(config, field.name)
