@@ -222,7 +222,7 @@ class _Maker:
                     value = np.asarray(True) if flag else None
                 elif one.role.kind == "types" and not one.is_common:
                     value = np.zeros_like(values[one.role])
-                elif one.role.kind == "types" and not with_types:
+                elif one.role.kind == "types" and not with_types and not self._is_required(one):
                     value = None
                 else:
                     value = values[one.role]
