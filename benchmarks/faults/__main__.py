@@ -39,6 +39,9 @@ QUICK = (
 )
 
 
+PLANTED = {"all": all_faults(), "some": some_faults()}
+
+
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--quick", action="store_true", help="a dozen faults, one clean port a family, one dtype")
@@ -64,7 +67,7 @@ def measured(
     dtypes: list[str], *, quick: bool, only: str, every: bool, workers: int, trace: bool = True
 ) -> dict[str, Any]:
     """Do everything, in worker processes."""
-    some = all_faults() if every or quick or only else some_faults()
+    some = all_faults() if every or quick else some_faults()
     faults = [fault for fault in some if only in fault.id and (not quick or fault.id in QUICK)]
     used = [name for name in FAMILIES if any(fault.family == name for fault in faults)]
     tasks = [("gates", fault.id, "") for fault in faults]
@@ -76,12 +79,20 @@ def measured(
         tasks += [
             ("fault", fault.id, dtype) for fault in faults for dtype in dtypes if not unread(fault.equivalent, dtype)
         ]
-    made = {"sound": sound_gaps(used), "gates": [], "clean": [], "harness": [], "fault": [], "equivalent": []}
+    counts = {what: sum(one.equivalent is None for one in those) for what, those in PLANTED.items()}
+    made: dict[str, Any] = {
+        "sound": sound_gaps(used),
+        "gates": [],
+        "clean": [],
+        "harness": [],
+        "fault": [],
+        "equivalent": [],
+    }
     for result in carried_out(tasks, workers):
         made[result.pop("what")].append(result)
     for rows in made.values():
         rows.sort(key=lambda row: (row.get("dtype", ""), row.get("id", "")))
-    return made
+    return {**made, "planted": counts}
 
 
 def carried_out(tasks: list[tuple[str, str, str]], workers: int) -> Iterator[dict[str, Any]]:

@@ -25,7 +25,7 @@ def all_faults() -> tuple[Fault, ...]:
 
 @functools.cache
 def some_faults() -> tuple[Fault, ...]:
-    """What is traced unless all are asked for: of each family every kind of fault once, at the depth that was taken least so far."""
+    """What is traced unless all are asked for: of each family every kind of fault once, at the depth taken least so far."""
     kinds: dict[tuple[str, str], list[Fault]] = {}
     for fault in all_faults():
         kinds.setdefault((fault.family, fault.equivalent or fault.kinds[0]), []).append(fault)

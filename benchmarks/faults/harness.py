@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from benchmarks.faults import taxonomy as t
-from benchmarks.faults.families import FAMILIES, Array
+from benchmarks.faults.families import FAMILIES
 from benchmarks.faults.planted import Port, fill, port, state_of
 from torch import Tensor, nn
 
@@ -19,10 +19,11 @@ import isomorph as iso
 
 @dataclass(frozen=True)
 class Harness:
-    """`make` gives a port that a trace must refuse, or find a divergence in."""
+    """`make` gives a port in which a trace must find a divergence; or refuse it, in words that hold `refuses`."""
 
     id: str
     make: Callable[[], Port]
+    refuses: str | None = None
 
 
 class Renamed(nn.Module):
@@ -117,7 +118,7 @@ def other_inputs() -> Port:
 HARNESS: tuple[Harness, ...] = (
     Harness("the wrong tensors compared: layers", wrong_layers),
     Harness("the wrong tensors compared: norms", exchanged_norms),
-    Harness("nothing compared", nothing_compared),
+    Harness("nothing compared", nothing_compared, refuses="can be compared"),
     Harness("NaN in a weight", lambda: not_a_number("blocks.2.mlp.fc1.weight", 7)),
     Harness("NaN in a position", lambda: not_a_number("pos_embed", 41)),
     Harness("NaN in one entry of the output", lambda: spoiled(float("nan"))),
@@ -135,7 +136,3 @@ CLEAN: tuple[tuple[str, int], ...] = (
     *((family, 12) for family in ("clip", "vit", "bert", "t5", "vit paddle")),
     *((family, 24) for family in ("clip", "vit", "bert", "t5")),
 )
-
-
-def arrays(inputs: Mapping[str, Array]) -> dict[str, Array]:
-    return dict(inputs)

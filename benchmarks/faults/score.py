@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from benchmarks.faults.families import FAMILIES
@@ -47,20 +47,20 @@ def outcome(name: str, made: Port, dtype: str, fault: Fault | None = None) -> Ou
     """Trace one port. What a trace raises of isomorph's own errors is a refusal; anything else is a failure of the trace."""
     from isomorph.errors import IsomorphError
 
-    began = time.perf_counter()
+    began = time.process_time()
     try:
         report = traced(made, dtype)
     except IsomorphError as error:
         says = str(error)
-        told = fault is None or ("dropout" in fault.kinds and "train" in says)
-        seconds = time.perf_counter() - began
+        told = fault is not None and "dropout" in fault.kinds and "train" in says
+        seconds = time.process_time() - began
         return Outcome(name, dtype, told, told, told, told, "", (), first_line(says), 0, seconds, "refused")
     except Exception as error:
         says = f"{type(error).__name__}: {error}"
         return Outcome(
-            name, dtype, False, False, False, False, "", (), says[:300], 0, time.perf_counter() - began, "failed"
+            name, dtype, False, False, False, False, "", (), says[:300], 0, time.process_time() - began, "failed"
         )
-    seconds = time.perf_counter() - began
+    seconds = time.process_time() - began
     if not report.findings:
         says = "diverged, nothing named" if report.diverged else "one function"
         return Outcome(name, dtype, report.diverged, False, False, False, "", (), says, 0, seconds)
@@ -96,7 +96,10 @@ def work(task: tuple[str, str, str]) -> dict[str, Any]:
         made = port(None, FAMILIES[family], layers=int(layers))
         found = outcome(name, made, dtype)
     else:
-        found = outcome(name, harness_of(name).make(), dtype)
+        one = harness_of(name)
+        found = outcome(name, one.make(), dtype)
+        if found.error == "refused":
+            found = replace(found, detected=one.refuses is not None and one.refuses in found.says)
     return {"what": what, **asdict(found)}
 
 

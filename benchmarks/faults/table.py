@@ -16,7 +16,8 @@ def told(found: Mapping[str, Any]) -> str:
     parts = [sound(found["sound"]), gates(found["gates"]), excluded(found["gates"])]
     if found["fault"]:
         parts += [faults(found["fault"]), by_family(found["fault"]), alarms(found), misses(found)]
-    parts.append(f"{found['seconds']:.0f} s")
+    spent = sum(row["seconds"] for kind in ("fault", "equivalent", "clean", "harness") for row in found[kind])
+    parts.append(f"{found['seconds']:.0f} s; CPU seconds of all traces: {spent:.0f}")
     return "\n\n".join(part for part in parts if part)
 
 
@@ -46,7 +47,7 @@ def excluded(rows: Sequence[Row]) -> str:
 
 def faults(rows: Sequence[Row]) -> str:
     lines = [
-        "| dtype | faults | detected | located | diagnosed | by that cause alone | mean s |",
+        "| dtype | faults | detected | located | diagnosed | by that cause alone | mean CPU s |",
         "|---|---|---|---|---|---|---|",
     ]
     for dtype in sorted({row["dtype"] for row in rows}):
