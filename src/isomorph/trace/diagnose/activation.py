@@ -35,6 +35,7 @@ def plain(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
         right = _matching(identify(atom.reference, goal.reference), stretch.limit, atom.reference, goal.reference)
         if right is None:
             continue
+        stretch.noise = 4 * right.gap
         wrong = list(_candidates(stretch, goal, atom))
         for known, gap in wrong:
             if gap_of(known.function(atom.candidate), right.function(atom.candidate)) > stretch.limit:
@@ -110,6 +111,7 @@ class Gate:
     says: str
     order: tuple[int, int]
     form: str
+    kind: str = "gate-form"
 
     def make(self, function: Known, pair: tuple[Array, Array]) -> Array:
         """The gated tensor."""
@@ -127,9 +129,9 @@ class Gate:
 
 GATES = (
     Gate("gate and up are as in the reference", (0, 1), "product"),
-    Gate("gate and up are swapped: the activation is on the wrong one of them", (1, 0), "product"),
-    Gate("the product with the second projection is missing", (0, 1), "first"),
-    Gate("the gate is missing: only the second projection is used", (1, 0), "first"),
+    Gate("gate and up are swapped: the activation is on the wrong one of them", (1, 0), "product", "gate-swapped"),
+    Gate("the product with the second projection is missing", (0, 1), "first", "gate-missing"),
+    Gate("the gate is missing: only the second projection is used", (1, 0), "first", "gate-missing"),
     Gate("the activation is on both projections", (0, 1), "both"),
     Gate("the two projections are added, not multiplied", (0, 1), "sum"),
     Gate("the activation is on the product", (0, 1), "outside"),
@@ -158,7 +160,7 @@ def gated(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
                 says = [] if form is GATES[0] else [form.says]
                 if function.name != known.name:
                     says.append(f"activation is {function.name}, the reference has {known.name}")
-                kind = "activation" if form is GATES[0] else "gate"
+                kind = "activation" if form is GATES[0] else form.kind
                 yield stretch.cause(kind, "; ".join(says), gap)
         yield from _other_halves(stretch, goal, a, known, functions)
         return
@@ -230,4 +232,4 @@ def _other_halves(stretch: Stretch, goal: Goal, atom: Atom, known: Known, functi
             if gap <= stretch.limit:
                 order = "gate first" if first == 0 else "up first"
                 says = f"the fused projection is cut into {how}, {order}, which is not how its weights are laid out"
-                yield stretch.cause("gate", says, gap)
+                yield stretch.cause("gate-swapped", says, gap)

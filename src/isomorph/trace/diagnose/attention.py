@@ -6,41 +6,24 @@ q, k and v are found among the outputs before the divergence by trying; nothing 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from isomorph.trace.diagnose.attention_fit import Aim, Hints, Three, fit, may_be_values, orders, solve_number
-from isomorph.trace.diagnose.attention_formula import (
-    FUSED,
-    Attention,
-    Buckets,
-    Mask,
-    attend,
-    blocks,
-    parts,
-    split_heads,
-)
+from isomorph.trace.diagnose.attention_formula import Attention, Buckets, attend, split_heads
+from isomorph.trace.diagnose.attention_readings import Reading, fused_readings, of_three, other_readings, same_reading
 from isomorph.trace.diagnose.attention_variants import Variant, fill_words, scale_words, variants
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, facts_numbers
-from isomorph.trace.nouns import Array, Cause
+from isomorph.trace.nouns import Array, Cause, Site
 
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
 
 MOST_SOURCES = 6
 MOST_TABLE_ROWS = 1024
-
-
-@dataclass(frozen=True)
-class Reading:
-    """q, k and v as they are read from what is before, of one side; `says` names how, where that is not the reference's way."""
-
-    three: Three
-    kind: str = ""
-    says: str = ""
-    heads: int | None = None
+MOST_HEADS = 128
 
 
 def hypotheses(scene: Scene) -> Iterator[Cause]:
@@ -64,12 +47,15 @@ def explained(stretch: Stretch, goal: Goal) -> tuple[Attention, list[Atom], Read
     tensors = [atom.reference for atom in sources]
     for order in orders(tensors, goal.reference.shape):
         chosen = [sources[i] for i in order]
-        three = _three(chosen, "reference")
+        three = of_three(chosen, "reference")
         rule = fit(aim, three, hints, stretch.limit)
         if rule is not None:
+            stretch.noise = 4 * aim.error(rule, three)
             return rule, chosen, Reading(three)
     for atom in sources:
-        for reading in fused_readings(atom.reference, goal.reference.shape):
+        if atom.reference.shape[:2] != goal.reference.shape[:2]:
+            continue
+        for reading in fused_readings(atom.reference, goal.reference.shape[2]):
             if not may_be_values(aim, reading.three[2], stretch.limit):
                 continue
             if reading.heads is None:
@@ -77,6 +63,7 @@ def explained(stretch: Stretch, goal: Goal) -> tuple[Attention, list[Atom], Read
             else:
                 rule = fit(aim, reading.three, replace(hints, heads=(reading.heads,)), stretch.limit)
             if rule is not None:
+                stretch.noise = 4 * aim.error(rule, reading.three)
                 return rule, [atom], reading
     return None
 
@@ -88,15 +75,29 @@ def aim_of(stretch: Stretch, goal: Goal, target: Array, *, with_finish: bool) ->
     kept = None
     if padding is not None and shape[:2] == padding.shape:
         kept = padding
-    tables = {
-        name: np.asarray(values, np.float64)
-        for name, values in stretch.scene.state_reference.items()
-        if np.ndim(values) == 2 and 4 <= max(np.shape(values)) <= MOST_TABLE_ROWS and min(np.shape(values)) <= 128
-    }
-    likely = {
-        name: table for name, table in tables.items() if any(word in name.lower() for word in ("bias", "rel", "pos"))
-    }
-    return Aim(target, padding, kept, likely or tables, goal.finish if with_finish else None)
+    return Aim(target, padding, kept, bias_tables(stretch), goal.finish if with_finish else None)
+
+
+def bias_tables(stretch: Stretch) -> dict[str, Array]:
+    """Matrices that may hold a bias by bucket and head: narrow ones that whole numbers are looked up in, or that no module owns."""
+    scene = stretch.scene
+    values = scene.seen_reference.values
+    multiplies: set[str] = set()
+    for name, facts in scene.reference.modules().items():
+        entered = values.get(Site(name, 0, "in", 0))
+        if not facts.children and entered is not None and entered.dtype.kind == "f":
+            multiplies.update(facts.own)  # what multiplies is no table
+    found: dict[str, Array] = {}
+    for name, held in scene.state_reference.items():
+        shape = np.shape(held)
+        if (
+            name not in multiplies
+            and len(shape) == 2
+            and 1 < min(shape) <= MOST_HEADS
+            and max(shape) <= MOST_TABLE_ROWS
+        ):
+            found[name] = np.asarray(held, np.float64)
+    return found
 
 
 def hints_of(scene: Scene) -> Hints:
@@ -142,33 +143,10 @@ def _flat(atom: Atom, length: int) -> Atom | None:
     return replace(atom, reference=flat(atom.reference), candidate=flat(atom.candidate))
 
 
-def _three(atoms: list[Atom], side: str) -> Three:
-    q, k, v = (atom.reference if side == "reference" else atom.candidate for atom in atoms)
-    return q, k, v
-
-
-def fused_readings(fused: Array, shape: tuple[int, ...]) -> Iterator[Reading]:
-    """q, k and v out of one tensor, in all the ways in which it may be cut; [3 h d] first, then those that need the heads."""
-    width = shape[2]
-    if fused.shape[:2] != shape[:2] or fused.shape[2] <= width or (fused.shape[2] - width) % 2:
-        return
-    key_width = (fused.shape[2] - width) // 2
-    if key_width > width:
-        return
-    yield Reading(blocks(fused, key_width), "attention-split", "as [q, k, v]")
-    if key_width != width:
-        return
-    for heads in range(1, width + 1):
-        if width % heads:
-            continue
-        for layout in FUSED[1:]:
-            yield Reading(parts(fused, layout, heads), "attention-split", f"as [{layout}]", heads)
-
-
 def differences(stretch: Stretch, goal: Goal, rule: Attention, atoms: list[Atom], read: Reading) -> Iterator[Cause]:
     """The candidate's rule: the reference's with one change, or with its q, k and v read in another way."""
     aim = aim_of(stretch, goal, goal.candidate, with_finish=True)
-    given = candidate_three(atoms, read, goal)
+    given = candidate_three(atoms, read)
     width = given[0].shape[2]
     found: list[tuple[Variant, float]] = []
     tried: list[tuple[float, Variant]] = []
@@ -180,7 +158,7 @@ def differences(stretch: Stretch, goal: Goal, rule: Attention, atoms: list[Atom]
             if whole <= stretch.limit:
                 found.append((variant, whole))
     if not found:
-        found += _other_readings(stretch, aim, rule, atoms, read)
+        found += _read_otherwise(stretch, aim, rule, atoms, read, given)
     if not found:
         found += _solved(aim, rule, given, stretch.limit)
     if not found:
@@ -198,50 +176,32 @@ def differences(stretch: Stretch, goal: Goal, rule: Attention, atoms: list[Atom]
         yield stretch.cause(variant.kind, variant.says, error)
 
 
-def candidate_three(atoms: list[Atom], read: Reading, goal: Goal) -> Three:
+def candidate_three(atoms: list[Atom], read: Reading) -> Three:
     """The candidate's q, k and v, read as the reference's are."""
     if len(atoms) == 3:
-        return _three(atoms, "candidate")
-    for reading in fused_readings(atoms[0].candidate, goal.reference.shape):
-        if reading.says == read.says and reading.heads == read.heads:
-            return reading.three
-    return read.three
+        return of_three(atoms, "candidate")
+    made = same_reading(atoms[0].candidate, read.three[0].shape[2], read)
+    return made.three if made is not None else read.three
 
 
-def _other_readings(
-    stretch: Stretch, aim: Aim, rule: Attention, atoms: list[Atom], read: Reading
+def _read_otherwise(
+    stretch: Stretch, aim: Aim, rule: Attention, atoms: list[Atom], read: Reading, given: Three
 ) -> Iterator[tuple[Variant, float]]:
-    """The same rule on a fused tensor that is cut in another way, or on channels in the candidate's own order."""
+    """The same rule on a fused tensor that is cut in another way, without biases, or on channels in the candidate's own order."""
+    for reading in other_readings(stretch, atoms, read, given, rule.heads):
+        yield from _fits(aim, Variant(reading.kind, reading.says, rule), reading.three, stretch.limit)
     raw = [_raw(stretch, atom) for atom in atoms]
-    shape = (*aim.target.shape[:2], read.three[0].shape[2])
-    sites = {atom.event.candidate for atom in atoms if atom.event is not None}
-    if len(sites) == 1 and raw[0] is not None:
-        right = candidate_three(atoms, read, Goal(np.empty(shape), aim.target, 0))
-        readings = list(fused_readings(raw[0], shape))
-        stored = next((r.says for r in readings if _same(r.three, right)), "in another order")
-        for reading in readings:
-            says = f"the fused projection is cut {reading.says}, its weights are {stored.removeprefix('as ')}"
-            yield from _fits(aim, Variant("attention-split", says, rule), reading.three, stretch.limit)
-            for order, swapped in (((1, 0, 2), "q and k"), ((0, 2, 1), "k and v"), ((2, 1, 0), "q and v")):
-                q, k, v = (reading.three[i] for i in order)
-                more = Variant("attention-split", f"{says}, with {swapped} swapped", rule)
-                yield from _fits(aim, more, (q, k, v), stretch.limit)
-    elif len(atoms) == 3 and all(
-        one is not None and one.shape == atom.reference.shape for one, atom in zip(raw, atoms, strict=True)
-    ):
-        q, k, _ = raw
-        if q is None or k is None or np.array_equal(q, atoms[0].candidate):
-            return
-        three: Three = (q, k, atoms[2].candidate)
-        words = (
-            "its projections' rows are in another order than it turns them"
-            if rule.rotary
-            else "q's and k's rows are in another order"
-        )
-        yield from _fits(aim, Variant("rotary-style", words, rule), three, stretch.limit)
-        for variant in variants(rule, q.shape[2]):
-            if variant.kind.startswith("rotary"):
-                yield from _fits(aim, variant, three, stretch.limit)
+    if len(raw) != 3 or any(one is None or one.shape != x.shape for one, x in zip(raw, given, strict=True)):
+        return
+    q, k, _ = raw
+    if q is None or k is None or np.array_equal(q, given[0]):
+        return
+    three: Three = (q, k, given[2])
+    words = "q's and k's rows are in another order than the code takes them"
+    yield from _fits(aim, Variant("rotary-style", words, rule), three, stretch.limit)
+    for variant in variants(rule, q.shape[2]):
+        if variant.kind.startswith("rotary"):
+            yield from _fits(aim, variant, three, stretch.limit)
 
 
 def _fits(aim: Aim, variant: Variant, three: Three, limit: float) -> Iterator[tuple[Variant, float]]:
@@ -249,10 +209,6 @@ def _fits(aim: Aim, variant: Variant, three: Three, limit: float) -> Iterator[tu
         error = aim.error(variant.rule, three)
         if error <= limit:
             yield variant, error
-
-
-def _same(one: Three, two: Three) -> bool:
-    return all(a.shape == b.shape and np.allclose(a, b, rtol=1e-9, atol=1e-12) for a, b in zip(one, two, strict=True))
 
 
 def _raw(stretch: Stretch, atom: Atom) -> Array | None:
@@ -283,7 +239,7 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
 
             solved = solve_number(aim, given, masked, (-30.0, -20.0, -10.0, -7.0, -5.0, -3.0, -1.0, 0.5, 3.0))
             if solved is not None and solved[2] <= limit:
-                yield Variant("attention-mask-value", fill_words(float(f"{solved[1]:.6g}"), how), solved[0]), solved[2]
+                yield Variant("mask-constant", fill_words(float(f"{solved[1]:.6g}"), how), solved[0]), solved[2]
     if rule.rotary is not None:
         rotary = rule.rotary
         solved = solve_number(
@@ -305,7 +261,7 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
         )
         if solved is not None and solved[2] <= limit:
             says = f"the relative position bias is multiplied by {solved[1]:.6g}"
-            yield Variant("attention-bias", says, solved[0]), solved[2]
+            yield Variant("relative-bias", says, solved[0]), solved[2]
     cap = solve_number(aim, given, lambda number: replace(rule, soft_cap=number), (1.0, 5.0, 20.0, 30.0, 50.0))
     if cap is not None and cap[2] <= limit:
         yield (
@@ -324,7 +280,7 @@ def _heads_moved(aim: Aim, rule: Attention, given: Three, limit: float) -> Itera
     order = tuple(int(i) for i in gaps.argmin(axis=1))
     if sorted(order) == list(range(rule.heads)) and order != tuple(range(rule.heads)):
         says = f"heads are in the order {' '.join(map(str, order))}"
-        yield from _fits(aim, Variant("attention-head-order", says, replace(rule, head_order=order)), given, limit)
+        yield from _fits(aim, Variant("heads-permuted", says, replace(rule, head_order=order)), given, limit)
 
 
 def _rounded(stretch: Stretch, aim: Aim, rule: Attention, given: Three) -> Iterator[tuple[Variant, float]]:
@@ -352,6 +308,3 @@ def _two_changes(
         for second in variants(first.rule, width, tuple(aim.tables)):
             both = Variant(first.kind, f"{first.says}; {second.says}", second.rule)
             yield from _fits(aim, both, given, limit)
-
-
-__all__ = ["Mask", "differences", "explained", "hypotheses"]

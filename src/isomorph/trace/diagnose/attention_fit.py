@@ -106,11 +106,27 @@ def may_be_values(aim: Aim, v: Array, limit: float) -> bool:
     if v.ndim != 3 or v.shape[0] != target.shape[0] or target.shape[2] % v.shape[2]:
         return False
     low, high = v.min(axis=1, keepdims=True), v.max(axis=1, keepdims=True)
-    if v.shape[2] != target.shape[2]:
-        low, high = low.min(axis=2, keepdims=True), high.max(axis=2, keepdims=True)
     slack = max(limit, 1e-9) * aim.top
-    beyond = (target < low - slack) | (target > high + slack)
-    return not bool((beyond if aim.kept is None else beyond[aim.kept]).any())
+    for ends in _shared(low, high, v.shape[2], target.shape[2]):
+        beyond = (target < ends[0] - slack) | (target > ends[1] + slack)
+        if not bool((beyond if aim.kept is None else beyond[aim.kept]).any()):
+            return True
+    return False
+
+
+def _shared(low: Array, high: Array, narrow: int, width: int) -> Iterator[tuple[Array, Array]]:
+    """The ends of v's channels as each channel of the output sees them: once, or for every head that shares a key head."""
+    if narrow == width:
+        yield low, high
+        return
+    for each in range(1, narrow + 1):
+        if narrow % each:
+            continue
+        for how in ("repeat", "tile"):
+            cut = [x.reshape(x.shape[0], 1, narrow // each, each) for x in (low, high)]
+            times = width // narrow
+            made = [np.repeat(x, times, axis=2) if how == "repeat" else np.tile(x, (1, 1, times, 1)) for x in cut]
+            yield made[0].reshape(low.shape[0], 1, width), made[1].reshape(low.shape[0], 1, width)
 
 
 def orders(given: Sequence[Array], target_shape: tuple[int, ...]) -> Iterator[tuple[int, int, int]]:

@@ -58,7 +58,7 @@ class Mask:
 
     `causal`: None, or the k in "query t sees keys up to t + k"; `is_upper` turns that round. `padding`: None, or what is taken for
     the real keys. `fill` is added to the scores of hidden keys ("add"), takes their place ("set"), or the probabilities are
-    set to zero after the softmax ("after").
+    set to zero after the softmax ("after"). `is_inverted`: what would be seen is hidden, and the other way round.
     """
 
     causal: int | None = None
@@ -67,6 +67,7 @@ class Mask:
     fill: float = -math.inf
     how: Literal["add", "set", "after"] = "add"
     window: int | None = None
+    is_inverted: bool = False
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Attention:
     groups: Literal["repeat", "tile"] = "repeat"
     softmax: Literal["keys", "queries", "heads", "none"] = "keys"
     half: str | None = None
-    half_at: Literal["scores", "probabilities", "both"] = "both"
+    half_at: Literal["factors", "products", "scores", "probabilities", "both", "all"] = "both"
     soft_cap: float | None = None
 
 
@@ -119,19 +120,30 @@ def attend(
     if key_heads != rule.heads:
         times = rule.heads // key_heads
         k_BHSD, v_BHSD = (_share(x, times, rule.groups) for x in (k_BHSD, v_BHSD))
+    scale = rule.scale
+    if rule.half is not None and rule.half_at in ("factors", "products", "all"):
+        if rule.half_at == "factors":
+            q_BHTD, scale = q_BHTD * scale, 1.0
+        q_BHTD, k_BHSD = round_to(q_BHTD, rule.half), round_to(k_BHSD, rule.half)
+        v_BHSD = round_to(v_BHSD, rule.half) if rule.half_at == "all" else v_BHSD
     scores = np.matmul(q_BHTD, k_BHSD.swapaxes(-1, -2))
+    if rule.half is not None and rule.half_at in ("factors", "products", "all"):
+        scores = round_to(scores, rule.half)
     bias = None
     if rule.bias is not None:
         bias = bias_of(rule.bias, (tables or {})[rule.bias.table], positions, k_BHSD.shape[2], rule.heads)
     if bias is not None and rule.bias is not None and rule.bias.is_scaled:
-        scores = (scores + bias) * rule.scale
+        scores = (scores + bias) * scale
     else:
-        scores = scores * rule.scale
+        scores = scores * scale
         scores = scores if bias is None else scores + bias
     if rule.soft_cap is not None:
         scores = rule.soft_cap * np.tanh(scores / rule.soft_cap)
     probabilities = weigh(rule, scores, seen(rule.mask, positions, k_BHSD.shape[2], real))
-    return merge_heads(np.matmul(probabilities, v_BHSD), rule.merge, rule.head_order)
+    mixed = np.matmul(probabilities, v_BHSD)
+    if rule.half is not None and rule.half_at == "all":
+        mixed = round_to(mixed, rule.half)
+    return merge_heads(mixed, rule.merge, rule.head_order)
 
 
 def mixes_queries(rule: Attention) -> bool:
@@ -238,7 +250,7 @@ def seen(mask: Mask, queries: Array, keys: int, real: Array | None) -> Array | N
             "last": np.concatenate([real[:, :1], real[:, :-1]], axis=1),
         }[mask.padding][:, None, None, :]
         allowed = given if allowed is None else allowed & given
-    return allowed
+    return ~allowed if allowed is not None and mask.is_inverted else allowed
 
 
 def weigh(rule: Attention, scores: Array, allowed: Array | None) -> Array:
@@ -248,7 +260,7 @@ def weigh(rule: Attention, scores: Array, allowed: Array | None) -> Array:
         scores = scores + np.where(allowed, 0.0, mask.fill)
     elif allowed is not None and mask.how == "set":
         scores = np.where(allowed, scores, mask.fill)
-    if rule.half is not None and rule.half_at != "probabilities":
+    if rule.half is not None and rule.half_at in ("scores", "both", "all"):
         scores = round_to(scores, rule.half)
     if rule.softmax == "none":
         weights = scores if allowed is None or mask.how == "after" else np.where(allowed, scores, 0.0)
@@ -260,7 +272,7 @@ def weigh(rule: Attention, scores: Array, allowed: Array | None) -> Array:
         weights = weights / np.where(total == 0, 1.0, total)
     if allowed is not None and mask.how == "after":
         weights = np.where(allowed, weights, 0.0)
-    if rule.half is not None and rule.half_at != "scores":
+    if rule.half is not None and rule.half_at in ("probabilities", "both", "all"):
         weights = round_to(weights, rule.half)
     return np.asarray(weights)
 

@@ -46,16 +46,16 @@ def _roles(rule: Attention) -> Iterator[Variant]:
             says = f"{moved[0]} and {moved[1]} are swapped"
         else:
             says = f"q, k and v are taken for {', '.join(LETTERS[order.index(i)] for i in range(3))}"
-        yield Variant("attention-roles", says, replace(rule, roles=roles))
+        yield Variant("qkv-order", says, replace(rule, roles=roles))
     for one, two in ((0, 1), (0, 2), (1, 2)):
         doubled = list(rule.roles)
         doubled[two] = doubled[one]
         says = f"{LETTERS[one]} is also used for {LETTERS[two]}"
-        yield Variant("attention-roles", says, replace(rule, roles=(doubled[0], doubled[1], doubled[2])))
+        yield Variant("qkv-order", says, replace(rule, roles=(doubled[0], doubled[1], doubled[2])))
         doubled = list(rule.roles)
         doubled[one] = doubled[two]
         says = f"{LETTERS[two]} is also used for {LETTERS[one]}"
-        yield Variant("attention-roles", says, replace(rule, roles=(doubled[0], doubled[1], doubled[2])))
+        yield Variant("qkv-order", says, replace(rule, roles=(doubled[0], doubled[1], doubled[2])))
 
 
 def scale_words(scale: float, reference: float, each: int, width: int) -> str:
@@ -104,50 +104,44 @@ def _masks(rule: Attention) -> Iterator[Variant]:
         return Variant(kind, says, replace(rule, mask=replace(mask, **changes)))  # type: ignore[arg-type] # fields by name
 
     if mask.causal is not None:
-        yield changed("attention-mask", "the causal mask is missing", causal=None)
+        yield changed("mask-causal", "the causal mask is missing", causal=None)
         yield changed(
-            "attention-mask-offset",
+            "mask-offset",
             "the causal mask is off by one: a query sees the next key too",
             causal=mask.causal + 1,
         )
         yield changed(
-            "attention-mask-offset",
+            "mask-offset",
             "the causal mask is off by one: a query does not see its own key",
             causal=mask.causal - 1,
         )
-        yield changed("attention-mask", "the causal mask is transposed: queries see later keys only", is_upper=True)
-        yield changed(
-            "attention-mask",
-            "the causal mask is inverted: queries see only the keys after their own",
-            is_upper=True,
-            causal=1,
-        )
+        yield changed("mask-inverted", "the causal mask is transposed: queries see later keys only", is_upper=True)
     else:
-        yield changed("attention-mask", "a causal mask is applied, the reference has none", causal=0)
+        yield changed("mask-causal", "a causal mask is applied, the reference has none", causal=0)
     if mask.padding is not None:
-        yield changed("attention-padding-mask", "the padding mask is missing", padding=None)
+        yield changed("mask-missing", "the padding mask is missing", padding=None)
         yield changed(
-            "attention-padding-mask",
+            "mask-inverted",
             "the padding mask is inverted: padding is seen, the rest hidden",
             padding="inverted",
         )
-        yield changed("attention-padding-mask", "the padding mask is on the wrong side", padding="flipped")
-        yield changed("attention-padding-mask", "the padding mask is off by one: it hides a real key", padding="next")
-        yield changed("attention-padding-mask", "the padding mask is off by one: it shows a padded key", padding="last")
+        yield changed("mask-side", "the padding mask is on the wrong side", padding="flipped")
+        yield changed("mask-offset", "the padding mask is off by one: it hides a real key", padding="next")
+        yield changed("mask-offset", "the padding mask is off by one: it shows a padded key", padding="last")
         if mask.causal is not None:
-            yield changed("attention-mask", "both masks are missing", padding=None, causal=None)
-        for fill in FILLS:
-            says = "the padding mask is inverted: padding is seen, the rest hidden"
-            yield changed("attention-padding-mask", f"{says} by {fill:g}", padding="inverted", fill=fill)
+            yield changed("mask-missing", "both masks are missing", padding=None, causal=None)
     else:
-        yield changed("attention-padding-mask", "padding is masked, the reference does not mask it", padding="real")
+        yield changed("mask-extra", "padding is masked, the reference does not mask it", padding="real")
     if mask.causal is not None or mask.padding is not None:
+        for fill in (-INF, -3.4028234663852886e38, -1e9, -1e4):
+            says = "the mask is inverted: what should be seen is hidden"
+            yield changed("mask-inverted", says, is_inverted=True, fill=fill)
         for fill in FILLS:
             if fill != mask.fill:
-                yield changed("attention-mask-value", fill_words(fill, "add"), fill=fill)
+                yield changed("mask-constant", fill_words(fill, "add"), fill=fill)
         for fill in (0.0, -1.0, -10.0, -100.0, 1e-9):
-            yield changed("attention-mask-value", fill_words(fill, "set"), fill=fill, how="set")
-        yield changed("attention-mask-place", "the mask is applied after the softmax", how="after")
+            yield changed("mask-constant", fill_words(fill, "set"), fill=fill, how="set")
+        yield changed("mask-after-softmax", "the mask is applied after the softmax", how="after")
 
 
 def fill_words(fill: float, how: str) -> str:
@@ -168,16 +162,16 @@ def _biases(rule: Attention, tables: Sequence[str]) -> Iterator[Variant]:
     if bias is None:
         for table in tables:
             yield Variant(
-                "attention-bias",
+                "relative-bias",
                 f"{table} is added as a bias, the reference has none here",
                 replace(rule, bias=Buckets(table)),
             )
         return
 
     def changed(says: str, **changes: object) -> Variant:
-        return Variant("attention-bias", says, replace(rule, bias=replace(bias, **changes)))  # type: ignore[arg-type] # by name
+        return Variant("relative-bias", says, replace(rule, bias=replace(bias, **changes)))  # type: ignore[arg-type] # by name
 
-    yield Variant("attention-bias", "the relative position bias is missing", replace(rule, bias=None))
+    yield Variant("relative-bias-missing", "the relative position bias is missing", replace(rule, bias=None))
     yield changed(
         "the relative position has the wrong sign: query − key, the reference key − query",
         is_flipped=not bias.is_flipped,
@@ -247,7 +241,7 @@ def _heads(rule: Attention, width: int) -> Iterator[Variant]:
             "tile": "key heads are tiled (0 1 0 1 …), the reference repeats them (0 0 1 1 …)",
             "repeat": "key heads are repeated (0 0 1 1 …), the reference tiles them (0 1 0 1 …)",
         }
-        yield Variant("attention-groups", words[now], replace(rule, groups=now))  # type: ignore[arg-type] # one of two
+        yield Variant("head-groups", words[now], replace(rule, groups=now))  # type: ignore[arg-type] # one of two
         return
     for heads in range(1, width + 1):
         if width % heads or heads == rule.heads:
@@ -255,11 +249,11 @@ def _heads(rule: Attention, width: int) -> Iterator[Variant]:
         says = f"attention has {heads} head{'s' if heads > 1 else ''}, the reference {rule.heads}"
         likely = replace(rule, heads=heads, key_heads=None)
         if math.isclose(rule.scale, (width // rule.heads) ** -0.5, rel_tol=1e-9):
-            yield Variant("attention-heads", says, replace(likely, scale=(width // heads) ** -0.5))
-        yield Variant("attention-heads", f"{says}, with its scale", likely)
+            yield Variant("heads-number", says, replace(likely, scale=(width // heads) ** -0.5))
+        yield Variant("heads-number", f"{says}, with its scale", likely)
     if rule.heads > 1:
         turned = tuple(reversed(range(rule.heads)))
-        yield Variant("attention-head-order", "heads are merged in reverse order", replace(rule, head_order=turned))
+        yield Variant("heads-permuted", "heads are merged in reverse order", replace(rule, head_order=turned))
 
 
 def _shapes(rule: Attention) -> Iterator[Variant]:
@@ -270,7 +264,7 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
                 "d h": "heads are merged entry by entry: [d h], the reference [h d]",
                 "h d": "heads are merged head by head: [h d], the reference another order",
             }[merge]
-            yield Variant("attention-merge", words, replace(rule, merge=merge))
+            yield Variant("head-merge", words, replace(rule, merge=merge))
     for split in SPLITS:
         if split != rule.split:
             words = {
@@ -278,8 +272,8 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
                 "d h": "q, k and v are cut into heads as [d h], the reference [h d]",
                 "h d": "q, k and v are cut into heads as [h d], the reference in another order",
             }[split]
-            yield Variant("attention-split", words, replace(rule, split=split))
-            yield Variant("attention-split", f"{words}; merged the same way", replace(rule, split=split, merge=split))
+            yield Variant("head-split", words, replace(rule, split=split))
+            yield Variant("head-split", f"{words}; merged the same way", replace(rule, split=split, merge=split))
     yield Variant(
         "attention-softmax", "the softmax is over the queries, not the keys", replace(rule, softmax="queries")
     )
@@ -290,12 +284,14 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
 def _precisions(rule: Attention) -> Iterator[Variant]:
     for half in ("float16", "bfloat16", "float32"):
         for place, words in (
-            ("both", "the softmax is computed"),
-            ("scores", "the scores are rounded"),
-            ("probabilities", "the probabilities are rounded"),
+            ("factors", "the scores are computed in"),
+            ("products", "the scores are computed in"),
+            ("both", "the softmax is computed in"),
+            ("scores", "the scores are rounded to"),
+            ("probabilities", "the probabilities are rounded to"),
+            ("all", "attention is computed in"),
         ):
-            link = "in" if place == "both" else "to"
-            yield Variant("precision", f"{words} {link} {half}", replace(rule, half=half, half_at=place))  # type: ignore[arg-type]
+            yield Variant("half-accumulation", f"{words} {half}", replace(rule, half=half, half_at=place))  # type: ignore[arg-type]
 
 
 def masks_of(has_padding: bool) -> tuple[Mask, ...]:

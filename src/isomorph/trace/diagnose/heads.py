@@ -57,7 +57,9 @@ def _differences(stretch: Stretch, goal: Goal, find: Finder) -> Iterator[Cause]:
         return
     best: float | None = None
     for wrong in find(stretch, goal, "candidate"):
-        if wrong.parts == right.parts or wrong.values.shape != goal.candidate.shape:
+        if wrong.parts == right.parts or wrong.part("of") != right.part("of"):
+            continue
+        if wrong.values.shape != goal.candidate.shape:
             continue
         gap = stretch.gap(wrong.values, goal.candidate)
         if gap > stretch.limit or (best is not None and gap > 4 * best):
@@ -72,11 +74,10 @@ def _says(wrong: Made, right: Made) -> tuple[str, str]:
     said, kinds = [], []
     for name, kind in (
         ("scale", "logit-scale"),
-        ("normalised", "normalisation"),
+        ("normalised", "normalise-missing"),
         ("matrix", "projection-transposed"),
         ("turned", "logits-transposed"),
         ("after", "head-function"),
-        ("of", "head-input"),
     ):
         one, two = wrong.part(name), right.part(name)
         if one != two:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isomorph.trace.diagnose.norms import normalisers
+from isomorph.trace.diagnose.norms import Norm, normalisers
 from isomorph.trace.diagnose.pointwise import FUNCTIONS
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch
 from isomorph.trace.nouns import Array, Cause
@@ -33,19 +33,33 @@ def hypotheses(scene: Scene) -> Iterator[Cause]:
 
 
 def _causes(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
-    found = [one for one in _ways(stretch, goal, "reference") if stretch.gap(one[4], goal.reference) <= stretch.limit]
-    if not found:
+    right = _first(stretch, goal)
+    if right is None:
         return
-    right = found[0]
     best: float | None = None
-    for pool, norm, after, atom, made in _ways(stretch, goal, "candidate"):
-        gap = stretch.gap(goal.carried(made), goal.candidate)
-        if gap > stretch.limit or (best is not None and gap > 4 * best):
-            continue
-        if (pool, norm, after, atom.name) == (right[0], right[1], right[2], right[3].name):
-            continue
-        best = gap
-        yield stretch.cause("pooling", _says((pool, norm, after, atom.name), (*right[:3], right[3].name)), gap)
+    for with_norms in (False, True):
+        for pool, norm, after, atom, made in _ways(stretch, goal, "candidate", with_norms=with_norms):
+            gap = stretch.gap(goal.carried(made), goal.candidate)
+            if gap > stretch.limit or (best is not None and gap > 4 * best):
+                continue
+            if (pool, norm, after, atom.name) == (right[0], right[1], right[2], right[3].name):
+                continue
+            best = gap
+            kind = "pooler-tanh" if pool == right[0] and norm == right[1] and atom.name == right[3].name else "pooling"
+            yield stretch.cause(kind, _says((pool, norm, after, atom.name), (*right[:3], right[3].name)), gap)
+        if best is not None:
+            return
+
+
+def _first(stretch: Stretch, goal: Goal) -> tuple[str, str, str, Atom, Array] | None:
+    """The reference's own way: without a norm, if it can be."""
+    for with_norms in (False, True):
+        for way in _ways(stretch, goal, "reference", with_norms=with_norms):
+            gap = stretch.gap(way[4], goal.reference)
+            if gap <= stretch.limit:
+                stretch.noise = 4 * gap
+                return way
+    return None
 
 
 def _says(wrong: tuple[str, str, str, str], right: tuple[str, str, str, str]) -> str:
@@ -72,7 +86,7 @@ def _says(wrong: tuple[str, str, str, str], right: tuple[str, str, str, str]) ->
     return "; ".join(said)
 
 
-def _ways(stretch: Stretch, goal: Goal, side: str) -> Iterator[tuple[str, str, str, Atom, Array]]:
+def _ways(stretch: Stretch, goal: Goal, side: str, *, with_norms: bool) -> Iterator[tuple[str, str, str, Atom, Array]]:
     """(pooling, norm after it, function after it, tensor, what it gives), the likely first."""
     ids = token_ids(stretch)
     atoms = [
@@ -83,7 +97,9 @@ def _ways(stretch: Stretch, goal: Goal, side: str) -> Iterator[tuple[str, str, s
         and atom.reference.shape[0] == goal.reference.shape[0]
         and atom.reference.shape[2] == goal.reference.shape[1]
     ][:MOST_TENSORS]
-    norms = [("", None), *list(normalisers(stretch, goal.reference.shape[-1]))[-4:]]
+    norms: list[tuple[str, Norm | None]] = [("", None)]
+    if with_norms:
+        norms = list(normalisers(stretch, goal.reference.shape[-1]))[-3:]
     for atom in atoms:
         values = atom.reference if side == "reference" else atom.candidate
         for pool, made in pools(values, stretch.padding, ids):

@@ -100,9 +100,11 @@ def rounding(stretch: Stretch) -> Iterator[Cause]:
         near = stretch.gap(round_to(reference, dtype), candidate)
         step = {"bfloat16": 2.0**-8, "float16": 2.0**-11, "float32": 2.0**-24}[dtype]
         if near <= stretch.limit:
-            yield stretch.cause("precision", f"is rounded to {dtype} here", near)
+            yield stretch.cause("half-accumulation", f"is rounded to {dtype} here", near)
         elif near <= 64 * step:
-            yield stretch.cause("precision", f"is computed in {dtype}: its values lie on the grid of {dtype}", near)
+            yield stretch.cause(
+                "half-accumulation", f"is computed in {dtype}: its values lie on the grid of {dtype}", near
+            )
         return
     yield from _rounded_term(stretch, reference, candidate)
 
@@ -123,5 +125,5 @@ def _rounded_term(stretch: Stretch, reference: Array, candidate: Array) -> Itera
                 continue
             gap = stretch.gap(round_to(right, dtype) + atom.candidate, candidate)
             if gap <= stretch.limit:
-                yield stretch.cause("precision", f"what is added to {atom.name} is rounded to {dtype}", gap)
+                yield stretch.cause("half-accumulation", f"what is added to {atom.name} is rounded to {dtype}", gap)
                 return

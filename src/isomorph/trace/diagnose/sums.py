@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from isomorph.trace.diagnose.order import norm_before_sum
 from isomorph.trace.diagnose.positions import ids_differ
 from isomorph.trace.diagnose.sparse import Combination, combine, explain, solve
 from isomorph.trace.diagnose.stretch import Goal, Stretch
-from isomorph.trace.diagnose.terms import Term, moved, table_term, terms_of
+from isomorph.trace.diagnose.terms import LEVELS, Term, moved, table_term, terms_of
 from isomorph.trace.nouns import Array, Cause
 
 if TYPE_CHECKING:
@@ -31,18 +32,27 @@ def hypotheses(scene: Scene) -> Iterator[Cause]:
         if raw is not None and raw.dtype.kind in "iu":
             yield from ids_differ(stretch, goal)
             return
-        terms, readings = sum_of(stretch, goal)
-        causes: list[Cause] = []
+        yield from _explained(stretch, goal)
+
+
+def _explained(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
+    """The first reading of the reference's sum, of which the candidate's is a change; else the closest that was met."""
+    closest: list[Cause] = []
+    for level in LEVELS:
+        terms, readings = sum_of(stretch, goal, level)
         for reading in readings[:MOST_READINGS]:
+            stretch.noise = 4 * reading.gap
             causes = list(differences(stretch, goal, terms, reading))
             if any(cause.residual <= stretch.limit for cause in causes):
-                break
-        yield from causes
+                yield from causes
+                return
+            closest += causes
+    yield from closest[:1]
 
 
-def sum_of(stretch: Stretch, goal: Goal) -> tuple[list[Term], list[Combination]]:
+def sum_of(stretch: Stretch, goal: Goal, level: str = "all") -> tuple[list[Term], list[Combination]]:
     """The reference's tensor as a sum of few terms: with whole coefficients if it can be."""
-    terms = terms_of(stretch, goal)
+    terms = terms_of(stretch, goal, level)
     if not terms:
         return terms, []
     tensors = [term.reference for term in terms]
@@ -60,7 +70,10 @@ def differences(stretch: Stretch, goal: Goal, terms: Sequence[Term], reading: Co
         says = [_coefficient(used, i, number, right, shape) for i, (number, right) in _changed(solved, reading)]
         if says:
             kind = _kind(used, solved, reading)
-            cause = stretch.cause(kind, "; ".join(text for text in says if text), solved.gap)
+            words = "; ".join(text for text in says if text)
+            if kind == "residual-dropped" and solved.gap <= stretch.limit:
+                kind, words = _or_norm(stretch, goal, used, words)
+            cause = stretch.cause(kind, words, solved.gap)
             if solved.gap <= stretch.limit:
                 yield cause
                 return
@@ -73,6 +86,15 @@ def differences(stretch: Stretch, goal: Goal, terms: Sequence[Term], reading: Co
             return
     if best is not None and best.residual < 0.5 * stretch.scene.suspect.error:
         yield best
+
+
+def _or_norm(stretch: Stretch, goal: Goal, used: Sequence[Term], words: str) -> tuple[str, str]:
+    """A residual that is missing from a norm's input may be added after the norm."""
+    residual = min(used, key=lambda term: term.moment)
+    norm = norm_before_sum(stretch, goal, residual.candidate)
+    if norm is None:
+        return "residual-dropped", words
+    return "norm-order", f"{norm} runs before the residual is added, in the reference after it (post-LN)"
 
 
 def _solve(stretch: Stretch, goal: Goal, used: Sequence[Term]) -> Combination | None:
@@ -96,11 +118,9 @@ def _changed(solved: Combination, reading: Combination) -> Iterator[tuple[int, t
 def _is_residual(used: Sequence[Term], i: int) -> bool:
     """In a sum of two tensors, the earlier one that went round the sublayer."""
     tensors = [term for term in used if term.role == "tensor"]
-    return (
-        len(used) == 2 == len(tensors)
-        and not any("embed" in term.name.lower() for term in tensors)
-        and used[i].moment == min(term.moment for term in tensors)
-    )
+    if len(used) != 2 or len(tensors) != 2 or any(term.is_embedding for term in tensors):
+        return False
+    return used[i].moment == min(term.moment for term in tensors)
 
 
 def called(used: Sequence[Term], i: int) -> str:
@@ -149,20 +169,25 @@ def _number(ratio: float, width: int) -> str:
 
 
 def _kind(used: Sequence[Term], solved: Combination, reading: Combination) -> str:
-    i, (number, _) = next(_changed(solved, reading))
-    what = (
-        "class-token"
-        if used[i].role == "class token"
-        else "residual"
-        if _is_residual(used, i)
-        else "position-embedding"
-        if used[i].is_position
-        else "embedding"
-        if "embed" in used[i].name.lower()
-        else "term"
-    )
-    how = "missing" if abs(number) < 1e-9 else "doubled" if math.isclose(number, 2.0, rel_tol=1e-6) else "scaled"
-    return f"{what}-{how}"
+    """The slug for what changed most: a missing term before a scaled one."""
+    i, number = min(((i, number) for i, (number, _) in _changed(solved, reading)), key=lambda one: abs(one[1]))
+    is_missing = abs(number) < 1e-9
+    is_sum_of_two = len(used) == 2 and not any(term.is_embedding or term.role != "tensor" for term in used)
+    if used[i].role == "class token":
+        return "class-token"
+    if used[i].is_position:
+        return "position-missing" if is_missing else "position-scaled"
+    if used[i].is_type:
+        return "token-type-missing" if is_missing else "token-type"
+    if used[i].is_embedding:
+        return "embedding-missing" if is_missing else "embedding-scale"
+    if is_sum_of_two:
+        if is_missing:
+            return "residual-dropped" if _is_residual(used, i) else "parallel-block"
+        return "residual-doubled" if math.isclose(number, 2.0, rel_tol=1e-6) else "residual-scaled"
+    if len(used) == 1:
+        return "head-scale" if not is_missing else "input-missing"
+    return "term-missing" if is_missing else "term-scaled"
 
 
 def _placed_elsewhere(
@@ -183,7 +208,7 @@ def _layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> 
             yield [*used[:i], other, *used[i + 1 :]], f"positions are shifted by {shift}", "position-offset"
         turned = _turned(stretch, term, shape)
         if turned is not None:
-            yield [*used[:i], turned, *used[i + 1 :]], "positions are counted from the end", "position-order"
+            yield [*used[:i], turned, *used[i + 1 :]], "positions are counted from the end", "position-offset"
     classes = [i for i, term in enumerate(used) if term.role == "class token" or _is_short(term, shape, 1)]
     bodies = [i for i, term in enumerate(used) if _is_short(term, shape, shape[1] - 1)] if len(shape) == 3 else []
     if len(shape) != 3 or not bodies:
@@ -194,7 +219,7 @@ def _layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> 
         for i, term in enumerate(used)
     ]
     if classes:
-        yield ends, "the class token is at the end, the reference's at the front", "class-token-place"
+        yield ends, "the class token is at the end, the reference's at the front", "class-token"
     for i, term in enumerate(used):
         table = _table_of(stretch, term, shape)
         if table is None:
@@ -203,12 +228,12 @@ def _layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> 
             over = table_term(term.name, table, shape, row, place=1)
             if over is not None:
                 says = f"positions are added before the class token: the patches get {words}, the class token none"
-                yield [*used[:i], over, *used[i + 1 :]], says, "position-place"
+                yield [*used[:i], over, *used[i + 1 :]], says, "class-token"
                 if classes:
                     late = table_term(term.name, table, shape, row)
                     if late is not None:
                         says = f"the class token is at the end; positions begin with row {row}"
-                        yield [*ends[:i], late, *ends[i + 1 :]], says, "class-token-place"
+                        yield [*ends[:i], late, *ends[i + 1 :]], says, "class-token"
     for i in classes:
         rest = used[i].rest
         if rest is not None:
@@ -216,7 +241,7 @@ def _layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> 
             yield (
                 [*used[:i], everywhere, *used[i + 1 :]],
                 "the class token is added at every position",
-                "class-token-place",
+                "class-token",
             )
 
 
@@ -276,6 +301,8 @@ def _replaced(
     stretch: Stretch, goal: Goal, terms: Sequence[Term], used: Sequence[Term], reading: Combination
 ) -> Iterator[Cause]:
     """One term taken from elsewhere: `residual is norm1's output, the reference's is embeddings' output`."""
+    if len(used) < 2:
+        return
     shape = goal.candidate.shape
     for i in range(len(used)):
         for other in terms:
@@ -287,7 +314,8 @@ def _replaced(
                 continue
             says = f"{called(used, i)} is taken from {other.name}, the reference's from {used[i].name}"
             extra = [_coefficient(tensors, j, number, right, shape) for j, (number, right) in _changed(solved, reading)]
-            yield stretch.cause("term-replaced", "; ".join([says, *extra]), solved.gap)
+            kind = "residual-source" if _is_residual(used, i) else "input-source"
+            yield stretch.cause(kind, "; ".join([says, *extra]), solved.gap)
 
 
 def _added(

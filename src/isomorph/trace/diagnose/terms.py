@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, own_parameters
-from isomorph.trace.nouns import Array
+from isomorph.trace.nouns import Array, Site
 
 MOST_TERMS = 26
 
@@ -29,19 +29,49 @@ class Term:
     place: int = 0
     row: int = 0
     atom: Atom | None = None
+    is_lookup: bool = False
     rest: tuple[Array, Array] | None = None
 
     @property
     def is_position(self) -> bool:
-        """By its name: for the sentence only."""
-        return self.role == "table" or "pos" in self.name.lower()
+        """A table by position; by its name, where that tells."""
+        return self.role == "table" or "pos" in self._named
+
+    @property
+    def is_type(self) -> bool:
+        """By its name."""
+        return "type" in self._named or "segment" in self._named
+
+    @property
+    def is_embedding(self) -> bool:
+        """Rows that were looked up."""
+        return self.role != "tensor" or self.is_lookup or "embed" in self._named
+
+    @property
+    def _named(self) -> str:
+        module = self.atom.site.module if self.atom is not None and self.atom.site is not None else ""
+        return f"{self.name} {module.rpartition('.')[2]}".lower()
 
 
-def terms_of(stretch: Stretch, goal: Goal) -> list[Term]:
-    """For the reference's sum: the last tensors before it first, then raw parameters."""
+LEVELS = ("seen on both sides", "of modules with parameters", "all")
+
+
+def terms_of(stretch: Stretch, goal: Goal, level: str = "all") -> list[Term]:
+    """For the reference's sum: the last tensors before it first, then raw parameters.
+
+    `level` is one of LEVELS: what only the reference shows may be the divergence itself, so it is left out as long as possible.
+    """
     shape = goal.reference.shape
+    modules = stretch.scene.reference.modules()
+
+    def belongs(term: Term) -> bool:
+        atom = term.atom
+        if atom is None or atom.is_paired or level == "all":
+            return True
+        return level == LEVELS[1] and atom.site is not None and bool(modules[atom.site.module].own)
+
     found: list[Term] = []
-    for term in (*_tensors(stretch, goal), *_parameters(stretch, shape)):
+    for term in (*filter(belongs, _tensors(stretch, goal)), *_parameters(stretch, shape)):
         if any(_is_same(term.reference, other.reference) for other in found):
             continue
         found.append(term)
@@ -63,11 +93,22 @@ def _tensors(stretch: Stretch, goal: Goal) -> Iterator[Term]:
         other = _tokens(atom.candidate, shape)
         if laid is None or other is None:
             continue
-        term = Term(atom.name, *_placed(laid, other, shape, 0), "tensor", atom.moment, 0, 0, atom, (laid, other))
+        term = Term(
+            atom.name, *_placed(laid, other, shape, 0), "tensor", atom.moment, atom=atom, is_lookup=_is_lookup(stretch, atom),
+            rest=(laid, other),
+        )  # fmt: skip
         if laid.ndim == 3 and len(shape) == 3 and laid.shape[1] not in (1, shape[1]):
             yield moved(term, shape, shape[1] - laid.shape[1])
         else:
             yield term
+
+
+def _is_lookup(stretch: Stretch, atom: Atom) -> bool:
+    """Whether a module that takes whole numbers gave it."""
+    if atom.site is None or atom.site.border != "out":
+        return False
+    entered = stretch.scene.seen_reference.values.get(Site(atom.site.module, atom.site.call, "in", 0))
+    return entered is not None and entered.dtype.kind in "iu"
 
 
 def _tokens(values: Array, shape: tuple[int, ...]) -> Array | None:
