@@ -240,11 +240,11 @@ class BertPredictions(nn.Module):
 class BertHeads(nn.Module):
     """`cls`: the heads of pretraining, both or one of them."""
 
-    def __init__(self, config: Config, *, predictions: bool, next_sentence: bool) -> None:
+    def __init__(self, config: Config, heads: Collection[str]) -> None:
         super().__init__()
-        if predictions:
+        if "predictions" in heads:
             self.predictions = BertPredictions(config)
-        if next_sentence:
+        if "seq_relationship" in heads:
             self.seq_relationship = nn.Linear(config.hidden_size, 2)
 
     def forward(self, x_BTD: Tensor, pooled_BD: Tensor | None, words_VD: Tensor) -> tuple[Tensor, ...]:
@@ -287,37 +287,28 @@ class BertForPreTraining(HeadedBert):
     """Both heads: masked tokens, next sentence."""
 
     needs_pooler = True
+    heads: tuple[str, ...] = ("predictions", "seq_relationship")
 
     def __init__(self, config: Config, *, pooler: bool | None = None, fused: bool = False) -> None:
         super().__init__(config, pooler=pooler, fused=fused)
-        self.cls = BertHeads(config, predictions=True, next_sentence=True)
+        self.cls = BertHeads(config, self.heads)
 
-    def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> PretrainingOutput:
-        return PretrainingOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
-
-
-class BertForMaskedLM(HeadedBert):
-    """The head for masked tokens; with `is_decoder` in the config, for the next token."""
-
-    def __init__(self, config: Config, *, pooler: bool | None = None, fused: bool = False) -> None:
-        super().__init__(config, pooler=pooler, fused=fused)
-        self.cls = BertHeads(config, predictions=True, next_sentence=False)
-
-    def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> LogitsOutput:
-        return LogitsOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
+    def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> Any:
+        scores = self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight)
+        return LogitsOutput(*scores) if len(self.heads) == 1 else PretrainingOutput(*scores)
 
 
-class BertForNextSentencePrediction(HeadedBert):
+class BertForMaskedLM(BertForPreTraining):
+    """The head for masked tokens alone; with `is_decoder` in the config, for the next token."""
+
+    needs_pooler = False
+    heads = ("predictions",)
+
+
+class BertForNextSentencePrediction(BertForPreTraining):
     """The head for the next sentence alone."""
 
-    needs_pooler = True
-
-    def __init__(self, config: Config, *, pooler: bool | None = None, fused: bool = False) -> None:
-        super().__init__(config, pooler=pooler, fused=fused)
-        self.cls = BertHeads(config, predictions=False, next_sentence=True)
-
-    def head(self, x_BTD: Tensor, pooled_BD: Tensor) -> LogitsOutput:
-        return LogitsOutput(*self.cls(x_BTD, pooled_BD, self.bert.embeddings.word_embeddings.weight))
+    heads = ("seq_relationship",)
 
 
 class BertForTokenClassification(HeadedBert):
