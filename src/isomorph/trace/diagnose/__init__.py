@@ -22,7 +22,7 @@ What a cause's `kind` means:
 | norm-eps, norm-eps-place | another eps; added outside the root |
 | norm-one-plus-weight, norm-weight-missing, norm-weight-extra, norm-weight-twice, norm-affine-missing | the norm's gain |
 | norm-mean, norm-variance, norm-axis, norm-statistics | mean (not) subtracted; n - 1; other axes; own or stored statistics |
-| embedding-offset, embedding-scale, embedding-padding-row, embedding-clamped, ids-offset | a look-up |
+| embedding-offset, embedding-scale, embedding-padding-row, embedding-clamped | a look-up |
 | kernel-transposed, kernel-flipped, channels-reversed, patch-order | a convolution or patch embedding |
 | image-flipped, image-transposed, image-scaled | what goes into one |
 | residual-inside, residual-missing, activation-inside, activation-missing, output-scaled | a leaf that does more or less |

@@ -6,10 +6,8 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from isomorph.trace.diagnose.embedding_law import EmbeddingLaw, fit_embedding
-from isomorph.trace.diagnose.leaf import PARTS, Leaf, leaf_of
+from isomorph.trace.diagnose.leaf import Leaf, leaf_of
 from isomorph.trace.diagnose.matrices import number
 from isomorph.trace.nouns import Cause
 
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
 
 
 def hypotheses(scene: Scene) -> Iterator[Cause]:
-    """Of a look-up, one cause when a law explains each side and the laws differ; of ids that go into one, their offset."""
-    yield from _ids(scene)
+    """One cause, when a law explains each side and the two laws differ."""
     leaf = leaf_of(scene)
     if leaf is None or len(leaf.outs) != 1 or not leaf.given or leaf.x is None or leaf.x.dtype.kind not in "iu":
         return
@@ -34,30 +31,6 @@ def hypotheses(scene: Scene) -> Iterator[Cause]:
     said = say(of_candidate[0], of_reference[0], table.shape[1])
     if said is not None:
         yield _carried_out(leaf, of_reference, of_candidate, *said)
-
-
-def _ids(scene: Scene) -> Iterator[Cause]:
-    """Whole numbers that go into the suspect and are off by one number."""
-    at = scene.suspect.at
-    one, two = scene.value_R(at.reference), scene.seen_candidate.values.get(at.candidate)
-    if (
-        at.reference.border != "in"
-        or one is None
-        or two is None
-        or one.dtype.kind not in "iu"
-        or two.dtype.kind not in "iu"
-    ):
-        return
-    try:
-        reference, candidate = scene.pair(at)
-    except ValueError:
-        return
-    kept = scene.kept(reference.shape)
-    steps = (candidate - reference)[np.broadcast_to(kept, reference.shape) if kept is not None else ...]
-    if steps.size and steps.flat[0] and (steps == steps.flat[0]).all():
-        step = int(steps.flat[0])
-        says = f"ids are {abs(step)} too {'large' if step > 0 else 'small'}"
-        yield Cause("ids-offset", says, scene.error(reference, candidate - step), scene.tolerance / PARTS)
 
 
 def say(candidate: EmbeddingLaw, reference: EmbeddingLaw, width: int) -> tuple[str, str] | None:

@@ -36,7 +36,7 @@ def _factor(leaf: Leaf, wanted: Array, found: Array) -> Iterator[Cause]:
     factor = float(np.vdot(wanted, found)) / size if size else 0.0
     if np.isfinite(factor) and factor and abs(factor - 1) > leaf.tolerance:
         residual = leaf.scene.error(wanted, found / factor)
-        yield leaf.cause("output-scaled", f"output is scaled by {number(factor)}", residual)
+        yield leaf.cause("output-scaled", f"output is scaled by {number(factor, max(leaf.tolerance, 1e-6))}", residual)
 
 
 def _residual(leaf: Leaf, wanted: Array, found: Array) -> Iterator[Cause]:

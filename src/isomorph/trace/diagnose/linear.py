@@ -91,7 +91,11 @@ def _scaled(reference: Affine, candidate: Affine, tolerance: float) -> list[tupl
     factor = float(np.vdot(one, two) / np.vdot(one, one))
     if not factor or error_between(two, factor * one) > tolerance:
         return []
-    says = "output is negated" if abs(factor + 1) <= 4 * tolerance else f"output is scaled by {number(factor)}"
+    says = (
+        "output is negated"
+        if abs(factor + 1) <= 4 * tolerance
+        else f"output is scaled by {number(factor, max(tolerance, 1e-6))}"
+    )
     change = Change("output-scaled", says, lambda values: values / factor)
     return [(change, replace(change, says=""))]
 

@@ -96,12 +96,23 @@ def _scaled(found: Array, meant: Array, tolerance: float, parts: Sequence[Part])
     factor = float(np.vdot(meant, found) / np.vdot(meant, meant))
     if not factor or error_between(found, factor * meant) > tolerance * max(1.0, abs(factor)):
         return None
-    says = "weight is negated" if abs(factor + 1) <= 4 * tolerance else f"weight is scaled by {number(factor)}"
+    says = (
+        "weight is negated"
+        if abs(factor + 1) <= 4 * tolerance
+        else f"weight is scaled by {number(factor, max(tolerance, 1e-6))}"
+    )
     return Change("weight-scaled", says, lambda weight: weight / factor)
 
 
-def number(value: float) -> str:
-    """A factor as a reader would write it: 2, 0.125, 1/√64 as 0.125, else six digits."""
+def number(value: float, tolerance: float = 1e-6) -> str:
+    """A factor as a reader would write it: the fewest digits that say it to `tolerance`, six at most.
+
+    >>> number(0.125), number(2.9998, 1e-3)
+    ('0.125', '3')
+    """
+    for digits in range(1, 6):
+        if abs(float(f"{value:.{digits}g}") - value) <= tolerance * abs(value):
+            return f"{float(f'{value:.{digits}g}'):g}"
     return f"{value:.6g}"
 
 

@@ -20,6 +20,7 @@ Gain = Literal["weight", "1 + weight", "none", "weight twice"]
 Over = Literal["the last axis", "all axes but the first", "all axes but the last", "all axes", "another axis", "stored"]
 
 MOST_GROUPS = 48
+TIES_WITHIN = 4.0
 MOST_ELEMENTS = 1 << 19
 
 
@@ -86,7 +87,7 @@ def error_between(found: Array, wanted: Array) -> float:
 
 
 def fit_laws(data: NormData, tolerance: float, eps_known: Sequence[float] = ()) -> list[FittedLaw]:
-    """The laws that leave no more than `tolerance`, the plainest first; the best of all when none does.
+    """The laws that leave no more than `tolerance` and about as little as the best, the plainest first; else the best of all.
 
     `eps_known` are tried before one is solved for: where the data cannot tell two values apart, the known one is meant.
     """
@@ -103,7 +104,8 @@ def fit_laws(data: NormData, tolerance: float, eps_known: Sequence[float] = ()) 
                 if fitted.residual <= tolerance:
                     found.append((_plainness(fitted.law), fitted.residual, fitted))
         if found:
-            return [fitted for _, _, fitted in sorted(found, key=lambda one: one[:2])]
+            enough = max(TIES_WITHIN * min(residual for _, residual, _ in found), tolerance / 16)
+            return [fitted for _, left, fitted in sorted(found, key=lambda one: one[:2]) if left <= enough]
     return [] if best is None else [best]
 
 

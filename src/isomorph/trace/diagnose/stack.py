@@ -51,7 +51,8 @@ def stacks(differing: Mapping[str, Array], expected: Mapping[str, Array]) -> dic
     """For each tensor of a stack whose layers stand in another order: the one thing to say of the whole stack.
 
     A stack is all names that are one name with another number in one place: `layers.3.fc.weight`, `layers.4.fc.weight` …, with
-    everything below `layers.`. Its order is said when every tensor that differs there and has a home has it in the same layer.
+    everything below `layers.`. Its order is said when every tensor that differs there and has a home has it in the same layer, and
+    whole layers have moved.
     """
     home = homes(differing, expected)
     placed: dict[str, dict[int, set[int]]] = {}
@@ -75,13 +76,24 @@ def stacks(differing: Mapping[str, Array], expected: Mapping[str, Array]) -> dic
         if any(len(where) != 1 for where in layers_of.values()) or len(layers_of) < 2:
             continue
         moved = {layer: min(where) for layer, where in layers_of.items() if min(where) != layer}
-        of_stack = [name for name in differing if name.startswith(before) and name not in found]
-        told = [name for name in of_stack if _tells(differing[name])]
-        if len([name for name in told if name in members[before]]) < len(told) // 2 + 1:
+        if not _is_whole(before, moved, set(members[before]), expected):
             continue
+        of_stack = [name for name in differing if name.startswith(before) and name not in found]
         said = _say(before, moved, _count(before, expected))
         found |= {name: said for name in of_stack if name in members[before] or not _tells(differing[name])}
     return found
+
+
+def _is_whole(before: str, moved: Mapping[int, int], members: set[str], expected: Mapping[str, Array]) -> bool:
+    """Whether all that tells these layers apart from those whose values they hold is moved with them."""
+    for name, value in expected.items():
+        number = re.match(r"\d+(?!\w)", name[len(before) :]) if name.startswith(before) else None
+        if number is None or int(number.group()) not in moved or name in members:
+            continue
+        other = expected.get(f"{before}{moved[int(number.group())]}{name[len(before) + number.end() :]}")
+        if other is not None and other.shape == value.shape and _tells(value) and not np.array_equal(value, other):
+            return False
+    return True
 
 
 def _count(before: str, expected: Mapping[str, Array]) -> int:
