@@ -7,6 +7,7 @@ goes into norms is about as large as an eps.
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +25,9 @@ Kind = Literal["scalar", "matrix", "table", "scale", "offset", "centred scale", 
 CHAOS = 1e-3
 """The largest gap between float32 and float64 at the reference's outputs; beyond it rounding decides what comes out."""
 SMALLER = 0.7
-MOST_ROUNDS = 10
+MOST_ROUNDS = 16
+_BIAS = re.compile(r"(^|_)(b|bias|biases|beta|b\d+)(_|$)")
+"""The last piece of a bias's name; another vector is a class token, or a row of a table."""
 MOST_CHANNELS = 16
 """A kernel over no more channels is taken to face an image."""
 
@@ -136,24 +139,14 @@ def _kind(name: str, value: Array, owner: ModuleFacts | None, is_buffer: bool, l
     if len(sizes) <= 1:
         if (plain > 0).all():
             return Parameter("scale")
-        is_norm = "norm" in module and not leaf.endswith(("bias", "beta", "b"))
-        return Parameter(
-            "centred scale" if is_norm and not plain.any() else "offset" if not _is_vector(owner, name) else "table"
-        )
+        is_norm = "norm" in module and not _BIAS.search(leaf)
+        if is_norm and not plain.any():
+            return Parameter("centred scale")
+        return Parameter("offset" if is_norm or "norm" in module or _BIAS.search(leaf) else "table")
     if "embed" in module or value.shape[0] == 1:
         return Parameter("table")
     turned = module == "conv1d" or (library == "paddle" and "linear" in module)
     return Parameter("matrix", value.shape[0] if turned and value.ndim == 2 else int(np.prod(value.shape[1:])))
-
-
-def _is_vector(owner: ModuleFacts | None, name: str) -> bool:
-    """A class token, a mask token: a vector with nothing beside it that it could be the bias of."""
-    return (
-        owner is not None
-        and not name.endswith(("bias", "beta"))
-        and "norm" not in owner.kind.lower()
-        and len(owner.own) - len(owner.buffers) == 1
-    )
 
 
 def _spread(value: Array) -> float:

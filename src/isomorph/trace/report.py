@@ -233,12 +233,8 @@ def _finding(finding: Finding) -> dict[str, Any]:
 def _measures(measures: Iterable[Measure]) -> list[dict[str, Any]]:
     return [
         {
-            "candidate": str(one.event.candidate)
-            if one.event.node is not None
-            else f"output {one.event.link.candidate}".rstrip(),
-            "reference": str(one.event.reference)
-            if one.event.node is not None
-            else f"output {one.event.link.reference}".rstrip(),
+            "candidate": _name(one.event),
+            "reference": _name(one.event, is_reference=True),
             "error": _number(one.error),
             "tolerance": _number(one.tolerance),
             "elements": one.elements,

@@ -126,33 +126,35 @@ def _at(root: Branch, name: str) -> Branch:
 Row = tuple[int, str, Measure | None, tuple[str, ...], str]
 
 
-def _rows(children: dict[str, Branch], depth: int, above: tuple[str, str] = ("", "")) -> Iterator[Row]:
+Pieces = tuple[str, ...]
+
+
+def _rows(children: dict[str, Branch], depth: int, name: Pieces = (), shown: Pieces = ()) -> Iterator[Row]:
     """Rows of these branches: numbered neighbours that look the same are one, chains without anything of their own too.
 
-    `above` is the dotted name of what holds them, as it is and with folded numbers written as ranges.
+    `name` are the pieces of what holds them, `shown` the same with folded numbers written as ranges.
     """
     for first, last, branch in _folded(list(children.values())):
-        text = first.text if last is first else f"{{{first.text}..{last.text}}}"
-        name, shown = (_joined(prefix, piece) for prefix, piece in zip(above, (branch.text, text), strict=True))
+        begin, inner, seen = len(shown), (*name, branch.text), (*shown, _range(first, last))
         while branch.measure is None and not branch.mark and len(branch.children) == 1:
-            ((begun, ended, inner),) = _folded(list(branch.children.values()))
-            piece = begun.text if ended is begun else f"{{{begun.text}..{ended.text}}}"
-            text, name, shown, branch = f"{text}.{piece}", _joined(name, inner.text), _joined(shown, piece), inner
-        yield depth, text, branch.measure, tuple(_beside(one, name, shown) for one in branch.references), branch.mark
-        yield from _rows(branch.children, depth + 1, (name, shown))
+            ((first, last, branch),) = _folded(list(branch.children.values()))
+            inner, seen = (*inner, branch.text), (*seen, _range(first, last))
+        references = tuple(_beside(one, inner, seen) for one in branch.references)
+        yield depth, ".".join(seen[begin:]), branch.measure, references, branch.mark
+        yield from _rows(branch.children, depth + 1, inner, seen)
 
 
-def _joined(prefix: str, piece: str) -> str:
-    return f"{prefix}.{piece}" if prefix else piece
+def _range(first: Branch, last: Branch) -> str:
+    return first.text if last is first else f"{{{first.text}..{last.text}}}"
 
 
-def _beside(reference: str, name: str, shown: str) -> str:
-    """A reference's name in the row of a candidate's: its last pieces where both lie in one place; folded numbers as ranges."""
-    one, two = reference.split("."), name.split(".")
-    if one[:-1] == two[:-1]:
-        return one[-1]
-    ranges = {piece: written for piece, written in zip(two, shown.split("."), strict=False) if piece != written}
-    return ".".join(ranges.get(piece, piece) for piece in one)
+def _beside(reference: str, name: Pieces, shown: Pieces) -> str:
+    """A reference's name in the row of a candidate's: its last piece where both lie in one place; folded numbers as ranges."""
+    pieces = tuple(reference.split("."))
+    if pieces[:-1] == name[:-1]:
+        return pieces[-1]
+    ranges = {piece: written for piece, written in zip(name, shown, strict=True) if piece != written}
+    return ".".join(ranges.get(piece, piece) for piece in pieces)
 
 
 def _folded(branches: list[Branch]) -> list[tuple[Branch, Branch, Branch]]:
