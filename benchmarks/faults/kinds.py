@@ -77,7 +77,7 @@ ACCEPTED: dict[str, tuple[tuple[str, str], ...]] = {
 
 def named(fault: Fault, kind: str, says: str) -> bool:
     """Whether a cause with this slug and this sentence names the fault."""
-    return any(
+    return kind in fault.kinds or any(
         re.fullmatch(slug, kind) and re.search(word, says) for own in fault.kinds for slug, word in ACCEPTED[own]
     )
 
