@@ -107,11 +107,11 @@ def attention_dropout(tower: Tower, layer: int) -> Fault:
 
 
 def parts_by_head(tower: Tower, layer: int) -> Fault:
-    return in_core(tower, layer, "fused q, k, v read by head", ("qkv-interleaved", "qkv-layout"), "parts", "by head")
+    return in_core(tower, layer, "fused q, k, v read by head", "qkv-interleaved", "parts", "by head")
 
 
 def starts(tower: Tower, layer: int, at: tuple[float, ...], what: str, kind: str) -> Fault:
-    return in_core(tower, layer, what, (kind, "qkv-layout"), "starts", at)
+    return in_core(tower, layer, what, kind, "starts", at)
 
 
 def heads_number(tower: Tower, layer: int, number: int) -> Fault:
@@ -208,7 +208,7 @@ def fused_by_morph(tower: Tower, layer: int, order: str) -> Fault:
             and not tower.fused.endswith("in_proj") else ("_weight", "_bias"))]  # fmt: skip
     lines = {key: tower.line(key).replace("(q + k + v)", f"({order})") for key in keys}
     where = owner(tower, layer)
-    return tower.fault(f"fused as {order}", layer, ("qkv-order", "qkv-layout"), where, morph=lines)
+    return tower.fault(f"fused as {order}", layer, "qkv-order", where, morph=lines)
 
 
 def owner(tower: Tower, layer: int) -> tuple[str, ...]:
@@ -227,9 +227,7 @@ def fused_by_head(tower: Tower, layer: int) -> Fault:
         for part in "qkv":
             left = left.replace(f"[{part}", f"[(h {part})")
         lines[key] = f"{left} <-> {right.replace('(q + k + v)', '(h (q + k + v))')} where h={tower.heads}"
-    return tower.fault(
-        "fused by head in the morph", layer, ("qkv-interleaved", "qkv-layout"), owner(tower, layer), morph=lines
-    )
+    return tower.fault("fused by head in the morph", layer, "qkv-interleaved", owner(tower, layer), morph=lines)
 
 
 def fused_weights(tower: Tower, layer: int, what: str, kinds: Sequence[str], change: Callable[[Array], Array]) -> Fault:
@@ -248,7 +246,7 @@ def key_value_swapped(tower: Tower, layer: int) -> Fault:
         q, k, v = np.split(rows, 3)
         return np.concatenate([q, v, k])
 
-    return fused_weights(tower, layer, "k and v swapped in the weights", ("qkv-order", "qkv-layout"), swap)
+    return fused_weights(tower, layer, "k and v swapped in the weights", "qkv-order", swap)
 
 
 def bias_zero(tower: Tower, layer: int, name: str) -> Fault:
