@@ -67,7 +67,7 @@ BIAS = RNG.normal(size=48)
         (0.5 * BIAS, "bias-scaled", "bias is scaled by 0.5"),
         (
             BIAS[np.r_[0:16, 32:48, 16:32]],
-            "bias-parts-permuted",
+            "bias-permuted",
             "elements of the bias of k and v are swapped (read as q v k)",
         ),
         (np.r_[BIAS[:16], 0 * BIAS[16:32], BIAS[32:]], "bias-missing", "k: bias is missing"),

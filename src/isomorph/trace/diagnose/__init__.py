@@ -4,38 +4,33 @@ Each file holds one family of hypotheses, `hypotheses(scene) -> Iterator[Cause]`
 the plainer first. A cause is accepted when what is left is within the suspect's tolerance. Weights that are not what the morph
 makes, and whose right values restore agreement, are the whole answer. Of one step, causes that leave about as little are all named.
 
-What a cause's `kind` means:
-
-| kind | the candidate, against the reference |
-|---|---|
-| weight-transposed, weight-reshaped | the weight's axes are exchanged; or only its elements read in the other order |
-| parts-permuted, parts-interleaved | the parts of a fused weight (q k v) in another order; or alternating head by head |
-| rotary-order | rows of a head as pairs where halves are meant, or the other way round |
-| heads-permuted, rows-permuted, interleaved | blocks of rows, single rows, or a product of axes in another order |
-| weight-scaled, weight-zero, weight-rounded | a factor; all zeros; values that went through a narrower dtype |
-| weight-not-loaded, weight-not-finite, weight-other | left at its initial values; NaN or Inf; values that nothing explains |
-| weight-of-another, weights-swapped, weight-shape | another tensor's values; two exchanged; of another shape |
-| weight-unused | the module's output does not change with its weight |
-| tied-stale | a tied copy that was not updated |
-| layers-lexicographic, layers-off-by-one, layers-shifted, layers-permuted | a stack of layers loaded in another order |
-| bias-missing, bias-doubled, bias-negated, bias-scaled, bias-extra, bias-…-permuted | what was done to a bias |
-| norm-eps, norm-eps-place | another eps; added outside the root |
-| norm-one-plus-weight, norm-weight-missing, norm-weight-extra, norm-weight-twice, norm-affine-missing | the norm's gain |
-| norm-mean, norm-variance, norm-axis, norm-statistics | mean (not) subtracted; n - 1; other axes; own or stored statistics |
-| embedding-offset, embedding-scale, embedding-padding-row, embedding-clamped | a look-up |
-| kernel-transposed, kernel-flipped, channels-reversed, patch-order | a convolution or patch embedding |
-| image-flipped, image-transposed, image-scaled | what goes into one |
-| residual-inside, residual-missing, activation-inside, activation-missing, output-scaled | a leaf that does more or less |
-| unknown | nothing explains it |
+What the kinds mean: `kinds.KINDS`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib import import_module
-from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
+from isomorph.trace.diagnose import (
+    activation,
+    attention,
+    blocks,
+    conv,
+    embedding,
+    heads,
+    images,
+    inside,
+    linear,
+    norm,
+    order,
+    pooling,
+    precision,
+    sums,
+    weights,
+)
+from isomorph.trace.diagnose.kinds import KINDS
 from isomorph.trace.diagnose.leaf import PARTS
 from isomorph.trace.diagnose.shape import shape_of
 from isomorph.trace.nouns import Cause
@@ -43,13 +38,13 @@ from isomorph.trace.nouns import Cause
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
 
-__all__ = ["STEPS", "diagnose", "shape_of"]
+__all__ = ["KINDS", "STEPS", "diagnose", "shape_of"]
 
-STEPS = (
-    ("weights",),
-    ("norm", "linear", "embedding", "conv", "images", "blocks"),
-    ("inside",),
-    ("activation", "attention", "sums", "pooling", "heads", "order", "precision"),
+STEPS: tuple[tuple[ModuleType, ...], ...] = (
+    (weights,),
+    (norm, linear, embedding, conv, images, blocks),
+    (inside,),
+    (activation, attention, sums, pooling, heads, order, precision),
 )
 """Files of this folder, in the order in which they are tried. What one step explains, the next is not asked about."""
 
@@ -63,8 +58,8 @@ def diagnose(scene: Scene) -> tuple[Cause, ...]:
     """What explains the suspect: the best cause and those that tie with it, or one of kind "unknown". Never empty."""
     tried: list[Cause] = []
     broken: list[str] = []
-    for names in STEPS:
-        step = [cause for name in names for cause in _carried_out(name, scene, broken)]
+    for modules in STEPS:
+        step = [cause for module in modules for cause in _carried_out(module, scene, broken)]
         accepted = [cause for cause in step if cause.residual <= max(scene.tolerance, cause.floor)]
         if accepted:
             return named(accepted)
@@ -72,15 +67,12 @@ def diagnose(scene: Scene) -> tuple[Cause, ...]:
     return (unknown(tried, scene.tolerance, broken),)
 
 
-def _carried_out(name: str, scene: Scene, broken: list[str]) -> Iterator[Cause]:
-    where = f"{__name__}.{name}"
-    if find_spec(where) is None:
-        return
-    hypotheses: Callable[[Scene], Iterator[Cause]] = import_module(where).hypotheses
+def _carried_out(module: ModuleType, scene: Scene, broken: list[str]) -> Iterator[Cause]:
+    hypotheses: Callable[[Scene], Iterator[Cause]] = module.hypotheses
     try:
         yield from hypotheses(scene)
     except BROKEN as error:
-        broken.append(f"{name} ({type(error).__name__}: {error})")
+        broken.append(f"{module.__name__.rpartition('.')[2]} ({type(error).__name__}: {error})")
 
 
 def named(accepted: list[Cause]) -> tuple[Cause, ...]:

@@ -191,7 +191,7 @@ def changes_of_bias(found: Array, meant: Array, tolerance: float, parts: Sequenc
     if order is not None:
         said = say_order(order, "elements of the bias", parts)
         back = np.argsort(order)
-        return [Change(f"bias-{said.kind}", said.says, lambda bias: bias[back])]
+        return [Change("bias-permuted", said.says, lambda bias: bias[back])]
     done: list[tuple[Part, Change]] = []
     for part in parts if len(parts) > 1 else ():
         one, two = found[part.start : part.stop], meant[part.start : part.stop]

@@ -103,11 +103,10 @@ def _matrix(name: str, found: Array, meant: Array, parts: Sequence[Part]) -> Sai
                 return Said(change.kind, _named(change.says, name))
     if found.ndim == 1:
         for change in changes_of_bias(found, meant, 0.0, parts):
-            kind = change.kind.replace("bias-bias-", "bias-")
             says = change.says.replace("bias is added twice", "bias is doubled").replace(
                 "bias is subtracted", "bias is negated"
             )
-            return Said(kind, _named(says.replace("elements of the bias", "elements"), name))
+            return Said(change.kind, _named(says.replace("elements of the bias", "elements"), name))
     return None
 
 
