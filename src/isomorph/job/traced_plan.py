@@ -210,11 +210,11 @@ def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
     try:
         plan = port.plan(reference)
     except MorphError as refused:
-        raise MorphError([*refused.gaps, *_other_way(port, reference, candidate)]) from None
+        raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
     try:
         cut, notes = _cut(plan, reference, candidate)
     except MorphError as refused:
-        raise MorphError([*refused.gaps, *_other_way(port, reference, candidate)]) from None
+        raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
     return TracedPlan(cut, port.title, "" if port.morph is None else port.morph.text, (*port.notes, *notes))
 
 
@@ -271,9 +271,9 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_SHOWN]) + (f" … and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else "")
 
 
-def _other_way(port: Port, reference: Manifest, candidate: Manifest) -> list[Gap]:
+def _other_way(gaps: Sequence[Gap], port: Port, reference: Manifest, candidate: Manifest) -> list[Gap]:
     """A hint where the morph fits the other way round."""
-    if port.morph is None or port.route is not None:
+    if port.morph is None or port.route is not None or any("--inverse" in str(gap) for gap in gaps):
         return []
     turned = replace(port, morph=port.morph.inverse, is_backward=not port.is_backward)
     try:
@@ -283,5 +283,9 @@ def _other_way(port: Port, reference: Manifest, candidate: Manifest) -> list[Gap
     fits = [name for name in made if name in candidate and made[name].spec.shape == candidate[name].shape]
     if not fits or len(fits) < len([name for name in made if name in candidate]):
         return []
-    flag = "leave --inverse out" if port.is_backward else "Did you mean --inverse (in Python inverse=True)?"
+    flag = (
+        "Did you mean to leave --inverse out?"
+        if port.is_backward
+        else "Did you mean --inverse (in Python inverse=True)?"
+    )
     return [Gap("like", f"read the other way round, the morph makes {len(fits)} of the candidate's tensors", hint=flag)]
