@@ -14,23 +14,23 @@ from benchmarks.faults.weights import changed
 ENCODER = Tower(
     "t5", "encoder ", "encoder.layers_{}", "attention", ("attention",), "attention.out", "mlp.wi_0", "mlp.wo", "mlp",
     ("pre_attention_layer_norm", "pre_mlp_layer_norm"), activation="tanh", matrix="kernel", heads=3,
-    parts=("attention.query", "attention.key", "attention.value"),
+    shallow=2, parts=("attention.query", "attention.key", "attention.value"),
 )  # fmt: skip
 DECODER = Tower(
     "t5", "decoder ", "decoder.layers_{}", "self_attention", ("self_attention",), "self_attention.out", "mlp.wi_0",
     "mlp.wo", "mlp", ("pre_self_attention_layer_norm", "pre_mlp_layer_norm"), activation="tanh", matrix="kernel", heads=3,
-    parts=("self_attention.query", "self_attention.key", "self_attention.value"),
+    shallow=2, parts=("self_attention.query", "self_attention.key", "self_attention.value"),
 )  # fmt: skip
 CROSS = Tower(
     "t5", "cross ", "decoder.layers_{}", "cross_attention", ("cross_attention",), "cross_attention.out", "mlp.wi_0",
     "mlp.wo", "mlp", ("pre_cross_attention_layer_norm", "pre_mlp_layer_norm"), activation="tanh", matrix="kernel", heads=3,
-    parts=("cross_attention.query", "cross_attention.key", "cross_attention.value"),
+    shallow=2, parts=("cross_attention.query", "cross_attention.key", "cross_attention.value"),
 )  # fmt: skip
 
 
 def t5() -> list[Fault]:
     """t5x's style."""
-    f = functools.partial(ends, "t5")
+    f = functools.partial(ends, "t5", layers=2)
 
     def cross_residual(layer: int, how: str) -> Fault:
         where = CROSS.at(layer)
@@ -106,14 +106,14 @@ def t5() -> list[Fault]:
             "encoder: positions in its first layer only",
             ("relative-bias", "relative-bias-missing"),
             ("encoder.layers_1.attention", "encoder.layers_1"),
-            "middle",
+            "last",
             code={"encoder:bias-layers": 1},
         ),
         f(
             "decoder: positions in its first layer only",
             ("relative-bias", "relative-bias-missing"),
             ("decoder.layers_1.self_attention", "decoder.layers_1"),
-            "middle",
+            "last",
             code={"decoder:bias-layers": 1},
         ),
         t.in_core(
@@ -175,6 +175,7 @@ def t5() -> list[Fault]:
             ("encoder", "encoder.layers_1", "encoder.layers_2"),
             "middle",
             code={"encoder:order": (0, 2, 1, 3)},
+            layers=4,
         ),
         f(
             "decoder layer 2 left out",
@@ -182,6 +183,7 @@ def t5() -> list[Fault]:
             ("decoder", "decoder.layers_2", "decoder.layers_3"),
             "middle",
             code={"decoder:order": (0, 1, 3)},
+            layers=4,
         ),
     ]
     none = [

@@ -1,7 +1,8 @@
 """When a cause names a fault: the benchmark's own kinds, and what a trace may call them.
 
-The slugs are those of `isomorph.trace.diagnose`. One that says too little must say the rest in its sentence: "layer-order" is right for
-a layer that is left out only where the sentence says that it is not run. A cause that says that nothing explains it names nothing.
+The slugs are those of `isomorph.trace.diagnose`. One that says too little must say the rest in its sentence: "layer-order" is right
+for a layer that is left out only where the sentence says that it is not run.
+"unknown" names nothing.
 """
 
 from __future__ import annotations

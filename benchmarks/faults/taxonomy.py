@@ -39,6 +39,8 @@ class Tower:
     activation: str = "erf"
     matrix: str = "weight"
     heads: int = 1
+    shallow: int = 4
+    """How many layers are enough for a fault in the first."""
 
     def at(self, layer: int, name: str = "") -> str:
         block = self.block.format(layer)
@@ -58,6 +60,7 @@ class Tower:
     ) -> Fault:
         kinds = (kinds,) if isinstance(kinds, str) else tuple(kinds)
         where = (where,) if isinstance(where, str) else tuple(where)
+        how.setdefault("layers", self.shallow if layer == 0 else 4)
         return Fault(f"{self.family}/{self.title}{layer}/{what}", self.family, DEPTHS[layer], kinds, where, **how)
 
 
