@@ -44,7 +44,10 @@ def plain(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
                     says = f"{known.name} is applied, the reference applies nothing here"
                 elif known.name == "no activation":
                     says = f"activation is missing, the reference has {right.name}"
-                yield stretch.cause("activation", says, gap)
+                pooled = goal.reference.ndim == 2 and "no activation" in (known.name, right.name)
+                yield stretch.cause(
+                    "pooler-tanh" if pooled and "tanh" in (known.name, right.name) else "activation", says, gap
+                )
         if not wrong:
             yield from _unknown(stretch, goal, atom, right)
         return

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 MOST_SOURCES = 6
 MOST_TABLE_ROWS = 1024
 MOST_HEADS = 128
+MOST_DISTANCE = 320
 
 
 def hypotheses(scene: Scene) -> Iterator[Cause]:
@@ -253,6 +254,10 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
             yield Variant("rotary-theta", says, solved[0]), solved[2]
     if rule.bias is not None:
         bias: Buckets = rule.bias
+        for distance in range(2, MOST_DISTANCE):
+            says = f"the relative position buckets end at {distance}, the reference's at {bias.max_distance}"
+            other = replace(rule, bias=replace(bias, max_distance=distance))
+            yield from _fits(aim, Variant("relative-bias", says, other), given, limit)
         solved = solve_number(
             aim,
             given,

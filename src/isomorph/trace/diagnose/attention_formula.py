@@ -63,7 +63,7 @@ class Mask:
 
     causal: int | None = None
     is_upper: bool = False
-    padding: Literal["real", "inverted", "flipped", "next", "last"] | None = None
+    padding: Literal["real", "inverted", "flipped", "next", "last", "rolled right", "rolled left"] | None = None
     fill: float = -math.inf
     how: Literal["add", "set", "after"] = "add"
     window: int | None = None
@@ -82,6 +82,7 @@ class Attention:
     rotary: Rotary | None = None
     roles: tuple[int, int, int] = (0, 1, 2)
     split: Split = "h d"
+    split_of: Literal["all", "q", "k", "v"] = "all"
     merge: Split = "h d"
     head_order: tuple[int, ...] | None = None
     groups: Literal["repeat", "tile"] = "repeat"
@@ -108,10 +109,11 @@ def attend(
     q, k, v = (given[role] for role in rule.roles)
     key_heads = rule.key_heads or rule.heads
     positions = np.arange(q.shape[1])
-    q_BHTD = split_heads(q, rule.heads, rule.split)
+    splits: list[Split] = [rule.split if rule.split_of in ("all", letter) else "h d" for letter in ("q", "k", "v")]
+    q_BHTD = split_heads(q, rule.heads, splits[0])
     if rows is not None:
         q_BHTD, positions = q_BHTD[:, :, rows], rows
-    k_BHSD, v_BHSD = (split_heads(x, key_heads, rule.split) for x in (k, v))
+    k_BHSD, v_BHSD = split_heads(k, key_heads, splits[1]), split_heads(v, key_heads, splits[2])
     if rule.rotary is not None:
         if rule.rotary.turns != "keys":
             q_BHTD = rotate(q_BHTD, positions, rule.rotary)
@@ -248,6 +250,8 @@ def seen(mask: Mask, queries: Array, keys: int, real: Array | None) -> Array | N
             "flipped": real[:, ::-1],
             "next": np.concatenate([real[:, 1:], real[:, -1:]], axis=1),
             "last": np.concatenate([real[:, :1], real[:, :-1]], axis=1),
+            "rolled right": np.roll(real, 1, axis=1),
+            "rolled left": np.roll(real, -1, axis=1),
         }[mask.padding][:, None, None, :]
         allowed = given if allowed is None else allowed & given
     return ~allowed if allowed is not None and mask.is_inverted else allowed

@@ -11,7 +11,7 @@ from isomorph.trace.diagnose.attention_formula import SPLITS, Attention, Buckets
 
 INF = math.inf
 LETTERS = ("q", "k", "v")
-FILLS = (-1e4, -1e9, -65504.0, -3.4028234663852886e38, -1e3, -100.0, -10.0, -1.0, 0.0, 1.0)
+FILLS = (-1e4, -1e9, -65504.0, -3.4028234663852886e38, -1e3, -100.0, -10.0, -1.0, 1.0)
 THETAS = (10000.0, 500000.0, 1000000.0, 1000.0, 100.0, 5000.0, 20000.0, 50000.0, 100000.0, 160000.0, 5000000.0)
 
 
@@ -128,6 +128,9 @@ def _masks(rule: Attention) -> Iterator[Variant]:
         yield changed("mask-side", "the padding mask is on the wrong side", padding="flipped")
         yield changed("mask-offset", "the padding mask is off by one: it hides a real key", padding="next")
         yield changed("mask-offset", "the padding mask is off by one: it shows a padded key", padding="last")
+        for side in ("right", "left"):
+            says = f"the padding mask is moved by one position to the {side}"
+            yield changed("mask-offset", says, padding=f"rolled {side}")
         if mask.causal is not None:
             yield changed("mask-missing", "both masks are missing", padding=None, causal=None)
     else:
@@ -150,8 +153,6 @@ def fill_words(fill: float, how: str) -> str:
         return "the mask is added as ones and zeros: hidden keys get −1 where they should get −inf"
     if how == "add" and fill == 1.0:
         return "the mask is added with the wrong sign, as ones: hidden keys get +1 where they should get −inf"
-    if how == "add" and fill == 0.0:
-        return "the mask has no effect: it adds 0"
     if how == "set":
         return f"hidden keys' scores are set to {fill:g} where they should be −inf"
     return f"the mask's value is {fill:g} where it should be −inf"
@@ -273,6 +274,9 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
                 "h d": "q, k and v are cut into heads as [h d], the reference in another order",
             }[split]
             yield Variant("head-split", words, replace(rule, split=split))
+            for letter in ("q", "k", "v"):
+                says = f"{letter} alone {words.removeprefix('q, k and v ').replace('are', 'is', 1)}"
+                yield Variant("head-split", says, replace(rule, split=split, split_of=letter))  # type: ignore[arg-type] # a letter
             yield Variant("head-split", f"{words}; merged the same way", replace(rule, split=split, merge=split))
     yield Variant(
         "attention-softmax", "the softmax is over the queries, not the keys", replace(rule, softmax="queries")

@@ -210,7 +210,7 @@ def rows(stretch: Stretch, goal: Goal, side: str) -> Iterator[Made]:
     for atom in near:
         for matrix, made in _through(_values(atom, side), matrices, shape[-1]):
             for norm, lengthened in lengths(made):
-                for after, function in FUNCTIONS:
+                for after, function in FUNCTIONS if stretch.at.node is None else FUNCTIONS[:1]:
                     parts = (
                         ("normalised", norm),
                         ("matrix", matrix),

@@ -18,7 +18,7 @@ def layers(stretch: Stretch) -> Iterator[Cause]:
         if reference == candidate:
             continue
         gap = _gap_in_order(stretch, parent, reference, candidate)
-        if gap is not None:
+        if gap is not None and gap <= stretch.limit:
             kind, words = order_words(reference, candidate)
             yield stretch.cause(kind, words, gap)
 
@@ -62,6 +62,10 @@ def rows(stretch: Stretch) -> Iterator[tuple[list[int], list[int], str]]:
         called = [_number(call.module, parent) for call in scene.seen_reference.began]
         reference = [number for number in called if number is not None]
         candidate = [numbers[call.module] for call in scene.seen_candidate.began if call.module in numbers]
+        unmatched = set(reference) - set(numbers.values())
+        held = {module for node in scene.alignment.nodes for module in node.reference}
+        if any(f"{module}.".startswith(f"{_module(parent, number)}.") for number in unmatched for module in held):
+            continue  # the candidate runs what is in it, in blocks of another make
         if len(reference) > 1 and candidate:
             yield reference, candidate, parent
 

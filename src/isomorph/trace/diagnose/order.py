@@ -55,7 +55,6 @@ def moved_norms(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
         for i, (one, values, reference) in enumerate(bases[:5])
         for two, other, right in bases[:i]
     ]
-    style = norms.style_of(stretch, shape)
     for call in norms.near(stretch, shape[-1]):
         if not norms.may_be_output(stretch, call, goal.candidate):
             continue
@@ -63,7 +62,7 @@ def moved_norms(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
             made = stretch.replay(call, values)
             gap = float("inf") if made is None or made.shape != shape else stretch.gap(made, goal.candidate)
             if gap <= stretch.limit:
-                yield stretch.cause(*_said(norms.short(call.module), name, own, style), gap)
+                yield stretch.cause(*_said(stretch, call.module, name, own, shape), gap)
                 return
 
 
@@ -81,20 +80,21 @@ def _without(stretch: Stretch, own: str, name: str, reference: Array, gap: float
     return stretch.cause(kind, f"{words}: what is given on is {name}", gap)
 
 
-def _said(norm: str, name: str, own: str | None, style: str) -> tuple[str, str]:
+def _said(stretch: Stretch, module: str, name: str, own: str | None, shape: tuple[int, ...]) -> tuple[str, str]:
     """(slug, words) where the candidate's tensor is this norm of a tensor."""
-    mine = None if own is None else norms.short(own)
-    if mine == norm and not name:
+    norm = norms.short(module)
+    if own == module and not name:
         return "norm-twice", f"{norm} is applied twice"
-    if mine == norm:
+    if own == module:
         return "norm-order", f"{norm} is applied to {name}, in the reference to another tensor"
-    if mine is not None:
-        return "norm-swapped", f"{norm} is applied here, the reference applies {mine}"
+    style = norms.style_of(stretch, shape)
     if style == "post" and "+" not in name:
         return (
             "norm-order",
             f"{norm} runs before its sublayer (pre-LN), in the reference after the residual sum (post-LN)",
         )
+    if own is not None:
+        return "norm-swapped", f"{norm} is applied here, the reference applies {norms.short(own)}"
     if style == "pre":
         return (
             "norm-order",

@@ -11,7 +11,7 @@ import numpy as np
 from isomorph.trace.nouns import Array
 
 Function = Callable[[Array], Array]
-SAMPLE = 4096
+SAMPLE = 2048
 
 
 def erf(x: Array) -> Array:
@@ -103,6 +103,8 @@ def identify(x: Array, y: Array) -> list[Known]:
     places = sample_of(x.size)
     xs, ys = x.reshape(-1)[places], y.reshape(-1)[places]
     scale = float(np.max(np.abs(y))) if y.size else 1.0
+    if not is_function(xs, ys):
+        return []
     found = [Known(name, function, gap_of(function(xs), ys, scale)) for name, function in FUNCTIONS.items()]
     found += [
         Known(f"{name}, twice", _twice(FUNCTIONS[name]), gap_of(_twice(FUNCTIONS[name])(xs), ys, scale))

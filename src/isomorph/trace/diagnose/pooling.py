@@ -39,6 +39,8 @@ def _causes(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
     best: float | None = None
     for with_norms in (False, True):
         for pool, norm, after, atom, made in _ways(stretch, goal, "candidate", with_norms=with_norms):
+            if goal.finish is not None and (norm != right[1] or after != right[2] or atom.name != right[3].name):
+                continue
             gap = stretch.gap(goal.carried(made), goal.candidate)
             if gap > stretch.limit or (best is not None and gap > 4 * best):
                 continue

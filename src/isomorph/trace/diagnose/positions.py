@@ -15,14 +15,16 @@ def ids_differ(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
     right, wrong = goal.reference, goal.candidate
     if right.shape != wrong.shape or right.size == 0:
         return
-    for says, kind, made in rules(right, stretch.padding):
-        if stretch.gap(made, wrong) <= stretch.limit:
-            yield stretch.cause(kind, says, stretch.gap(made, wrong))
-            return
+    is_type = any(word in stretch.at.reference.module.rpartition(".")[2].lower() for word in ("type", "segment"))
     kept = stretch.scene.kept(right.shape)
     step = (wrong - right)[np.broadcast_to(kept, right.shape)] if kept is not None else (wrong - right).reshape(-1)
-    if step.size and (step == step[0]).all():
-        yield stretch.cause("position-offset", f"positions are shifted by {step[0]:+.0f}".replace("+", ""), 0.0)
+    if step.size and (step == step[0]).all() and not is_type:
+        yield stretch.cause("position-offset", f"positions are shifted by {step[0]:.0f}", 0.0)
+        return
+    for says, kind, made in rules(right, stretch.padding):
+        if stretch.gap(made, wrong) <= stretch.limit:
+            yield stretch.cause("token-type" if is_type else kind, says, stretch.gap(made, wrong))
+            return
 
 
 def rules(right: Array, padding: Array | None) -> Iterator[tuple[str, str, Array]]:
@@ -31,6 +33,7 @@ def rules(right: Array, padding: Array | None) -> Iterator[tuple[str, str, Array
     counted = np.broadcast_to(np.arange(length, dtype=np.float64), right.shape)
     yield "ids are all 0", "ids-constant", np.zeros_like(right)
     yield "ids are all 1", "ids-constant", np.ones_like(right)
+    yield "ids are exchanged: 0 for 1 and 1 for 0", "ids-exchanged", 1.0 - right
     start = float(right.reshape(-1)[0]) if right.size else 0.0
     yield "ids are in reverse order", "position-order", right[..., ::-1]
     yield "ids are shifted right by one position", "ids-shifted", np.concatenate([right[..., :1], right[..., :-1]], -1)

@@ -127,6 +127,10 @@ class Stretch:
             entered = self.scene.seen_reference.values.get(Site(call.module, call.call, "in", 0))
             if entered is None or entered.dtype.kind != "f" or entered.shape[:-1] != raw.shape[:-1]:
                 continue
+            event = self.scene.event_of(Site(call.module, call.call, "in", 0))
+            measure = None if event is None else self.scene.measure_of(event)
+            if measure is not None and measure.is_within:
+                return  # the candidate shows it too, and it is right
             moment = self.moments[Site(call.module, call.call, "in", 0)]
             yield Goal(np.asarray(entered, np.float64), candidate, moment, self._replayer(call), is_rowwise=True)
             return

@@ -329,6 +329,8 @@ def _added(
         solved = _solve(stretch, goal, [*used, other])
         if solved is None or solved.gap > stretch.limit or abs(solved.coefficients[-1]) < 1e-9:
             continue
+        if len(used) == 1 and abs(solved.coefficients[0]) < 1e-9:
+            continue  # another tensor altogether
         times = solved.coefficients[-1]
         often = "" if math.isclose(times, 1.0, rel_tol=1e-6) else f" {times:.6g} times"
         says = f"{other.name} is added{often}, the reference does not add it here"
@@ -336,7 +338,26 @@ def _added(
             says = f"{other.name} is missing: it is not in the sum"
         changed = Combination(reading.terms, solved.coefficients[:-1], solved.gap)
         extra = [_coefficient(used, j, number, right, shape) for j, (number, right) in _changed(changed, reading)]
-        yield stretch.cause("term-added", "; ".join([says, *extra]), solved.gap)
+        kind = "term-added"
+        if other.role == "vector" and "bias" in other.name:
+            kind = {-1.0: "bias-missing", 1.0: "bias-doubled"}.get(round(times, 6), kind)
+            if (
+                math.isclose(solved.coefficients[0] + times, 1.0, rel_tol=1e-6)
+                and len(used) == 1
+                and kind == "term-added"
+            ):
+                number = _number(solved.coefficients[0], shape[-1])
+                kind, says, extra = "head-scale", f"what {other.name} is added to is multiplied by {number}", []
+        elif math.isclose(times, -1.0, rel_tol=1e-6):
+            kind = (
+                "position-missing"
+                if other.is_position
+                else "class-token"
+                if other.role == "class token"
+                else "term-missing"
+            )
+        yield stretch.cause(kind, "; ".join([says, *extra]), solved.gap)
+        return
 
 
 def vectors(stretch: Stretch, shape: tuple[int, ...]) -> Iterator[Term]:
