@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -92,7 +93,10 @@ def measured(
         "equivalent": [],
     }
     for result in carried_out(tasks, workers):
-        made[result.pop("what")].append(result)
+        what = result.pop("what")
+        made[what].append(result)
+        if what == "fault" and not result["diagnosed"]:
+            print(f"missed: {result['id']}, {result['dtype']}: {result['place']}: {result['says']}", file=sys.stderr)
     for rows in made.values():
         rows.sort(key=lambda row: (row.get("dtype", ""), row.get("id", "")))
     return {**made, "planted": counts}
