@@ -36,19 +36,24 @@ class Findings:
     def __init__(self) -> None:
         self.places: dict[Fold, Place] = {}
 
-    def add(self, fold: Fold, scene: Scene, run: str) -> None:
-        """One suspect more."""
+    def add(self, fold: Fold, scene: Scene, run: str, is_again: bool = False) -> None:
+        """One suspect more. `is_again`: all that it tells is that the place diverges in this run too."""
         place = self.places.get(fold)
         if place is None:
             place = self.places[fold] = Place(fold, scene, *_explained(scene))
-        elif place.causes[0].kind == "unknown" and place.diagnosed < MOST_DIAGNOSED and run not in place.runs:
+        elif (
+            not is_again
+            and place.causes[0].kind == "unknown"
+            and place.diagnosed < MOST_DIAGNOSED
+            and run not in place.runs
+        ):
             causes, shape = _explained(scene)
             place.diagnosed += 1
             if causes[0].kind != "unknown":
                 place.scene, place.causes, place.shape = scene, causes, shape
         if run not in place.runs:
             place.runs.append(run)
-        if scene.suspect.candidate not in place.places:
+        if scene.suspect.candidate not in place.places and not is_again:
             place.places.append(scene.suspect.candidate)
         is_small = scene.dtype == "float64" and scene.suspect.error <= scene.suspect.tolerance * ROUNDED
         place.is_small = place.is_small and is_small

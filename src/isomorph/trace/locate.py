@@ -19,8 +19,8 @@ import numpy as np
 from isomorph.trace.align import Alignment
 from isomorph.trace.carried import is_carried
 from isomorph.trace.compare import measures_of
-from isomorph.trace.naming import Fold, fold, holder, producers
-from isomorph.trace.nouns import Array, Capture, Event, Measure, ModuleFacts, Site, Suspect
+from isomorph.trace.naming import Fold, common, fold, holder, producers
+from isomorph.trace.nouns import Array, Capture, Event, Measure, ModuleFacts, Node, Site, Suspect
 from isomorph.trace.pairing import Unpaired, into_candidate, paired, value
 from isomorph.trace.probes import Probe
 from isomorph.trace.protocol import Side
@@ -43,7 +43,7 @@ class Known:
     """What earlier runs taught: places that differ in structure only, by folded name; places found to diverge."""
 
     structural: set[Fold] = field(default_factory=set)
-    found: set[Fold] = field(default_factory=set)
+    found: dict[Fold, set[Site]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,8 @@ class Found:
     seen: Capture
     measures: tuple[Measure, ...]
     splice: Mapping[Site, Array]
+    is_again: bool = False
+    """The place is known, and what leads there was not mended first: the suspect says less than the one that was found first."""
 
 
 @dataclass
@@ -70,6 +72,8 @@ class Search:
     known: Known
     differing: frozenset[str] = frozenset()
     """Candidate modules whose weights are not what the morph makes."""
+    order: tuple[tuple[Node, Node], ...] = ()
+    """Nodes that the candidate calls in another order."""
 
     def measures(self, seen: Capture) -> tuple[Measure, ...]:
         """Every event of the reference's run and this one."""
@@ -86,13 +90,18 @@ class Search:
         return walk.walk() if again is None else walk.unsteady(again)
 
 
+def key(event: Event) -> tuple[Site, Site]:
+    """One event of a run, among those that a fused tensor has."""
+    return event.reference, event.candidate
+
+
 class _Walk:
     def __init__(self, search: Search, seen: Capture, measures: tuple[Measure, ...]) -> None:
         self.search = search
         self.seen = seen
         self.measures = measures
         self.splice: dict[Site, Array] = {}
-        self.passed: set[Site] = set()
+        self.passed: set[tuple[Site, Site]] = set()
         self.unclear: list[tuple[Event, Capture, tuple[Measure, ...]]] = []
         self.errors: list[Array] = []
         self.found: list[Found] = []
@@ -127,36 +136,36 @@ class _Walk:
             one for one in self.measures if one.event.node is not None and fold(one.event) in self.search.known.found
         ]
         over = [one.event for one in events if not one.is_within]
-        if not over:
+        if not events or self.search.order or all(one.is_within for one in self.measures):
             return
         for event in over:
-            self._record(event)
+            if event.candidate in self.search.known.found[fold(event)]:  # others may only be reached by its error
+                self._record(event, is_again=event is not over[0])
         put: dict[Site, Array] = {}
         for one in events:
-            put |= self._put(one.event) or {}
+            put |= self._put(one.event, put) or {}
             error = self._error_at(one.event)
             if not one.is_within and error is not None and np.isfinite(error).all():
                 self.errors.append(error)
-        self._mend(over[0], put)
+        self._mend(over[0] if over else events[0].event, put)
+        self.passed |= {key(one.event) for one in events}
 
     def _first_over(self) -> Measure | None:
-        return next(
-            (one for one in self.measures if not one.is_within and one.event.candidate not in self.passed), None
-        )
+        return next((one for one in self.measures if not one.is_within and key(one.event) not in self.passed), None)
 
     def _step(self, event: Event) -> bool:
         """Deal with one event that is over; False where nothing can be found behind it."""
         place = fold(event)
         if place in self.search.known.structural:
-            self.passed.add(event.candidate)
+            self.passed.add(key(event))
             return True
         if event.node is None:
             if not self._is_carried(event):
                 self._record(event)
-            self.passed.add(event.candidate)
+            self.passed.add(key(event))
             return True
         if event.link.border == "in" and self._own_outputs_within(event):
-            self.passed.add(event.candidate)
+            self.passed.add(key(event))
             return True
         put = self._put(event)
         if put is None:  # the reference's tensor does not fit: what is behind cannot be told apart
@@ -164,6 +173,8 @@ class _Walk:
             return False
         if place in self.search.known.found:
             self._record(event)
+            if self._pairs_out_of_order(event):
+                return self._leave_block(event)
             self._mend(event, put)
             return True
         if self._is_carried(event):
@@ -174,22 +185,24 @@ class _Walk:
         verdict = self._verdict(event, after)
         if verdict == "structural":
             self.search.known.structural.add(place)
-            self.passed.add(event.candidate)
+            self.passed.add(key(event))
         elif verdict == "real":
             self._record(event)
+            if self._pairs_out_of_order(event):
+                return self._leave_block(event)
             self._accept(event, put, seen, after)
         else:
             if verdict == "unclear":
                 self.unclear.append((event, self.seen, self.measures))
-            self.passed.add(event.candidate)
+            self.passed.add(key(event))
         return True
 
     def _verdict(self, event: Event, after: tuple[Measure, ...]) -> Verdict:
-        then = {one.event.candidate: one for one in after}
+        then = {key(one.event): one for one in after}
         later = [
-            (one, then[one.event.candidate])
+            (one, then[key(one.event)])
             for one in self.measures
-            if one.event.place > event.place and one.event.candidate in then and one.event.candidate not in self.passed
+            if one.event.place > event.place and key(one.event) in then and key(one.event) not in self.passed
         ]
         mended = [one for one, new in later if not one.is_within and new.is_within]
         broken = [one for one, new in later if one.is_within and not new.is_within]
@@ -207,6 +220,43 @@ class _Walk:
         one, new = still[0]
         return "real" if new.error < BETTER * one.error else "unclear"
 
+    def _pairs_out_of_order(self, event: Event) -> list[tuple[Node, Node]]:
+        """Nodes that the candidate calls in another order, of which one is here: all between them is off for that."""
+        if event.link.border == "out":
+            return []
+        here = event.link.candidate
+        return [
+            pair
+            for pair in self.search.order
+            if any(name == here or name.startswith(f"{here}.") for node in pair for name in node.candidate)
+        ]
+
+    def _leave_block(self, event: Event) -> bool:
+        """Go on behind the innermost aligned block around an event; False where there is none."""
+        around = [
+            one
+            for one in self.measures
+            if one.event.node is not None
+            and one.event.node.kind == "block"
+            and one.event.link.border == "out"
+            and one.event.place > event.place
+            and event.reference.module.startswith(f"{one.event.reference.module}.")
+        ]
+        put = self._put(around[0].event) if around else None
+        if put is None:
+            return False
+        end = around[0].event
+        self.passed |= {key(one.event) for one in self.measures if one.event.place <= end.place}
+        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
+        self._accept(end, put, seen, self.search.measures(seen))
+        return True
+
+    def _is_whole(self, event: Event) -> bool:
+        """Whether the event speaks of all of the candidate's tensor."""
+        held = value(self.seen, event.candidate)
+        mine = event.link.channels
+        return mine is None or held is None or len(mine.candidate) == held.shape[mine.candidate_axis]
+
     def _own_outputs_within(self, event: Event) -> bool:
         """The module is given something else, and gives the same: it takes other arguments."""
         outputs = [
@@ -217,14 +267,17 @@ class _Walk:
         ]
         return bool(outputs) and all(one.is_within for one in outputs)
 
-    def _put(self, event: Event) -> dict[Site, Array] | None:
-        """The reference's tensor where the candidate's is, and where the very same tensor came out of a module before."""
+    def _put(self, event: Event, onto: Mapping[Site, Array] | None = None) -> dict[Site, Array] | None:
+        """The reference's tensor where the candidate's is, and where the very same tensor came out of a module before.
+
+        `onto` holds what is put there already, of other channels.
+        """
         whole, held = value(self.search.seen_reference, event.reference), value(self.seen, event.candidate)
         if whole is None or held is None:
             return None
         try:
             left, _ = paired(event, self.search.seen_reference, self.seen)
-            made = into_candidate(event.link, left, whole, held)
+            made = into_candidate(event.link, left, whole, (onto or {}).get(event.candidate, held))
         except Unpaired:
             return None
         found = {event.candidate: made}
@@ -250,33 +303,41 @@ class _Walk:
         """Splice this event, and all others that carry errors which are known; run again."""
         for one in self.measures:
             other = one.event
-            if one.is_within or other is event or other.node is None or other.candidate in self.passed:
+            if one.is_within or other is event or other.node is None or key(other) in self.passed:
                 continue
             if other.place > event.place and self._is_carried(other):
-                put = (self._put(other) or {}) | put
+                put = put | (self._put(other, put) or {})
         seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
         self._accept(event, put, seen, self.search.measures(seen))
 
     def _accept(self, event: Event, put: dict[Site, Array], seen: Capture, after: tuple[Measure, ...]) -> None:
         error = self._error_at(event)
-        if error is not None and np.isfinite(error).all():
+        is_over = any(one.event == event and not one.is_within for one in self.measures)
+        if is_over and error is not None and np.isfinite(error).all():
             self.errors.append(error)
         self.splice |= put
-        self.passed |= set(put) | {event.candidate}
+        self.passed |= {
+            key(one.event) for one in self.measures if one.event.candidate in put and self._is_whole(one.event)
+        }
+        self.passed.add(key(event))
         self.seen, self.measures = seen, after
 
-    def _record(self, event: Event) -> None:
+    def _record(self, event: Event, is_again: bool = False) -> None:
         suspect = self._suspect(event)
-        self.search.known.found.add(fold(event))
-        self.found.append(Found(suspect, fold(event), self.seen, self.measures, dict(self.splice)))
+        self.search.known.found.setdefault(fold(event), set()).add(event.candidate)
+        self.found.append(Found(suspect, fold(event), self.seen, self.measures, dict(self.splice), is_again))
 
     def _suspect(self, event: Event) -> Suspect:
         kind, event = self._kind(event)
         measure = next(one for one in self.measures if one.event == event)
         before = self._before(event)
         last = before[-1] if before else None
+        pairs = self._pairs_out_of_order(event)
         if kind == "module":
             candidate, reference = event.link.candidate, event.link.reference
+        elif pairs:
+            candidate = common(name for node in pairs[0] for name in node.candidate)
+            reference = common(name for node in pairs[0] for name in node.reference)
         else:
             candidate = holder(self.seen, self.search.modules[1], event.candidate, last.candidate if last else None)
             reference = holder(
@@ -314,7 +375,7 @@ class _Walk:
             one
             for one in self.measures
             if one.event.place < event.place
-            and one.event.candidate not in self.passed
+            and key(one.event) not in self.passed
             and one.error > NEAR * one.tolerance
             and one.event.link.border == "in"
         ]

@@ -18,8 +18,11 @@ def folded(name: str) -> str:
 
 
 def fold(event: Event) -> Fold:
-    """What is the same for an event of every layer: which border of which module."""
-    return event.link.border, folded(event.link.reference), folded(event.link.candidate)
+    """What is the same for an event of every layer: which border of which node."""
+    node = event.node
+    left = (event.link.reference,) if node is None else node.reference
+    right = (event.link.candidate,) if node is None else node.candidate
+    return event.link.border, " ".join(map(folded, left)), " ".join(map(folded, right))
 
 
 def common(names: Iterable[str]) -> str:
@@ -59,6 +62,9 @@ def holder(seen: Capture, modules: Mapping[str, ModuleFacts], at: Site, before: 
     array = value(seen, at)
     if array is None or before is None or at.border != "in":
         return inner
+    led = value(seen, before)
+    if led is not None and led.shape == array.shape and np.array_equal(led, array):
+        return inner  # what comes before is handed on as it is
     found = [
         site.module
         for site in producers(seen, array)

@@ -12,6 +12,7 @@ from isomorph.trace.bridge import Bridge
 from isomorph.trace.compare import measures_of
 from isomorph.trace.diagnose.weights import differences
 from isomorph.trace.findings import Findings
+from isomorph.trace.floor import Floor
 from isomorph.trace.locate import Known, Search
 from isomorph.trace.naming import common
 from isomorph.trace.nouns import Capture, Node, Run, Site, TraceReport, WeightDifference
@@ -75,6 +76,7 @@ class _Trace:
         self.modules = (made.reference.modules(), made.candidate.modules())
         self.again: Capture | None = None
         self.is_steady = True
+        self.floor = Floor({}, 0.0, 0.0, 0.0)
 
     def traced(self, probes: Sequence[Probe], regimes: Sequence[Regime]) -> TraceReport:
         """Every regime with every probe."""
@@ -83,6 +85,7 @@ class _Trace:
             self.made.fill(regime, self.originals[0], probes[0], SEED)
             if regime.name == OWN and self.made.expected:
                 weights = differences(self.made.bridge, self.made.expected, self.made.actual)
+            self.floor = self.made.floor(max(probes, key=_size))
             for probe in probes:
                 self.progress(f"{regime.name}, {probe.name}")
                 self._run(regime, probe, frozenset(one.name for one in weights) if regime.name == OWN else frozenset())
@@ -107,7 +110,7 @@ class _Trace:
         if self.alignment is None:
             self.alignment = self._aligned(left, right)
             self._check_steady(probe, left, right)
-        floor = made.floor(probe)
+        floor = self.floor
         events = self.alignment.events(left, right)
         tolerances: dict[Site, float] = {event.reference: floor.of(event.reference, event.node) for event in events}
         measures = measures_of(events, left, right, tolerances, probe.padding)
@@ -116,6 +119,7 @@ class _Trace:
         if all(one.is_within for one in measures):
             return
         owner = {name: module.name for module in self.modules[1].values() for name in module.own}
+        order = _order(self.alignment, left, right)
         search = Search(
             made.candidate,
             self.modules,
@@ -125,6 +129,7 @@ class _Trace:
             tolerances,
             self.known,
             frozenset(owner[name] for name in differing if name in owner),
+            order,
         )
         again = None if self.is_steady else made.candidate.run(probe.candidate)
         for found in search.suspects(right, measures, again):
@@ -144,11 +149,11 @@ class _Trace:
                 tolerances,
                 regime.name,
                 made.dtype,
-                _order(self.alignment, left, found.seen),
+                order,
                 self.is_steady,
                 found.splice,
             )
-            self.findings.add(found.fold, scene, run.name)
+            self.findings.add(found.fold, scene, run.name, found.is_again)
 
     def _aligned(self, left: Capture, right: Capture) -> Alignment:
         made = self.made
@@ -175,6 +180,12 @@ class _Trace:
         self.is_steady = _same(right, self.made.candidate.run(probe.candidate, watch=()))
         if not self.is_steady:
             self.notes.append(f"{self.originals[1].title} gives something else each time it is run on the same inputs")
+
+
+def _size(probe: Probe) -> int:
+    """Elements that go in: the largest probe leaves the largest gap."""
+    given = probe.others.values() if isinstance(probe.others, Mapping) else probe.others
+    return sum(int(np.size(array)) for array in given)
 
 
 def _same(one: Capture, other: Capture) -> bool:
