@@ -50,6 +50,10 @@ def plus_one(self: nn.LayerNorm, x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], self.weight + 1, self.bias, self.eps)
 
 
+def half(self: nn.Linear, x: Tensor) -> Tensor:
+    return F.linear(x.bfloat16(), self.weight.bfloat16()).to(x.dtype) + self.bias
+
+
 def hard_eps(self: nn.LayerNorm, x: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:], self.weight, self.bias, 1e-3)
 
@@ -101,3 +105,18 @@ def test_what_a_module_does_otherwise_is_named(path: str, forward: Forward, kind
     (cause,) = pair(instead(path, forward), at=path)
     assert (kind, says) == (cause.kind, cause.says[: len(says)])
     assert cause.residual < 1e-13
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_a_product_in_half_precision_is_named(dtype: str) -> None:
+    """What is left of the output without its bias lies on bfloat16's grid; the floor is bfloat16's."""
+    (cause,) = pair(instead(WIDE, half), dtype, at=WIDE)
+    assert ("half-accumulation", "the product before its bias is computed in bfloat16") == (cause.kind, cause.says)
+    assert cause.residual <= cause.floor == 2.0**-7
+
+
+@pytest.mark.parametrize(("path", "forward", "kind", "says"), LEAVES[::4])
+def test_the_same_is_named_in_float32(path: str, forward: Forward, kind: str, says: str) -> None:
+    """In a float32 run as in float64."""
+    (cause,) = pair(instead(path, forward), "float32", at=path)
+    assert (kind, says) == (cause.kind, cause.says[: len(says)])

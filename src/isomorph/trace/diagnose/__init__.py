@@ -19,6 +19,7 @@ from isomorph.trace.diagnose import (
     blocks,
     conv,
     embedding,
+    halves,
     heads,
     images,
     inside,
@@ -43,7 +44,7 @@ __all__ = ["KINDS", "STEPS", "diagnose", "shape_of"]
 STEPS: tuple[tuple[ModuleType, ...], ...] = (
     (weights,),
     (norm, linear, embedding, conv, images, blocks),
-    (inside,),
+    (inside, halves),
     (activation, attention, sums, pooling, heads, order, precision),
 )
 """Files of this folder, in the order in which they are tried. What one step explains, the next is not asked about."""
