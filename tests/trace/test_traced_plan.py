@@ -90,6 +90,16 @@ def test_copies_of_a_tied_tensor_are_no_names_of_their_own() -> None:
     assert "lm_head.weight" not in found.plan.source
 
 
+def test_a_copy_that_the_candidate_holds_by_itself_is_made() -> None:
+    """A head tied to its embedding on one side, and of its own on the other: it is filled, not left as it was."""
+    file, candidate = keys("t5/hf"), keys("t5/fused_qkv")
+    head = TensorSpec(file["shared.weight"].dtype, file["shared.weight"].shape)
+    live = Manifest({**dict(file), "lm_head.weight": head}, shared=(("shared.weight", "lm_head.weight"),))
+    found = traced_plan(live, Manifest({**dict(candidate), "lm_head.weight": head}))
+    assert "lm_head.weight" in found.plan.targets
+    assert not any("makes nothing of" in note for note in found.notes)
+
+
 def test_two_families_and_unknown_names_ask_for_a_morph() -> None:
     """Nothing is paired by position or shape."""
     with pytest.raises(UsageError, match=r"the reference is bert/hf, the candidate t5/hf: of two families.*--morph"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -102,12 +102,29 @@ def _between_layouts(
     told: Mapping[str, Any],
     configs: Configs,
 ) -> TracedPlan:
-    """The way through the hub; what one of the two lacks (a head, a tower) is left out."""
+    """The way through the hub. Of names that are one tensor, files hold the first; a copy that only the candidate needs is kept."""
+    copies = _copies(reference)
+    best = _way(_without(reference, copies), candidate, from_, told, configs)
+    for name in copies:
+        if not _unmade(best.plan, candidate):
+            break
+        try:
+            tried = _way(_without(reference, [one for one in copies if one != name]), candidate, from_, told, configs)
+        except (MorphError, UsageError):
+            continue
+        if len(_unmade(tried.plan, candidate)) < len(_unmade(best.plan, candidate)):
+            best = tried
+    return best
+
+
+def _way(
+    source: Manifest, candidate: Manifest, from_: str | None, told: Mapping[str, Any], configs: Configs
+) -> TracedPlan:
+    """From one recognised layout to the other; what one of the two lacks (a head, a tower) is left out."""
     from isomorph.layouts.compose import added, between, plan_makeable, plan_sized, stripped
     from isomorph.layouts.route import route
 
-    source = _without_copies(reference)
-    first, second = _both_recognised(source, _without_copies(candidate), from_, configs)
+    first, second = _both_recognised(source, _without(candidate, _copies(candidate)), from_, configs)
     if first.layout.family.name != second.layout.family.name:
         raise UsageError(
             f"the reference is {first.layout}, the candidate {second.layout}: of two families, and nothing leads from one to the "
@@ -138,17 +155,21 @@ def _between_layouts(
         except MorphError:
             raise refused from None
     title = f"{first.layout} -> {second.layout}"
-    cut, notes = _cut(plan, reference, candidate)
+    cut, notes = _cut(plan, source, candidate)
     found = (f"no morph was given: the layouts were recognised, {title}", *way.notes[: bool(first.seen_through)])
     return TracedPlan(cut, title, chain.text, (*found, *notes), is_found=True)
 
 
-def _without_copies(manifest: Manifest) -> Manifest:
-    """Of names that are one tensor the first: that is what files hold."""
+def _copies(manifest: Manifest) -> list[str]:
+    """Of names that are one tensor all but the first."""
+    order = {name: place for place, name in enumerate(manifest)}
+    return [name for group in manifest.shared for name in sorted(group, key=order.__getitem__)[1:]]
+
+
+def _without(manifest: Manifest, names: Collection[str]) -> Manifest:
     from isomorph.tensors import Manifest as Held
 
-    again = {name for group in manifest.shared for name in sorted(group, key=list(manifest).index)[1:]}
-    return Held({name: spec for name, spec in manifest.items() if name not in again}, origin=manifest.origin)
+    return Held({name: spec for name, spec in manifest.items() if name not in names}, origin=manifest.origin)
 
 
 def _both_recognised(
@@ -252,10 +273,15 @@ def _nothing_made(plan: Plan, candidate: Manifest) -> Gap:
     )
 
 
+def _unmade(plan: Plan, candidate: Manifest) -> list[str]:
+    """The candidate's tensors that nothing makes, by any of their names."""
+    tied = {name for group in candidate.shared if any(one in plan.targets for one in group) for name in group}
+    return [name for name in candidate if name not in plan.targets and name not in tied]
+
+
 def _left_over(plan: Plan, candidate: Manifest) -> list[str]:
     """What nothing makes, and what is made for nobody."""
-    tied = {name for group in candidate.shared if any(one in plan.targets for one in group) for name in group}
-    lacking = [name for name in candidate if name not in plan.targets and name not in tied]
+    lacking = _unmade(plan, candidate)
     extra = [name for name in plan.targets if name not in candidate]
     notes = []
     if lacking:

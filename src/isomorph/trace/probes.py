@@ -399,7 +399,9 @@ def as_inputs(given: Mapping[Key, Array]) -> Inputs:
 
 
 def _first_line(error: Exception) -> str:
-    line = str(error).strip().partition("\n")[0]
+    cause = error.__cause__  # the library's own words, without ours around them
+    said = f"{type(cause).__name__}: {cause}" if cause is not None and str(cause) else str(error)
+    line = said.strip().partition("\n")[0]
     return line if len(line) <= 200 else line[:199] + "…"
 
 
