@@ -62,7 +62,6 @@ KINDS: Mapping[str, str] = {
     "embedding-missing": "an embedding is not added",
     "ids-constant": "ids are all the same",
     "ids-shifted": "ids are moved along the sequence",
-    "ids-exchanged": "ids of one input are taken for another's",
     "position-offset": "positions begin at another number",
     "position-order": "positions count in another order",
     "position-padding": "positions count padding otherwise",
