@@ -87,7 +87,7 @@ class Embeddings(nn.Module):
         places = torch.arange(input_ids.shape[1], device=input_ids.device) + self.faults("position-offset", 0)
         limit = self.position_embeddings.weight.shape[0]
         if self.faults("positions", "used") == "used":
-            x = self.position_embeddings(places % limit)[None] + x
+            x = self.position_embeddings(places.clamp(max=limit - 1))[None] + x
         kinds = {
             "used": token_type_ids,
             "zeros": torch.zeros_like(token_type_ids),

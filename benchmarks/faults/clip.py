@@ -130,7 +130,7 @@ class Visual(nn.Module):
         x = torch.cat((tokens, first) if where == "last" else (first, tokens))
         if where == "zero":
             x = torch.cat((first * 0, tokens))
-        table = self.positional_embedding.roll(-self.faults("position-offset", 0), 0)
+        table = self.positional_embedding.roll(self.faults("position-rows", 0), 0)
         how = self.faults("positions", "all")
         if how == "all":
             x = x + table[:, None]
@@ -167,7 +167,8 @@ class Clip(nn.Module):
         length = text.shape[1]
         x = self.token_embedding(text) * self.faults("embedding-scale", 1.0)
         if self.faults("positions", "used") == "used":
-            x = x + self.positional_embedding.roll(-self.faults("position-offset", 0), 0)[:length]
+            rows = torch.arange(length, device=text.device) + self.faults("position-offset", 0)
+            x = x + self.positional_embedding[rows.clamp(max=len(self.positional_embedding) - 1)]
         places = torch.arange(length, device=text.device)
         allowed = places[None, :] <= places[:, None] + self.faults("causal-offset", 0)
         if self.faults("causal", True):

@@ -95,7 +95,12 @@ def clip() -> list[Fault]:
         f("class token last", "class-token", image, code={"visual:class-token": "last"}),
         f("class token zero", "class-token", image, code={"visual:class-token": "zero"}),
         f("image positions missing", "position-missing", image, code={"visual:positions": "none"}),
-        f("image positions 1 too far", "position-offset", image, code={"visual:position-offset": 1}),
+        f(
+            "class token's position taken from the last row",
+            ("position-rows", "position-offset", "position-order"),
+            image,
+            code={"visual:position-rows": 1},
+        ),
         f("image pooled by the mean", "pooling", image, code={"visual:pooling": "mean"}),
         f(
             "image's last norm missing",

@@ -51,7 +51,12 @@ def paddle() -> list[Fault]:
         f("patches by columns", "patch-order", "", code={":patches": "columns"}),
         f("class token last", "class-token", "", code={":class-token": "last"}),
         f("positions missing", "position-missing", "", code={":positions": "none"}),
-        f("positions 1 too far", "position-offset", "", code={":position-offset": 1}),
+        f(
+            "class token's position taken from the last row",
+            ("position-rows", "position-offset", "position-order"),
+            "",
+            code={":position-rows": 1},
+        ),
         f("mean pooling", "pooling", "", code={":pooling": "mean"}),
         f(
             "last norm missing",

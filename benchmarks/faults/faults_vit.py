@@ -104,7 +104,12 @@ def vit() -> list[Fault]:
             where,
             code={":positions": "patches only"},
         ),
-        f("positions 1 too far", "position-offset", where, code={":position-offset": 1}),
+        f(
+            "class token's position taken from the last row",
+            ("position-rows", "position-offset", "position-order"),
+            where,
+            code={":position-rows": 1},
+        ),
         f("positions left as made", ("parameter-missing",), where, weights=left_as_made("pos_embed")),
         f("mean pooling", "pooling", where, code={":pooling": "mean"}),
         f("last token pooled", "pooling", where, code={":pooling": "last"}),

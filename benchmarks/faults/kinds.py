@@ -56,6 +56,8 @@ ACCEPTED: dict[str, tuple[tuple[str, str], ...]] = {
     "pooling": (),
     "position-missing": (),
     "position-offset": (("embedding-offset|ids-shifted", ""),),
+    "position-order": (),
+    "position-rows": (("class-token|position-place", "position"),),
     "qkv-interleaved": (("parts-interleaved", ""),),
     "qkv-order": (("parts-permuted|weights-swapped", ""),),
     "qkv-split": (),

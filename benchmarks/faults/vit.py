@@ -110,7 +110,7 @@ class Vit(nn.Module):
         """Patches, class token and positions."""
         patches, first = self.patch_embed(x), self.cls_token.expand(x.shape[0], -1, -1)
         where, how = self.faults("class-token", "first"), self.faults("positions", "all")
-        table = self.pos_embed.roll(-self.faults("position-offset", 0), 1)
+        table = self.pos_embed.roll(self.faults("position-rows", 0), 1)
         if where == "missing":
             return patches + table[:, 1:]
         if where == "zero":

@@ -143,7 +143,7 @@ class Vit(nn.Layer):
         last = self.faults("class-token", "first") == "last"
         x = paddle.concat([patches, first] if last else [first, patches], axis=1)
         if self.faults("positions", "all") == "all":
-            x = x + paddle.roll(self.position_embeddings, -self.faults("position-offset", 0), 1)
+            x = x + paddle.roll(self.position_embeddings, self.faults("position-rows", 0), 1)
         x = self.encoder(x)
         return self.classifier(x[:, 0] if self.faults("pooling", "first") == "first" else x.mean(1))
 
