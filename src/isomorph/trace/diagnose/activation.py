@@ -75,11 +75,15 @@ def _unknown(stretch: Stretch, goal: Goal, atom: Atom, right: Known) -> Iterator
     if goal.finish is not None:
         return
     x, y = atom.candidate, goal.candidate
+    places = sample_of(x.size)
+    small, aim = x.reshape(-1)[places], y.reshape(-1)[places]
     for name, function in FUNCTIONS.items():
-        made = function(x)
+        made = function(small)
         square = float((made * made).sum())
-        times = float((made * y).sum()) / square if square else 0.0
-        gap = stretch.gap(times * made, y)
+        times = float((made * aim).sum()) / square if square else 0.0
+        if gap_of(times * made, aim) > 4 * stretch.limit:
+            continue
+        gap = stretch.gap(times * function(x), y)
         if gap <= stretch.limit and times != 0.0:
             yield stretch.cause(
                 "activation", f"activation is {times:.6g} · {name}, the reference has {right.name}", gap

@@ -113,7 +113,7 @@ def hints_of(scene: Scene) -> Hints:
 def _sources(stretch: Stretch, goal: Goal) -> Iterator[Atom]:
     """The last tensors [B S W] before the goal that modules with parameters gave, in the order in which they came."""
     batch = goal.reference.shape[0]
-    modules = stretch.scene.reference.modules()
+    modules = stretch.modules
     found: list[Atom] = []
     for atom in stretch.atoms:
         if atom.site is None or atom.site.border != "out" or atom.moment >= goal.moment:

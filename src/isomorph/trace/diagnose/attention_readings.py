@@ -80,7 +80,7 @@ def _plain(says: str) -> str:
 
 
 def _fused(stretch: Stretch, atoms: list[Atom], right: Three, heads: int) -> Iterator[tuple[Array, str]]:
-    """(the candidate's fused tensor, its layout where it is only supposed): as it was seen, or as it would be made of q, k and v."""
+    """(the candidate's fused tensor, its layout where that is only supposed): as seen, or as it would be made of q, k and v."""
     sites = {atom.event.candidate for atom in atoms if atom.event is not None}
     if len(sites) == 1 and all(atom.is_paired for atom in atoms):
         values = stretch.scene.seen_candidate.values.get(next(iter(sites)))
@@ -125,7 +125,7 @@ def _biases(stretch: Stretch, atoms: list[Atom], read: Reading) -> Iterator[Read
     """The projections without their biases, or with them twice, where the candidate does not show its projections."""
     if any(atom.is_paired for atom in atoms):
         return
-    modules, state = stretch.scene.reference.modules(), stretch.scene.state_reference
+    modules, state = stretch.modules, stretch.scene.state_reference
     vectors: list[Array] = []
     for atom in atoms:
         own = modules[atom.site.module].own if atom.site is not None else ()

@@ -206,13 +206,13 @@ def _rotaries(rule: Attention, width: int) -> Iterator[Variant]:
     if rotary is None:
         for style in ("half", "pairs"):
             says = "rotary positions are applied, the reference has none"
-            yield Variant("rotary", says, replace(rule, rotary=Rotary(style)))
+            yield Variant("rotary-missing", says, replace(rule, rotary=Rotary(style)))
         return
 
     def changed(kind: str, says: str, **changes: object) -> Variant:
         return Variant(kind, says, replace(rule, rotary=replace(rotary, **changes)))  # type: ignore[arg-type] # by name
 
-    yield Variant("rotary", "rotary positions are missing", replace(rule, rotary=None))
+    yield Variant("rotary-missing", "rotary positions are missing", replace(rule, rotary=None))
     if rotary.style == "half":
         yield changed(
             "rotary-style", "rotary turns neighbours (2i, 2i+1), the reference halves (i, i+d/2)", style="pairs"
@@ -231,8 +231,8 @@ def _rotaries(rule: Attention, width: int) -> Iterator[Variant]:
             says = f"rotary turns {part // 2 * 2} entries of each head, the reference {now}"
             yield changed("rotary-partial", says, width=part // 2 * 2)
     yield changed("rotary-sign", "rotary turns the other way", is_reversed=not rotary.is_reversed)
-    yield changed("rotary", "rotary turns the queries only", turns="queries")
-    yield changed("rotary", "rotary turns the keys only", turns="keys")
+    yield changed("rotary-missing", "rotary turns the queries only", turns="queries")
+    yield changed("rotary-missing", "rotary turns the keys only", turns="keys")
 
 
 def _heads(rule: Attention, width: int) -> Iterator[Variant]:
@@ -276,11 +276,14 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
             yield Variant("head-split", words, replace(rule, split=split))
             for letter in ("q", "k", "v"):
                 says = f"{letter} alone {words.removeprefix('q, k and v ').replace('are', 'is', 1)}"
-                yield Variant("head-split", says, replace(rule, split=split, split_of=letter))  # type: ignore[arg-type] # a letter
+                yield Variant("head-split", says, replace(rule, split=split, split_of=letter))
             yield Variant("head-split", f"{words}; merged the same way", replace(rule, split=split, merge=split))
     yield Variant(
         "attention-softmax", "the softmax is over the queries, not the keys", replace(rule, softmax="queries")
     )
+    for fill in (-1e9, -3.4028234663852886e38, -1e4):
+        masked = replace(rule, softmax="queries", mask=replace(rule.mask, fill=fill))
+        yield Variant("attention-softmax", "the softmax is over the queries, not the keys", masked)
     yield Variant("attention-softmax", "the softmax is over the heads, not the keys", replace(rule, softmax="heads"))
     yield Variant("attention-softmax", "the softmax is missing", replace(rule, softmax="none"))
 

@@ -61,7 +61,7 @@ _BORDERS: tuple[Border, Border] = ("in", "out")
 
 def may_be_output(stretch: Stretch, call: Call, values: Array) -> bool:
     """False where a tensor cannot be what this norm gives: without its weight and bias, its rows are not of length one."""
-    facts = stretch.scene.reference.modules()[call.module]
+    facts = stretch.modules[call.module]
     vectors = [np.asarray(stretch.scene.state_reference[name], np.float64) for name in facts.own]
     kept = stretch.scene.kept(values.shape)
     for order in permutations(vectors):

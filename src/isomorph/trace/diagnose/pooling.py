@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from isomorph.trace.diagnose.norms import Norm, normalisers
+from isomorph.trace.diagnose.norms import Norm, norm_that_gives, norm_that_takes, normalisers, short
 from isomorph.trace.diagnose.pointwise import FUNCTIONS
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch
 from isomorph.trace.nouns import Array, Cause
@@ -47,10 +47,21 @@ def _causes(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
             if (pool, norm, after, atom.name) == (right[0], right[1], right[2], right[3].name):
                 continue
             best = gap
+            passed_by = _norm_between(stretch, atom, right[3])
+            if passed_by is not None and (pool, after) == (right[0], right[2]) and norm == right[1]:
+                says = f"the final norm is missing: what is pooled has not gone through {passed_by}"
+                yield stretch.cause("final-norm-missing", says, gap)
+                continue
             kind = "pooler-tanh" if pool == right[0] and norm == right[1] and atom.name == right[3].name else "pooling"
             yield stretch.cause(kind, _says((pool, norm, after, atom.name), (*right[:3], right[3].name)), gap)
         if best is not None:
             return
+
+
+def _norm_between(stretch: Stretch, entered: Atom, left: Atom) -> str | None:
+    """The norm of the reference that makes one tensor of the other."""
+    one = norm_that_takes(stretch, entered.reference)
+    return short(one) if one is not None and one == norm_that_gives(stretch, left.reference) else None
 
 
 def _first(stretch: Stretch, goal: Goal) -> tuple[str, str, str, Atom, Array] | None:
@@ -101,7 +112,7 @@ def _ways(stretch: Stretch, goal: Goal, side: str, *, with_norms: bool) -> Itera
     ][:MOST_TENSORS]
     norms: list[tuple[str, Norm | None]] = [("", None)]
     if with_norms:
-        norms = list(normalisers(stretch, goal.reference.shape[-1]))[-3:]
+        norms = [*normalisers(stretch, goal.reference.shape[-1])][:3]
     for atom in atoms:
         values = atom.reference if side == "reference" else atom.candidate
         for pool, made in pools(values, stretch.padding, ids):

@@ -33,7 +33,7 @@ def rules(right: Array, padding: Array | None) -> Iterator[tuple[str, str, Array
     counted = np.broadcast_to(np.arange(length, dtype=np.float64), right.shape)
     yield "ids are all 0", "ids-constant", np.zeros_like(right)
     yield "ids are all 1", "ids-constant", np.ones_like(right)
-    yield "ids are exchanged: 0 for 1 and 1 for 0", "ids-exchanged", 1.0 - right
+    yield "ids are exchanged: 0 for 1 and 1 for 0", "token-type", 1.0 - right
     start = float(right.reshape(-1)[0]) if right.size else 0.0
     yield "ids are in reverse order", "position-order", right[..., ::-1]
     yield "ids are shifted right by one position", "ids-shifted", np.concatenate([right[..., :1], right[..., :-1]], -1)

@@ -74,6 +74,7 @@ class Stretch:
         self.tolerance = max(scene.suspect.tolerance, 1e-14)
         self.limit = SLACK * self.tolerance
         self.noise = 0.0
+        self.modules = scene.reference.modules()
         self.moments = moments_of(scene.seen_reference)
         self.moment = self.moments.get(self.at.reference, self._end())
         self._atoms: list[Atom] | None = None
@@ -137,7 +138,7 @@ class Stretch:
 
     def calls_that_return(self, raw: Array) -> Iterator[Call]:
         """The leaf calls of the reference inside the module that returns a tensor, whose output is that tensor; the last first."""
-        modules = self.scene.reference.modules()
+        modules = self.modules
         top = self.at.reference
         began = self.moments.get(Site(top.module, top.call, "in", 0), -1)
         for call in reversed(self.scene.seen_reference.ended):

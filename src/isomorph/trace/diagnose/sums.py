@@ -362,7 +362,7 @@ def _added(
 
 def vectors(stretch: Stretch, shape: tuple[int, ...]) -> Iterator[Term]:
     """Biases and other vectors of modules that were called just before."""
-    modules = stretch.scene.reference.modules()
+    modules = stretch.modules
     near = {atom.site.module for atom in stretch.atoms[:16] if atom.site is not None}
     for module in near:
         for name in modules[module].own:

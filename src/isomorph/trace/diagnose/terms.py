@@ -62,7 +62,7 @@ def terms_of(stretch: Stretch, goal: Goal, level: str = "all") -> list[Term]:
     `level` is one of LEVELS: what only the reference shows may be the divergence itself, so it is left out as long as possible.
     """
     shape = goal.reference.shape
-    modules = stretch.scene.reference.modules()
+    modules = stretch.modules
 
     def belongs(term: Term) -> bool:
         atom = term.atom
