@@ -92,7 +92,9 @@ def trace_models(
         progress=progress,
     )
     written = f"# {proved.title}\n{proved.text}" if proved.is_found else proved.title
-    return replace(report, notes=tuple(dict.fromkeys((*notes, *proved.notes, *report.notes))), morph=written if is_mapped else "")
+    return replace(
+        report, notes=tuple(dict.fromkeys((*notes, *proved.notes, *report.notes))), morph=written if is_mapped else ""
+    )
 
 
 def _dtype(given: Any) -> str:
