@@ -78,8 +78,8 @@ def _number(module: str, parent: str) -> int | None:
 def _gap_in_order(stretch: Stretch, parent: str, reference: Sequence[int], candidate: Sequence[int]) -> float | None:
     """The gap at the divergence when the reference's layers run in the candidate's order.
 
-    Each layer is run again on what the one before gave; what goes into the layer around the divergence, as the candidate came to it,
-    is put into the reference's run.
+    Each layer is run again on what the one before gave; what goes into the layer around the divergence, as the candidate came to
+    it, is put into the reference's run.
     """
     scene = stretch.scene
     first = Site(_module(parent, reference[0]), 0, "in", 0)

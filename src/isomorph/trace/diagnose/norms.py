@@ -15,7 +15,7 @@ from isomorph.trace.timeline import places
 
 Norm = Callable[[Array], Array | None]
 MOST_NORMS = 6
-MOST_LATER = 8
+MOST_LATER = 20
 
 
 def normalisers(stretch: Stretch, width: int) -> Iterator[tuple[str, Norm]]:
