@@ -23,7 +23,8 @@ def kernels() -> list[Fault]:
     def heads_last(layer: int, part: str) -> Fault:
         where = KERNELS.at(layer, f"attention.{part}")
         lines = {key: KERNELS.line(key).replace("[(h d)", "[(d h)") for key in (f"{where}.kernel", f"{where}.bias")}
-        return KERNELS.fault(f"{part} heads of (d h)", layer, ("heads-permuted", "head-split"), where, morph=lines)
+        there = (where, *t.core(KERNELS, layer))
+        return KERNELS.fault(f"{part} heads of (d h)", layer, ("heads-permuted", "head-split"), there, morph=lines)
 
     def exchanged(layer: int, one: str, other: str) -> Fault:
         a, b = (KERNELS.at(layer, f"attention.{part}") for part in (one, other))
@@ -39,7 +40,8 @@ def kernels() -> list[Fault]:
     def out_heads(layer: int) -> Fault:
         where = KERNELS.at(layer, "attention.out")
         lines = {f"{where}.kernel": KERNELS.line(f"{where}.kernel").replace("[o (h d)]", "[o (d h)]")}
-        return KERNELS.fault("out heads of (d h)", layer, ("heads-permuted", "head-merge"), where, morph=lines)
+        there = (where, *t.core(KERNELS, layer))
+        return KERNELS.fault("out heads of (d h)", layer, ("heads-permuted", "head-merge"), there, morph=lines)
 
     found = [
         heads_last(0, "query"),
