@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,9 +110,9 @@ def _ways(stretch: Stretch, goal: Goal, side: str, *, with_norms: bool) -> Itera
         and atom.reference.shape[0] == goal.reference.shape[0]
         and atom.reference.shape[2] == goal.reference.shape[1]
     ][:MOST_TENSORS]
-    norms: list[tuple[str, Norm | None]] = [("", None)]
+    norms: Sequence[tuple[str, Norm | None]] = [("", None)]
     if with_norms:
-        norms = [*normalisers(stretch, goal.reference.shape[-1])][:3]
+        norms = list(normalisers(stretch, goal.reference.shape[-1]))[:3]
     for atom in atoms:
         values = atom.reference if side == "reference" else atom.candidate
         for pool, made in pools(values, stretch.padding, ids):
