@@ -52,9 +52,7 @@ def traced(
     other = filled(candidate(), reference, bridge)
     fault(other)
     chosen = [one for one in regimes() if one.name == regime]
-    return trace(
-        TorchSide(reference), TorchSide(other), bridge, [probe(), probe(batch=3, is_padded=True)], chosen, dtype=dtype
-    )
+    return trace(TorchSide(reference), TorchSide(other), bridge, [probe(batch=3, is_padded=True)], chosen, dtype=dtype)
 
 
 def becomes(path: str, kind: type[nn.Module]) -> Callable[[nn.Module], None]:

@@ -21,7 +21,7 @@ def traced(reference: nn.Module, candidate: nn.Module, morph: str, **options: ob
         TorchSide(reference),
         TorchSide(filled(candidate, reference, bridge)),
         bridge,
-        [probe(), probe(batch=3, length=23, is_padded=True)],
+        [probe(batch=3, length=11, is_padded=True)],
         regimes(),
         **options,  # type: ignore[arg-type]
     )
