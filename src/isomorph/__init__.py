@@ -42,8 +42,8 @@ _LAZY = {
     **dict.fromkeys(("LazyTensor", "StateDict"), "isomorph.statedict"),
 }
 
-_MODULES = ("paddle", "torch")
-"""Modules for those who hold a model of that library: `isomorph.torch.load_model`."""
+_MODULES = ("models", "paddle", "torch")
+"""Modules for those who hold a model of that library, `isomorph.torch.load_model`, or want one: `isomorph.models.load`."""
 
 __all__ = [
     "BoundPlan",

@@ -139,6 +139,9 @@ def test_it_has_layers_to_hook() -> None:
     [
         ({"hidden_act": "xielu"}, "hidden_act is 'xielu': implemented are gelu,"),
         ({"num_attention_heads": 5}, r"5 heads \(num_attention_heads\) do not divide hidden_size 24"),
+        ({"num_attention_heads": 0}, "num_attention_heads is 0: it must be a whole number above 0"),
+        ({"hidden_size": "24"}, "hidden_size is '24': it must be a whole number above 0"),
+        ({"image_size": 4}, r"image_size 4 is smaller than patch_size"),
         ({"layer_norm_eps": 1e-2}, "layer_norm_eps is 0.01: Paddle's LayerNorm takes 0 to 0.001"),
     ],
     ids=str,

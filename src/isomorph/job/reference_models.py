@@ -18,10 +18,13 @@ from isomorph.job.config import with_settings
 from isomorph.job.inputs import open_sources
 from isomorph.job.into_torch import load_model
 from isomorph.job.port import Port, make_port
+from isomorph.layouts.catalogue import find as layout_of
+from isomorph.layouts.compose import added, axes_of, stripped
 
 if TYPE_CHECKING:
     import torch
 
+    from isomorph.language.morph import Morph
     from isomorph.layouts.route import Route
 
 FAMILIES = ("bert", "clip", "t5", "vit")
@@ -37,14 +40,14 @@ MOST_SHOWN = 8
 class Found:
     """What a checkpoint says of its model: the family, the names its tensors have in the hub, the config to build with.
 
-    `source_layout` and `source_config` are what the way from the file is found with; `dtype` is the widest of its numbers, at least
-    float32.
+    `source_layout` and `source_config` are what the way from the file is found with, None where its names are the hub's and its
+    shapes the model's; `dtype` is the widest of its numbers, at least float32.
     """
 
     family: str
     names: tuple[str, ...]
     config: Mapping[str, Any]
-    source_layout: str
+    source_layout: str | None
     source_config: Mapping[str, Any] | None
     dtype: str
 
@@ -77,26 +80,35 @@ def load_reference(
         raise MissingExtra("isomorph.models.load", "torch") from None
     sizes = {**(sizes or {}), **axes}
     config = config.to_dict() if hasattr(config, "to_dict") else config
+    if not isinstance(config, str | os.PathLike | Mapping | None):
+        raise UsageError(
+            f"config is a {type(config).__name__}: give the path of a config.json, a mapping, or transformers' object"
+        )
     checkpoint = open_sources([path])
     try:
-        found = find(checkpoint, config, from_, sizes)
+        try:
+            found = find(checkpoint, config, from_, sizes)
+        except MorphError:
+            of_hub = find_by_names(checkpoint, config, from_, sizes)
+            if of_hub is None:
+                raise
+            found = of_hub
         module = importlib.import_module(f"isomorph.models.{found.family}")
         try:
             with torch.device("meta"):
                 model: torch.nn.Module = module.build(found.config, found.names, fused=fused)
         except ValueError as refused:
             raise UsageError(f"no reference model of {checkpoint.manifest.origin}: {refused}") from None
-        loaded = load_model(
-            model,
-            checkpoint,
-            to=f"{found.family}/{'fused_qkv' if fused else 'hf'}",
-            from_=found.source_layout,
-            config=found.source_config,
-            sizes=sizes,
-            device=device,
-            dtype=found.dtype if dtype is None else dtype,
-            strict=False,
-        )
+        way: dict[str, Any] = {
+            "to": f"{found.family}/{'fused_qkv' if fused else 'hf'}",
+            "from_": found.source_layout,
+            "config": found.source_config,
+            "sizes": sizes,
+        }
+        if found.source_layout is None:
+            way = {"morph": _fusing(found) if fused else None}
+        wanted = found.dtype if dtype is None else dtype
+        loaded = load_model(model, checkpoint, **way, device=device, dtype=wanted, strict=False)
     finally:
         if isinstance(path, str | os.PathLike):
             checkpoint.close()
@@ -117,10 +129,54 @@ def find(checkpoint: Checkpoint, config: Any, from_: str | None, sizes: Mapping[
     port = replace(port, to=f"{family}/hf", from_=from_).settled(checkpoint.manifest)
     route, names = port.route, tuple(port.plan(checkpoint.manifest).targets)
     assert route is not None
+    axes = {*route.target.family.axes, *axes_of(port.programs, port.config or {})}
+    for size in sizes:
+        if size not in axes:
+            raise UsageError(
+                f"{size} is neither an option of isomorph.models.load nor an axis of {route.source.layout}; "
+                f"its axes are {', '.join(sorted(axes))}"
+            )
     source_config = with_settings(port.asked.get("config"), {})
+    return Found(family, names, _config(route), str(route.source.layout), source_config, _widest(checkpoint))
+
+
+def find_by_names(checkpoint: Checkpoint, config: Any, from_: str | None, sizes: Mapping[str, int]) -> Found | None:
+    """The same without the catalogue, for shapes that its hub does not have: patches that are not square, heads of another width.
+
+    The names must be the hub's and a whole config there, and what is built from it must have these names and shapes; else None.
+    """
+    import torch
+
+    told = (
+        _with_facts(make_port(config=None if _is_facts(config) else config, sizes=sizes), config, checkpoint).config
+        or {}
+    )
+    family = next((name for name in FAMILIES if layout_of(f"{name}/hf").family.is_kind(told.get("model_type"))), None)
+    if family is None or from_ not in (None, f"{family}/hf"):
+        return None
+    shapes = {name: spec.shape for name, spec in checkpoint.manifest.items() if name.rpartition(".")[2] != UNREAD}
+    try:
+        with torch.device("meta"):
+            model = importlib.import_module(f"isomorph.models.{family}").build(told, tuple(shapes))
+    except ValueError:
+        return None
+    if shapes != {name: tuple(value.shape) for name, value in model.state_dict().items()}:
+        return None
+    return Found(family, tuple(shapes), told, None, None, _widest(checkpoint))
+
+
+def _fusing(found: Found) -> Morph:
+    """From the names that a checkpoint has, the hub's, to those of the fused model, both with the base prefix or without it."""
+    layout = layout_of(f"{found.family}/fused_qkv")
+    base, fuse = layout.family.base or "", layout.morph.inverse
+    is_based = any(name.startswith(base) for name in found.names)
+    return fuse if is_based else added(base) @ fuse @ stripped(base)
+
+
+def _widest(checkpoint: Checkpoint) -> str:
+    """The dtype in which no number of the checkpoint is rounded: f64 where it has that, else f32."""
     widest = max((spec.dtype.nbytes for spec in checkpoint.manifest.values() if spec.dtype.is_float), default=4)
-    dtype = "f64" if widest == 8 else "f32"
-    return Found(family, names, _config(route), str(route.source.layout), source_config, dtype)
+    return "f64" if widest == 8 else "f32"
 
 
 def _is_facts(config: Any) -> bool:
@@ -145,7 +201,6 @@ def _dotted(config: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, A
 
 def _family(checkpoint: Checkpoint, port: Port, from_: str | None) -> str:
     """The family of a checkpoint, one with a reference model."""
-    from isomorph.layouts.catalogue import find as layout_of
     from isomorph.layouts.recognise import ambiguity, recognise
 
     only = None if from_ is None else layout_of(from_)

@@ -5,6 +5,7 @@ source: transformers activations.py, ACT2FN (names); Hendrycks and Gimpel 2016, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -25,6 +26,26 @@ def fast_gelu(x: Tensor) -> Tensor:
     return 0.5 * x * (1 + torch.tanh(0.7978845608 * x * (1 + 0.044715 * x * x)))
 
 
+def clipped_gelu(x: Tensor) -> Tensor:
+    """GELU, at most 10."""
+    return F.gelu(x).clamp(-10, 10)
+
+
+def laplace(x: Tensor) -> Tensor:
+    """The distribution function of a normal variable around sqrt(1/2), near relu2."""
+    return 0.5 * (1 + torch.erf((x - 0.707107) / (0.282095 * math.sqrt(2))))
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """None at all."""
+    return x
+
+
+def squared_relu(x: Tensor) -> Tensor:
+    """max(x, 0)²."""
+    return F.relu(x).square()
+
+
 tanh_gelu: Activation = partial(F.gelu, approximate="tanh")
 """0.5 x (1 + tanh(sqrt(2 / pi) (x + 0.044715 x³))): Google's BERT, T5 v1.1."""
 
@@ -36,11 +57,20 @@ ACTIVATIONS: dict[str, Activation] = {
     "gelu_pytorch_tanh": tanh_gelu,
     "gelu_python_tanh": tanh_gelu,
     "gelu_accurate": tanh_gelu,
+    "gelu_10": clipped_gelu,
     "quick_gelu": quick_gelu,
     "relu": F.relu,
+    "relu2": squared_relu,
+    "relu6": F.relu6,
+    "leaky_relu": F.leaky_relu,
     "silu": F.silu,
     "swish": F.silu,
+    "hardswish": F.hardswish,
+    "mish": F.mish,
+    "laplace": laplace,
+    "sigmoid": torch.sigmoid,
     "tanh": torch.tanh,
+    "linear": as_it_is,
 }
 
 

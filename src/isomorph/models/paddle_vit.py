@@ -22,6 +22,8 @@ from typing import Any
 from paddle import Tensor, concat, nn
 from paddle.nn import functional as F
 
+from isomorph.models.settings import check_settings
+
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
     "gelu": F.gelu,
     "gelu_new": partial(F.gelu, approximate=True),
@@ -62,12 +64,16 @@ class Config:
         return cls(**given)
 
     def __post_init__(self) -> None:
+        check_settings(self)
         if self.hidden_act not in ACTIVATIONS:
             raise ValueError(f"hidden_act is {self.hidden_act!r}: implemented are {', '.join(ACTIVATIONS)}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"{self.num_attention_heads} heads (num_attention_heads) do not divide hidden_size {self.hidden_size}"
             )
+        image, patch = self.pair("image_size"), self.pair("patch_size")
+        if image[0] < patch[0] or image[1] < patch[1]:
+            raise ValueError(f"image_size {self.image_size} is smaller than patch_size {self.patch_size}")
         if not 0 <= self.layer_norm_eps <= 1e-3:
             raise ValueError(f"layer_norm_eps is {self.layer_norm_eps}: Paddle's LayerNorm takes 0 to 0.001")
 
