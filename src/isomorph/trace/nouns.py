@@ -22,7 +22,7 @@ class Site(NamedTuple):
     module: str
     call: int
     border: Border
-    index: int = 0
+    index: int = 0  # type: ignore[assignment] # a place is not sought in a site
 
     def __str__(self) -> str:
         again = f" (call {self.call})" if self.call else ""
@@ -112,7 +112,7 @@ class Node:
     """Modules whose parameters correspond, and so should what goes in and comes out.
 
     A leaf's modules own all their parameters themselves (Linear, LayerNorm, Embedding, Conv …); a fused one faces several. A block's
-    modules hold, with all below them, corresponding sets of parameters. `parameters` are pairs (reference name, candidate name).
+    modules hold, with all below them, corresponding sets of parameters. `parameters` are pairs (reference, candidate) of names.
     `is_opaque`: a block that is treated as a leaf, because a side does not call the modules inside it (nn.MultiheadAttention).
     """
 
