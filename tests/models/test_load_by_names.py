@@ -15,7 +15,7 @@ from parity import agree, saved, stirred
 from safetensors.torch import load_file, save_file
 
 import isomorph as iso
-from isomorph.errors import MorphError, UsageError
+from isomorph.errors import IsomorphError, MorphError, UsageError
 
 SMALL = {
     "hidden_size": 16,
@@ -97,3 +97,24 @@ def test_options_that_there_are_not_are_named(tmp_path: Path) -> None:
     for config in ([1], 3):
         with pytest.raises(UsageError, match=r"config is a (list|int): give the path of a config\.json, a mapping"):
             iso.models.load(folder, config=config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("patch_size", [4, 0], r"patch_size is \(4, 0\): it must be a whole number above 0, or two: height and width"),
+        ("image_size", [6], r"image_size is \(6,\): it must be a whole number above 0, or two"),
+        ("image_size", "12", r"image_size is '12': it must be"),
+        ("head_dim", -4, r"head_dim is -4: it must be a whole number above 0, or null"),
+        ("layer_norm_eps", -1.0, r"layer_norm_eps is -1\.0: it must be a number that is not negative"),
+        ("id2label", 3, r"id2label is 3 in the config: it must be a mapping or a list, or left out"),
+        ("architectures", "ViTModel", r"architectures is 'ViTModel' in the config: it must be a list, or left out"),
+    ],
+)
+def test_settings_that_are_no_settings_are_named(key: str, value: Any, message: str, tmp_path: Path) -> None:
+    """Whatever stands in a config.json, an error of ours says what it must be."""
+    theirs = vit("ViTModel", {})
+    state = {name: one.numpy() for name, one in load_file(saved(theirs, tmp_path) / "model.safetensors").items()}
+    told = json.loads((tmp_path / "config.json").read_text())
+    with pytest.raises(IsomorphError, match=message):
+        iso.models.load(state, config=told | {key: value})

@@ -93,6 +93,7 @@ def load_reference(
             if of_hub is None:
                 raise
             found = of_hub
+        _check_lists(found.config)
         module = importlib.import_module(f"isomorph.models.{found.family}")
         try:
             with torch.device("meta"):
@@ -154,6 +155,7 @@ def find_by_names(checkpoint: Checkpoint, config: Any, from_: str | None, sizes:
     family = next((name for name in FAMILIES if layout_of(f"{name}/hf").family.is_kind(told.get("model_type"))), None)
     if family is None or from_ not in (None, f"{family}/hf"):
         return None
+    _check_lists(told)
     shapes = {name: spec.shape for name, spec in checkpoint.manifest.items() if name.rpartition(".")[2] != UNREAD}
     try:
         with torch.device("meta"):
@@ -171,6 +173,16 @@ def _fusing(found: Found) -> Morph:
     base, fuse = layout.family.base or "", layout.morph.inverse
     is_based = any(name.startswith(base) for name in found.names)
     return fuse if is_based else added(base) @ fuse @ stripped(base)
+
+
+def _check_lists(config: Mapping[str, Any]) -> None:
+    """Raise UsageError where the config has something else in the place of a list."""
+    for key, kinds, said in (
+        ("architectures", list | tuple | None, "a list"),
+        ("id2label", Mapping | list | None, "a mapping or a list"),
+    ):
+        if not isinstance(config.get(key), kinds):
+            raise UsageError(f"{key} is {config[key]!r} in the config: it must be {said}, or left out")
 
 
 def _widest(checkpoint: Checkpoint) -> str:

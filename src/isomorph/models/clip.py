@@ -65,6 +65,7 @@ class VisionConfig(Tower):
         for key, size in (("image_size", self.image_size), ("patch_size", self.patch_size)):
             if not isinstance(size, int):
                 raise ValueError(f"{key} is {size!r}: CLIP's images and patches are square, give one number")
+        check_settings(self)
         if self.grid == 0:
             raise ValueError(f"image_size {self.image_size} is smaller than patch_size {self.patch_size}")
 
@@ -88,6 +89,7 @@ class TextConfig(Tower):
             raise ValueError(
                 f"eos_token_id is {self.eos_token_id!r}: a text is read off at one end token, give its number"
             )
+        check_settings(self)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,9 @@ class Config:
     projection_dim: int = 512
     logit_scale_init_value: float = 2.6592
     num_labels: int = 2
+
+    def __post_init__(self) -> None:
+        check_settings(self)
 
     @classmethod
     def from_dict(cls, config: Mapping[str, Any]) -> Config:
@@ -119,6 +124,8 @@ class Config:
         for key, part in (("vision_config", VisionConfig), ("text_config", TextConfig)):
             told = config.get(f"{key}_dict")
             told = config.get(key) if told is None else told
+            if not isinstance(told, Mapping | None):
+                raise ValueError(f"{key} is {told!r}: it must hold the settings of its tower")
             given[key] = part(**{**projection, **_known(part, told or {})})
         return cls(**given)
 
