@@ -13,7 +13,7 @@ from isomorph.job.traced_models import built, config_mapping, known_facts
 from isomorph.job.traced_plan import traced_plan
 from isomorph.layouts.catalogue import find
 from isomorph.layouts.compose import layout_keys
-from isomorph.tensors import Manifest, TensorSpec
+from isomorph.tensors import Manifest, TensorSpec, dtype
 from isomorph.trace.facts import Facts
 
 SIZES = {
@@ -130,3 +130,41 @@ def test_a_model_that_is_built_here_is_put_into_evaluation_mode() -> None:
     assert built(given, "candidate") == (given, ())
     assert given.training
     assert torch.is_grad_enabled()
+
+
+FILES = """
+vit.embeddings.** <-> e.**
+vit.encoder.layer.{l}. <-> b.{l}.:
+  attention.attention.{p=query|key|value}.{t=weight|bias} [o ...] <-> qkv.{t} [(p o) ...]
+  ** <-> **
+** <-> **
+"""
+
+
+def test_a_morph_for_files_fits_models_whose_modules_have_other_names() -> None:
+    """transformers 5 names the modules of ViT otherwise than its files: on either side the way to the files' names is put in."""
+    sizes = {
+        "layers": 2, "heads": 2, "head_dim": 3, "width": 6, "ffn": 20, "patch": 4, "channels": 3, "image": 12, "positions": 10, "classes": 5, "pooled": 6, "stride": 2, "pixels": 12
+    }  # fmt: skip
+    files, modules = (layout_keys(find(f"vit/{name}"), sizes) for name in ("hf", "hf_module"))
+    files, modules = (
+        Manifest({name: spec for name, spec in found.items() if not name.startswith(("vit.pooler", "decoder", "vit.embeddings.mask"))})
+        for found in (files, modules)
+    )  # fmt: skip
+    plan = traced_plan(files, Manifest({}), FILES).plan
+    candidate = plan.manifest
+    for reference, note in ((files, None), (modules, "the reference's modules are named as vit/hf_module")):
+        found = traced_plan(reference, candidate, FILES)
+        assert set(candidate) == set(found.plan.targets)
+        assert (note is None) == (not any("named as" in one for one in found.notes))
+    found = traced_plan(files, modules, "** <-> **")
+    assert set(modules) == set(found.plan.targets)
+    assert any("the candidate's modules are named as vit/hf_module" in note for note in found.notes)
+
+
+def test_a_morph_for_files_fits_models_with_tied_names() -> None:
+    """Files hold one of the names that are one tensor; a model's state dict has them all."""
+    spec = TensorSpec(dtype("f32"), (5, 3))
+    tied = Manifest({"emb.weight": spec, "head.weight": spec}, shared=(("emb.weight", "head.weight"),))
+    found = traced_plan(tied, Manifest({"words": spec}), "emb.weight <-> words")
+    assert ["words"] == list(found.plan.targets)

@@ -1,13 +1,15 @@
 """MODEL, `package.module:callable[@PATH]` -> a model. This imports and calls the user's code; nothing else of isomorph does.
 
-Without `@PATH` the callable is called without arguments. With it, a class that has `from_pretrained` loads from PATH; any other
-callable is called, and its model loads PATH by its own names.
+Without `@PATH` the callable is called without arguments. With it, a class that has `from_pretrained` loads from PATH; a callable
+that cannot be called without one argument is given PATH, and gives a model that is loaded; any other is called without arguments,
+and its model loads PATH by its own names.
 """
 
 from __future__ import annotations
 
 import contextlib
 import importlib
+import inspect
 import re
 import sys
 from collections.abc import Mapping
@@ -39,6 +41,8 @@ class Model:
         found = self._found()
         if self.path is not None and hasattr(found, "from_pretrained"):
             return self._checked(self._called(lambda: found.from_pretrained(self.path), f"loading {self.path}"))
+        if self.path is not None and _needs_one_argument(found):
+            return self._checked(self._called(lambda: found(self.path), f"calling it with {self.path}"))
         if callable(found):
             made = found
             found = self._called(made, "calling it without arguments", meta=meta and self.path is None)
@@ -95,6 +99,18 @@ class Model:
         else:
             raise UsageError(f"{self}: @PATH loads into a torch or paddle model, not into a {type(found).__name__}")
         return found
+
+
+def _needs_one_argument(found: Any) -> bool:
+    """True of a callable whose first positional parameter must be given, and no other: `load(path, *, dtype=None)`."""
+    try:
+        parameters = list(inspect.signature(found).parameters.values())
+    except (TypeError, ValueError):
+        return False
+    must = [
+        one for one in parameters if one.default is one.empty and one.kind not in (one.VAR_POSITIONAL, one.VAR_KEYWORD)
+    ]
+    return len(must) == 1 and must[0] is parameters[0] and must[0].kind is not must[0].KEYWORD_ONLY
 
 
 def model_of(text: str) -> Model | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -226,17 +226,91 @@ def _unknown(word: str) -> Gap:
 
 
 def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
-    """The plan, held against the candidate and cut down to it."""
+    """The plan, held against the candidate and cut down to it.
+
+    A morph for files fits models too: of names that are one tensor, files hold one, and a library may name its modules otherwise
+    than its files (transformers 5 does). Raises what the morph as it is was refused for.
+    """
     port = port.settled(reference)
     try:
-        plan = port.plan(reference)
+        best = _held(port, reference, candidate)
     except MorphError as refused:
+        for source, stages, note in _as_in_files(port, reference, candidate):
+            try:
+                return _held(port, source, candidate, stages, note)
+            except MorphError:
+                continue
         raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
+    if _unmade(best.plan, candidate):
+        for source, stages, note in _as_in_files(port, reference, candidate):
+            try:
+                tried = _held(port, source, candidate, stages, note)
+            except MorphError:
+                continue
+            if len(_unmade(tried.plan, candidate)) < len(_unmade(best.plan, candidate)):
+                best = tried
+    return best
+
+
+Stages = tuple[Any, Any]
+"""What is read before the morph, and after it; None for nothing."""
+
+
+def _held(
+    port: Port, reference: Manifest, candidate: Manifest, stages: Stages = (None, None), note: str | None = None
+) -> TracedPlan:
+    if port.morph is not None:
+        chain = port.morph
+        if stages[0] is not None:
+            chain = stages[0] @ chain
+        if stages[1] is not None:
+            chain = chain @ stages[1]
+        port = port if chain is port.morph else replace(port, morph=chain)
+    cut, notes = _cut(port.plan(reference), reference, candidate)
+    said = port.notes if note is None else (*port.notes, note)
+    return TracedPlan(cut, port.title, "" if port.morph is None else port.morph.text, (*said, *notes))
+
+
+def _as_in_files(port: Port, reference: Manifest, candidate: Manifest) -> Iterator[tuple[Manifest, Stages, str | None]]:
+    """The two models as files of them are: tied names once, and names of the layout that the catalogue leads to."""
+    if port.morph is None or port.route is not None:
+        return
+    once = _without(reference, _copies(reference))
+    if len(once) < len(reference):
+        yield once, (None, None), None
+    first, second = _to_hub(once), _to_hub(_without(candidate, _copies(candidate)))
+    before = None if first is None else first[1]
+    after = None if second is None else second[1].inverse
+    if first is not None:
+        yield (
+            once,
+            (before, None),
+            f"the reference's modules are named as {first[0]}, the morph reads names as in its files",
+        )
+    if second is not None:
+        said = f"the candidate's modules are named as {second[0]}, the morph makes names as in its files"
+        yield once, (None, after), said
+        if first is not None:
+            yield (
+                once,
+                (before, after),
+                f"the reference's modules are named as {first[0]}, the candidate's as {second[0]}",
+            )
+
+
+def _to_hub(manifest: Manifest) -> tuple[str, Any] | None:
+    """A recognised layout that is not its hub, and the morph from these names to the hub's."""
+    from isomorph.layouts.compose import stripped
+    from isomorph.layouts.recognise import recognise
+
     try:
-        cut, notes = _cut(plan, reference, candidate)
-    except MorphError as refused:
-        raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
-    return TracedPlan(cut, port.title, "" if port.morph is None else port.morph.text, (*port.notes, *notes))
+        found = recognise(manifest, None)
+    except (MorphError, UsageError):
+        return None
+    if found.ambiguous or found.layout.is_hub:
+        return None
+    morph = found.layout.morph
+    return str(found.layout), stripped(found.fit.wrapper) @ morph if found.fit.wrapper else morph
 
 
 def _cut(plan: Plan, reference: Manifest, candidate: Manifest) -> tuple[Plan, list[str]]:
