@@ -84,6 +84,19 @@ def test_plan_like_speaks_of_missing_keys(isomorph: Isomorph, folder: Path) -> N
     assert "blocks.0.qkv.w" in said.err
 
 
+def test_a_model_whose_callable_needs_a_path_is_given_it(isomorph: Isomorph, folder: Path) -> None:
+    """package.module:load@PATH: what cannot be called without its one argument is called with PATH."""
+    (folder / "reading.py").write_text(
+        "import numpy as np\ndef load(path, *, mode='r'):\n    with np.load(path) as found:\n        return dict(found)\n"
+        "def two(path, other):\n    return {}\n"
+    )
+    said = isomorph("plan", "source.npz", "--like", "reading:load@source.npz")
+    assert (said.code, said.err) == (0, "")
+    said = isomorph("plan", "source.npz", "--like", "reading:two@source.npz")
+    assert said.code == 2
+    assert "calling it without arguments failed: TypeError" in said.err
+
+
 def test_plan_like_a_model_of_the_users(isomorph: Isomorph, folder: Path) -> None:
     """package.module:callable is imported from the working folder and called without arguments."""
     (folder / "my_model.py").write_text(
