@@ -188,3 +188,37 @@ def test_very_many_points_are_thinned_to_the_worst() -> None:
     few = thinned(many)
     assert len(few) <= MOST_POINTS
     assert max(one.error for one in few) == max(one.error for one in many)
+
+
+def test_a_function_is_traced_in_float32_and_a_table_of_float32_is_no_divergence() -> None:
+    """A function's weights cannot be made float64. A difference that float32 cannot see is said, and is none."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    import isomorph as iso
+
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(6, 7), nn.GELU(), nn.Linear(7, 3)).eval()
+    inputs = [np.random.default_rng(0).normal(size=(2, 6)).astype(np.float32)]
+    found = iso.trace(model, lambda x: model(x), inputs=inputs)
+    assert ("float32", False, 1) == (found.dtype, found.diverged, len(found.runs))
+
+    class Scaled(nn.Module):
+        """Its table is made in float32, and stays what it is when the model becomes float64."""
+
+        def __init__(self, dtype: torch.dtype) -> None:
+            super().__init__()
+            self.lin = nn.Linear(6, 3)
+            self.register_buffer("table", torch.full((3,), 0.1, dtype=dtype), persistent=False)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.lin(x) * self.table
+            return out
+
+    one, other = Scaled(torch.float64).eval(), Scaled(torch.float32).eval()
+    one.lin, other.lin = one.lin.double(), other.lin.double()
+    other.lin.load_state_dict(one.lin.state_dict())
+    found = iso.trace(one, other, "** <-> **", inputs=inputs, dtype="float64")
+    assert not found.diverged
+    assert "agree to float32's precision in all 3 runs, and no further: the output: error" in str(found)

@@ -70,14 +70,17 @@ class Prepared:
 def prepared(
     reference: Side, candidate: Side, bridge: Bridge, probe: Probe, dtype: str | None
 ) -> tuple[Prepared, tuple[str, ...]]:
-    """Copies in float64 where both run so, else in float32 (a note says so); in `dtype` where that is given.
+    """Copies in float64 where both run so, else in float32 (a note says so; so are functions); in `dtype` where that is given.
 
     Raises UsageError with the library's own message where a model does not run, and for shapes that the morph does not make.
     """
     notes: list[str] = []
     chosen = dtype
     sides: tuple[Side, Side] | None = None
-    if chosen is None:
+    if chosen is None and "callable" in (reference.library, candidate.library):
+        chosen = "float32"  # the weights inside a function cannot be made another dtype
+        sides = _running(reference, candidate, chosen, probe)
+    elif chosen is None:
         try:
             sides = _running(reference, candidate, "float64", probe)
             chosen = "float64"

@@ -12,6 +12,7 @@ from isomorph.trace.svg import to_svg
 from isomorph.trace.tree import tree_lines
 
 MOST_SHOWN = 12
+MOST_BEFORE = 3
 
 
 def text(report: TraceReport) -> str:
@@ -46,16 +47,14 @@ def _verdict(report: TraceReport) -> list[str]:
         return lines
     if not report.compared:
         return [_row("FAILED", "nothing was compared: no tensor of the two models could be set side by side")]
-    over = [
-        measure
-        for run in report.runs
-        for measure in run.measures
-        if measure.event.node is None and not measure.is_within
-    ]
-    if over:
-        return [_row("DIVERGED", f"{_measured(over[0])}; no aligned module is the first to diverge")]
     runs = "one run" if len(report.runs) == 1 else f"all {len(report.runs)} runs"
-    return [_row("SAME", f"{report.candidate} and {report.reference} agree within tolerance in {runs}")]
+    both = f"{report.candidate} and {report.reference} agree"
+    if report.diverged:
+        return [_row("DIVERGED", f"{_measured(report.over[0])}; no aligned module is the first to diverge")]
+    if report.over:
+        worst = max(report.over, key=lambda measure: measure.error)
+        return [_row("SAME", f"{both} to float32's precision in {runs}, and no further: {_measured(worst)}")]
+    return [_row("SAME", f"{both} within tolerance in {runs}")]
 
 
 def _measured(measure: Measure) -> str:
@@ -79,7 +78,7 @@ def _details(finding: Finding) -> list[str]:
     if suspect.kind == "module":
         what = f"what goes in is within tolerance, what comes out is not: {over}"
     else:
-        before = ", ".join(dict.fromkeys(str(event.candidate) for event in suspect.before)) or "the inputs"
+        before = _last(dict.fromkeys(str(event.candidate) for event in suspect.before)) or "the inputs"
         what = f"between {before} (within) and {_name(suspect.at)}: {over}"
     lines = [what]
     if suspect.reference != suspect.candidate and suspect.reference:
@@ -91,6 +90,12 @@ def _details(finding: Finding) -> list[str]:
             + (f", and {more} more runs" if more > 1 else f", {finding.runs[1]}" if more else "")
         )
     return [*lines, *finding.shape]
+
+
+def _last(names: Iterable[str]) -> str:
+    """The last few of what leads to a stretch."""
+    listed = list(names)
+    return ("… " if len(listed) > MOST_BEFORE else "") + "; ".join(listed[-MOST_BEFORE:])
 
 
 def _coverage(report: TraceReport) -> list[str]:
