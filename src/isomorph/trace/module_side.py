@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -91,8 +91,11 @@ class ModuleSide(ABC):
         """`before(args, kwargs)` gives what to call with or None, `after(output)` what to return. Gives what takes both away."""
 
     @abstractmethod
-    def _settings(self) -> AbstractContextManager[None]:
-        """No gradients, own random numbers, and so on; all put back afterwards."""
+    def _settings(self, path: Hashable) -> AbstractContextManager[None]:
+        """No gradients, own random numbers, and so on; all put back afterwards.
+
+        `path` is the same for runs that take the same way through the code: what the first has shown need not be looked for again.
+        """
 
     # The Side
 
@@ -149,7 +152,7 @@ class ModuleSide(ABC):
         kwargs |= self._asked(args, kwargs)
         hooked = watched | {site.module for site in put}
         by_hand = "" in hooked and self.entry is not None
-        with self._quiet(self._named.values()), ExitStack() as hooks:
+        with self._quiet(self._named.values(), path_of(inputs)), ExitStack() as hooks:
             for name in hooked:
                 if name or not by_hand:
                     hooks.callback(self._watch(name, recorder))
@@ -182,7 +185,8 @@ class ModuleSide(ABC):
         module = self._named[call.module]
         args, kwargs = arguments_of(frame, capture, call, inputs or {}, self.kit, self.title)
         inside = {id(one): one for _, one in self._walk(module, "", ())}.values()
-        with self._quiet(inside), self._other_state(state or {}), ExitStack() as hooks:
+        path = call.module, repr(sorted((attributes or {}).items(), key=str)), frame.dtypes
+        with self._quiet(inside, path), self._other_state(state or {}), ExitStack() as hooks:
             for name, value in (attributes or {}).items():
                 self._set(module, call.module, name, value)
             called = module if call.module else self._called
@@ -252,9 +256,9 @@ class ModuleSide(ABC):
             raise UsageError(f"{self.title}: {where}.{name} cannot be set to {value!r}: {error}") from error
 
     @contextmanager
-    def _quiet(self, modules: Collection[Any]) -> Iterator[None]:
+    def _quiet(self, modules: Collection[Any], path: Hashable) -> Iterator[None]:
         """What these modules hold is put back, and the program's settings."""
-        with untouched(modules, lambda: self._kept(modules)), self._settings():
+        with untouched(modules, lambda: self._kept(modules)), self._settings(path):
             yield
 
     def _kept(self, modules: Collection[Any]) -> Callable[[], None]:
@@ -307,6 +311,15 @@ class ModuleSide(ABC):
                 f"`{name}` of {self.title} has the shape {list(held[name].shape)}; values of {list(np.shape(array))} were given"
             )
         return held[name]
+
+
+def path_of(inputs: Inputs) -> Hashable:
+    """Equal for inputs that lead the same way through a model's code: its whole numbers and masks, and the shapes of the rest."""
+    named = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
+    return tuple(
+        (name, np.shape(one), np.asarray(one).tobytes() if np.asarray(one).dtype.kind in "iub" else "")
+        for name, one in named
+    )
 
 
 def _joined(prefix: str, key: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
@@ -134,7 +134,7 @@ class PaddleSide(ModuleSide):
         return remove
 
     @contextmanager
-    def _settings(self) -> Iterator[None]:
+    def _settings(self, path: Hashable) -> Iterator[None]:
         lifted = Lifted()
         with ExitStack() as stack:
             stack.enter_context(paddle.no_grad())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from isomorph.trace.module_side import ModuleSide
 from isomorph.trace.nouns import Array
 from isomorph.trace.streams import Stream
 from isomorph.trace.torch_checks import check_copy, check_module
-from isomorph.trace.torch_lift import Lifted, float64_throughout
+from isomorph.trace.torch_lift import Lifted, Needs, float64_throughout, unwatched
 
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bool)
 _BITS = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.int16)}
@@ -81,6 +81,7 @@ class TorchSide(ModuleSide):
         self.device = tensors[0].device if tensors else torch.device("cpu")
         self.dtype = _most(list(model.parameters())) or _most(tensors) or _spelled(torch.get_default_dtype())
         self._stream = stream or stream_of(title, self.device)
+        self._needs: dict[Hashable, Needs] = {}
 
     @property
     def kit(self) -> TorchLibrary:
@@ -108,6 +109,7 @@ class TorchSide(ModuleSide):
             check_copy(self.model, model, self.title)
             _cast(model, getattr(torch, dtype))
             copied = TorchSide(model, self.title, entry=self.entry, stream=self._stream.branch())
+            copied._needs = self._needs  # the code is the same
             state = copied._state()
             for first, *others in self.ties():  # parameters of their own on one storage are copied apart
                 for name in others:
@@ -145,9 +147,18 @@ class TorchSide(ModuleSide):
             tensor.copy_(tensor_of(array))
 
     def _hook(self, module: Any, before: Callable[..., Any], after: Callable[..., Any] | None) -> Callable[[], None]:
-        taken = [module.register_forward_pre_hook(lambda _, args, kwargs: before(args, kwargs), with_kwargs=True)]
+        def begin(_: Any, args: Any, kwargs: Any) -> Any:
+            with unwatched():
+                return before(args, kwargs)
+
+        def end(_: Any, args: Any, output: Any) -> Any:
+            assert after is not None, "it was registered"
+            with unwatched():
+                return after(output)
+
+        taken = [module.register_forward_pre_hook(begin, with_kwargs=True)]
         if after is not None:
-            taken.append(module.register_forward_hook(lambda _, args, output: after(output)))
+            taken.append(module.register_forward_hook(end))
 
         def remove() -> None:
             for one in taken:
@@ -156,7 +167,7 @@ class TorchSide(ModuleSide):
         return remove
 
     @contextmanager
-    def _settings(self) -> Iterator[None]:
+    def _settings(self, path: Hashable) -> Iterator[None]:
         """Also: no fused shortcut of torch's own encoder, which calls no modules; float64 throughout in a float64 run."""
         shortcut = torch.backends.mha.get_fastpath_enabled()
         lifted = Lifted()
@@ -166,9 +177,11 @@ class TorchSide(ModuleSide):
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(torch.backends.mha.set_fastpath_enabled, shortcut)
             if self.dtype == "float64":
-                stack.enter_context(float64_throughout(lifted))
+                stack.enter_context(float64_throughout(lifted, self._needs.get(path, Needs())))
             try:
                 yield
+                if self.dtype == "float64":
+                    self._needs.setdefault(path, lifted.needs)
             finally:
                 self.lifted = lifted.count
 

@@ -40,9 +40,11 @@ def _entries(module: Any) -> list[tuple[Any, Any]]:
 
 
 def _put_back(container: Any, held: Any) -> None:
+    if not container and not held:
+        return
     if isinstance(container, list):
-        if len(container) != len(held) or any(one is not other for one, other in zip(container, held, strict=True)):
+        if list(map(id, container)) != list(map(id, held)):
             container[:] = held
-    elif list(container) != list(held) or any(container[key] is not held[key] for key in held):
+    elif list(container) != list(held) or list(map(id, container.values())) != list(map(id, held.values())):
         container.clear()
         container.update(held)
