@@ -78,6 +78,8 @@ def _unknown(stretch: Stretch, goal: Goal, atom: Atom, right: Known) -> Iterator
     places = sample_of(x.size)
     small, aim = x.reshape(-1)[places], y.reshape(-1)[places]
     for name, function in FUNCTIONS.items():
+        if name == right.name == "no activation":
+            continue  # a factor of a tensor is a sum's
         made = function(small)
         square = float((made * made).sum())
         times = float((made * aim).sum()) / square if square else 0.0
@@ -170,6 +172,8 @@ def gated(stretch: Stretch, goal: Goal) -> Iterator[Cause]:
                 kind = "activation" if form is GATES[0] else form.kind
                 yield stretch.cause(kind, "; ".join(says), gap)
         yield from _other_halves(stretch, goal, a, known, functions)
+        if best is None:
+            yield from _shifted(stretch, goal, known, given)
         return
 
 
@@ -240,3 +244,15 @@ def _other_halves(stretch: Stretch, goal: Goal, atom: Atom, known: Known, functi
                 order = "gate first" if first == 0 else "up first"
                 says = f"the fused projection is cut into {how}, {order}, which is not how its weights are laid out"
                 yield stretch.cause("gate-swapped", says, gap)
+
+
+def _shifted(stretch: Stretch, goal: Goal, known: Known, given: tuple[Array, Array]) -> Iterator[Cause]:
+    """f(gate) · (up + c), with its c solved for."""
+    if goal.finish is not None:
+        return
+    made = np.asarray(known.function(given[0]))
+    square = float((made * made).sum())
+    number = float((made * (goal.candidate - made * given[1])).sum()) / square if square else 0.0
+    gap = stretch.gap(made * (given[1] + number), goal.candidate)
+    if gap <= stretch.limit:
+        yield stretch.cause("gate-form", f"{number:.6g} is added to the second projection before the product", gap)

@@ -13,6 +13,7 @@ import numpy as np
 
 from isomorph.trace.diagnose.attention_fit import Aim, Hints, Three, fit, may_be_values, orders, solve_number
 from isomorph.trace.diagnose.attention_formula import Attention, Buckets, attend, split_heads
+from isomorph.trace.diagnose.attention_rates import rates_words, solve_rates
 from isomorph.trace.diagnose.attention_readings import Reading, fused_readings, of_three, other_readings, same_reading
 from isomorph.trace.diagnose.attention_variants import Variant, fill_words, scale_words, variants
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, facts_numbers
@@ -25,6 +26,7 @@ MOST_SOURCES = 6
 MOST_TABLE_ROWS = 1024
 MOST_HEADS = 128
 MOST_DISTANCE = 320
+MOST_WINDOW = 600
 
 
 def hypotheses(scene: Scene) -> Iterator[Cause]:
@@ -107,7 +109,8 @@ def hints_of(scene: Scene) -> Hints:
     distances = [int(n) for n in facts_numbers(scene, "distance") if n >= 2]
     thetas = [float(n) for n in facts_numbers(scene, "theta", "rope_base") if n > 1]
     scales = [float(n) for n in facts_numbers(scene, "scal") if 0 < n <= 8]
-    return Hints(tuple(heads), tuple(scales[:4]), tuple(thetas[:4]), tuple(distances))
+    windows = [int(n) for n in facts_numbers(scene, "window") if n >= 1]
+    return Hints(tuple(heads), tuple(scales[:4]), tuple(thetas[:4]), tuple(distances), tuple(windows[:2]))
 
 
 def _sources(stretch: Stretch, goal: Goal) -> Iterator[Atom]:
@@ -232,6 +235,7 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
         says = scale_words(solved[1], rule.scale, each, width)
         yield Variant("attention-scale", says, solved[0]), solved[2]
     mask = rule.mask
+    yield from _windows(aim, rule, given, limit)
     if mask.causal is not None or mask.padding is not None:
         for how in ("add", "set"):
 
@@ -252,6 +256,11 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
         if solved is not None and solved[2] <= limit:
             says = f"rotary's theta is {solved[1]:.6g}, the reference's {rotary.theta:g}"
             yield Variant("rotary-theta", says, solved[0]), solved[2]
+            return
+        rates = solve_rates(aim, given, rule)
+        if rates is not None and rates[1] <= limit and rates[0].rotary is not None:
+            yield Variant("rotary-positions", rates_words(rates[0].rotary.times), rates[0]), rates[1]
+            return
     if rule.bias is not None:
         bias: Buckets = rule.bias
         for distance in range(2, MOST_DISTANCE):
@@ -273,6 +282,18 @@ def _solved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[t
             Variant("attention-soft-cap", f"scores are capped at {cap[1]:.6g}, the reference's are not", cap[0]),
             cap[2],
         )
+
+
+def _windows(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[tuple[Variant, float]]:
+    """Every number of keys that a query may see, on the rows that tell."""
+    for window in range(1, min(given[1].shape[1], MOST_WINDOW)):
+        if window != rule.mask.window:
+            other = (
+                f"the reference {rule.mask.window}" if rule.mask.window is not None else "the reference has no window"
+            )
+            says = f"a query sees {window} key{'s' if window > 1 else ''} at most (its window), {other}"
+            variant = Variant("mask-window", says, replace(rule, mask=replace(rule.mask, window=window)))
+            yield from _fits(aim, variant, given, limit)
 
 
 def _heads_moved(aim: Aim, rule: Attention, given: Three, limit: float) -> Iterator[tuple[Variant, float]]:

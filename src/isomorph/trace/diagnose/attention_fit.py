@@ -25,6 +25,7 @@ class Hints:
     scales: tuple[float, ...] = ()
     thetas: tuple[float, ...] = ()
     distances: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
 
 
 @dataclass
@@ -146,7 +147,8 @@ def _plain(aim: Aim, given: Three, hints: Hints) -> Iterator[Attention]:
         each = width // heads
         key_heads = None if key_width == width else key_width // each
         for scale in dict.fromkeys((each**-0.5, 1.0, *hints.scales, width**-0.5, 1 / each)):
-            for mask in masks_of(aim.real is not None):
+            windows = tuple(window for window in hints.windows if window < aim.target.shape[1])
+            for mask in masks_of(aim.real is not None, windows):
                 yield Attention(heads, scale, key_heads, mask)
 
 

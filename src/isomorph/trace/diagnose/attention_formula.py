@@ -27,15 +27,17 @@ SPLITS: tuple[Split, ...] = ("h d", "d h", "not transposed")
 class Rotary:
     """Rotary positions: `style` pairs entry i with i + D/2 ("half") or 2i with 2i + 1 ("pairs").
 
-    `width` entries of each head are turned, the first ones; position p turns pair i by (p + offset) · theta^(-2i/width), the other
-    way round where `is_reversed`.
+    `width` entries of each head are turned, the first ones; position p turns pair i by p · times[i] · theta^(-2i/over), the other
+    way round where `is_reversed`. `over` None is the width; `times` is one number for all pairs, or one for each.
     """
 
     style: Literal["half", "pairs"] = "half"
     theta: float = 10000.0
     width: int | None = None
     is_reversed: bool = False
-    turns: Literal["both", "queries", "keys"] = "both"
+    turns: Literal["both", "queries", "keys", "values too"] = "both"
+    over: int | None = None
+    times: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,8 @@ class Mask:
 
     `causal`: None, or the k in "query t sees keys up to t + k"; `is_upper` turns that round. `padding`: None, or what is taken for
     the real keys. `fill` is added to the scores of hidden keys ("add"), takes their place ("set"), or the probabilities are
-    set to zero after the softmax ("after"). `is_inverted`: what would be seen is hidden, and the other way round.
+    set to zero after the softmax ("after"). `is_inverted`: what would be seen is hidden, and the other way round. `window`: how many
+    keys a query sees at most, its own among them (without a causal mask, as many on either side).
     """
 
     causal: int | None = None
@@ -86,7 +89,7 @@ class Attention:
     merge: Split = "h d"
     head_order: tuple[int, ...] | None = None
     groups: Literal["repeat", "tile"] = "repeat"
-    softmax: Literal["keys", "queries", "heads", "none"] = "keys"
+    softmax: Literal["keys", "queries", "heads", "none", "off by one"] = "keys"
     half: str | None = None
     half_at: Literal["factors", "products", "scores", "probabilities", "both", "all"] = "both"
     soft_cap: float | None = None
@@ -119,6 +122,8 @@ def attend(
             q_BHTD = rotate(q_BHTD, positions, rule.rotary)
         if rule.rotary.turns != "queries":
             k_BHSD = rotate(k_BHSD, np.arange(k_BHSD.shape[2]), rule.rotary)
+        if rule.rotary.turns == "values too":
+            v_BHSD = rotate(v_BHSD, np.arange(v_BHSD.shape[2]), rule.rotary)
     if key_heads != rule.heads:
         times = rule.heads // key_heads
         k_BHSD, v_BHSD = (_share(x, times, rule.groups) for x in (k_BHSD, v_BHSD))
@@ -186,7 +191,8 @@ def rotate(x_BHTD: Array, positions: Array, rotary: Rotary) -> Array:
     width = min(rotary.width or each, each) // 2 * 2
     if width == 0:
         return x_BHTD
-    angle = positions[:, None] * rotary.theta ** (-np.arange(0, width, 2) / width)
+    rates = np.asarray(rotary.times) * rotary.theta ** (-np.arange(0, width, 2) / (rotary.over or width))
+    angle = positions[:, None] * rates
     cos, sin = np.cos(angle), np.sin(angle) * (-1 if rotary.is_reversed else 1)
     out = x_BHTD.copy()
     if rotary.style == "half":
@@ -243,6 +249,8 @@ def seen(mask: Mask, queries: Array, keys: int, real: Array | None) -> Array | N
         if mask.window is not None:
             allowed &= gap > mask.causal - mask.window
         allowed = allowed[None, None]
+    elif mask.window is not None:
+        allowed = (np.abs(np.arange(keys)[None, :] - queries[:, None]) < mask.window)[None, None]
     if mask.padding is not None and real is not None and real.shape[1] == keys:
         given = {
             "real": real,
@@ -269,10 +277,12 @@ def weigh(rule: Attention, scores: Array, allowed: Array | None) -> Array:
     if rule.softmax == "none":
         weights = scores if allowed is None or mask.how == "after" else np.where(allowed, scores, 0.0)
     else:
-        axis = {"keys": -1, "queries": -2, "heads": 1}[rule.softmax]
+        axis = {"queries": -2, "heads": 1}.get(rule.softmax, -1)
         top = scores.max(axis=axis, keepdims=True)
         weights = np.exp(scores - np.where(np.isfinite(top), top, 0.0))
         total = weights.sum(axis=axis, keepdims=True)
+        if rule.softmax == "off by one":
+            total = total + np.exp(-np.where(np.isfinite(top), top, 0.0))
         weights = weights / np.where(total == 0, 1.0, total)
     if allowed is not None and mask.how == "after":
         weights = np.where(allowed, weights, 0.0)

@@ -135,6 +135,11 @@ def _masks(rule: Attention) -> Iterator[Variant]:
             yield changed("mask-missing", "both masks are missing", padding=None, causal=None)
     else:
         yield changed("mask-extra", "padding is masked, the reference does not mask it", padding="real")
+    if mask.window is not None:
+        yield changed("mask-window", f"the window of {mask.window} keys is missing", window=None)
+        for step in (1, -1):
+            says = f"a query sees {mask.window + step} keys (its window), the reference {mask.window}"
+            yield changed("mask-window", says, window=mask.window + step)
     if mask.causal is not None or mask.padding is not None:
         for fill in (-INF, -3.4028234663852886e38, -1e9, -1e4):
             says = "the mask is inverted: what should be seen is hidden"
@@ -230,9 +235,14 @@ def _rotaries(rule: Attention, width: int) -> Iterator[Variant]:
         if part // 2 and part // 2 != now // 2:
             says = f"rotary turns {part // 2 * 2} entries of each head, the reference {now}"
             yield changed("rotary-partial", says, width=part // 2 * 2)
+            yield changed("rotary-partial", f"{says}, at the frequencies of {now}", width=part // 2 * 2, over=now)
     yield changed("rotary-sign", "rotary turns the other way", is_reversed=not rotary.is_reversed)
     yield changed("rotary-missing", "rotary turns the queries only", turns="queries")
     yield changed("rotary-missing", "rotary turns the keys only", turns="keys")
+    yield changed("rotary-extra", "rotary turns the values too", turns="values too")
+    for times in (0.5, 0.25, 0.125, 2.0):
+        says = f"rotary's positions are multiplied by {times:g}"
+        yield changed("rotary-positions", says, times=tuple(times * one for one in rotary.times))
 
 
 def _heads(rule: Attention, width: int) -> Iterator[Variant]:
@@ -286,6 +296,8 @@ def _shapes(rule: Attention) -> Iterator[Variant]:
         yield Variant("attention-softmax", "the softmax is over the queries, not the keys", masked)
     yield Variant("attention-softmax", "the softmax is over the heads, not the keys", replace(rule, softmax="heads"))
     yield Variant("attention-softmax", "the softmax is missing", replace(rule, softmax="none"))
+    more = "the softmax has one more score, of zero (it is off by one), the reference's has none"
+    yield Variant("attention-softmax", more, replace(rule, softmax="off by one"))
 
 
 def _precisions(rule: Attention) -> Iterator[Variant]:
@@ -301,9 +313,8 @@ def _precisions(rule: Attention) -> Iterator[Variant]:
             yield Variant("half-accumulation", f"{words} {half}", replace(rule, half=half, half_at=place))  # type: ignore[arg-type]
 
 
-def masks_of(has_padding: bool) -> tuple[Mask, ...]:
+def masks_of(has_padding: bool, windows: Sequence[int] = ()) -> tuple[Mask, ...]:
     """The masks a reference may have, the simplest first."""
     plain, causal = Mask(), Mask(causal=0)
-    if not has_padding:
-        return plain, causal
-    return Mask(padding="real"), Mask(causal=0, padding="real"), plain, causal
+    found = (Mask(padding="real"), Mask(causal=0, padding="real"), plain, causal) if has_padding else (plain, causal)
+    return (*found, *(replace(mask, window=window) for window in windows for mask in found))

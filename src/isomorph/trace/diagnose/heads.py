@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MOST_TENSORS = 10
 MOST_MATRICES = 6
+PLAIN = {"is not normalised", "is multiplied by no matrix", "gives plain values"}
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ def _says(wrong: Made, right: Made) -> tuple[str, str]:
 
 def _multiple(stretch: Stretch, goal: Goal, right: Made, find: Finder) -> Iterator[Cause]:
     """The reference's rule times a number."""
+    if not right.part("scale") and PLAIN <= {words for _, words in right.parts}:
+        return  # a factor of a tensor as it is: that is a sum's to say
     made = next((one for one in find(stretch, goal, "candidate") if one.parts == right.parts), None)
     if made is None or made.values.shape != goal.candidate.shape:
         return

@@ -18,6 +18,8 @@ def layouts(stretch: Stretch, used: Sequence[Term], shape: tuple[int, ...]) -> I
     for i, term in enumerate(used):
         for shift, other in _shifted(stretch, term, shape):
             yield [*used[:i], other, *used[i + 1 :]], f"positions are shifted by {shift}", "position-offset"
+        for words, rolled in _rolled(stretch, term, shape):
+            yield [*used[:i], rolled, *used[i + 1 :]], words, "position-order"
         turned = _turned(stretch, term, shape)
         if turned is not None:
             yield [*used[:i], turned, *used[i + 1 :]], "positions are counted from the end", "position-offset"
@@ -98,6 +100,24 @@ def _shifted(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Iterator[t
         other = table_term(term.name, table, shape, row + shift)
         if other is not None:
             yield shift, other
+
+
+def _rolled(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Iterator[tuple[str, Term]]:
+    """The same rows, moved round by one: the first position's row is the last, or the last position's the first."""
+    table = _table_of(stretch, term, shape)
+    if table is None:
+        return
+    row = _first_row(term, table, shape)
+    rows = table[None, row : row + shape[1]]
+    for step, words in (
+        (1, "the first position gets the last row, the others the rows before theirs"),
+        (-1, "the last position gets the first row, the others the rows after theirs"),
+    ):
+        moved_rows = np.roll(rows, step, axis=1)
+        yield (
+            f"positions are moved round by one: {words}",
+            Term(term.name, moved_rows, moved_rows, "table", rest=(table, table)),
+        )
 
 
 def _turned(stretch: Stretch, term: Term, shape: tuple[int, ...]) -> Term | None:

@@ -111,12 +111,15 @@ def identify(x: Array, y: Array) -> list[Known]:
         for name in PLAIN_TWICE
     ]
     slope = _sigmoid_slope(xs, ys)
-    if slope is not None:
+    if slope is not None and abs(slope) > 1e-6:
         fitted = _swish(slope)
         found.append(Known(f"x·sigmoid({slope:.6g}x)", fitted, gap_of(fitted(xs), ys, scale)))
     leak = _leak(xs, ys)
     if leak is not None:
         found.append(Known(f"leaky ReLU ({leak:.6g})", leaky_relu(leak), gap_of(leaky_relu(leak)(xs), ys, scale)))
+    cap = _cap(xs, ys)
+    if cap is not None:
+        found.append(Known(f"a soft cap at {cap:.6g} (c·tanh(x/c))", _capped(cap), gap_of(_capped(cap)(xs), ys, scale)))
     order = {name: rank for rank, name in enumerate(FUNCTIONS)}
     return sorted(found, key=lambda known: (known.gap, order.get(known.name, len(order))))
 
@@ -138,6 +141,24 @@ def _sigmoid_slope(x: Array, y: Array) -> float | None:
         return None
     slopes = np.log(share[usable] / (1 - share[usable])) / x[usable]
     return float(np.median(slopes))
+
+
+def _capped(cap: float) -> Function:
+    return lambda x: cap * np.tanh(x / cap)
+
+
+def _cap(x: Array, y: Array) -> float | None:
+    """c of y = c·tanh(x / c), by halving, at the largest x."""
+    at = int(np.argmax(np.abs(x)))
+    wide, low = abs(float(x[at])), abs(float(y[at]))
+    if not 0 < low < wide * (1 - 1e-12) or x[at] * y[at] < 0:
+        return None
+    small, large = math.log(low), math.log(wide) + 20
+    for _ in range(100):
+        middle = (small + large) / 2
+        cap = math.exp(middle)
+        small, large = (middle, large) if cap * math.tanh(wide / cap) < low else (small, middle)
+    return math.exp((small + large) / 2)
 
 
 @np.errstate(all="ignore")
