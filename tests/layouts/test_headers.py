@@ -121,12 +121,17 @@ def _f32() -> Any:
     return dtype("f32")
 
 
-def test_the_places_of_a_file_and_of_a_folder():
+def test_the_places_of_a_file_and_of_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A folder is one to load from where it holds a config; a splice writes none."""
+    monkeypatch.chdir(tmp_path)
     file = places(Path("o.pth"), written("o.pth"), "torch_zip")
     assert file == {"path": "o.pth", "file": "o.pth", "torch": 'torch.load("o.pth")'}
     file = places(Path("o.safetensors"), written("o.safetensors"), "torch_zip")
     assert file["torch"] == 'safetensors.torch.load_file("o.safetensors")' and file["file"] == "o.safetensors"
     assert file["paddle"] == 'safetensors.paddle.load_file("o.safetensors")' and "folder" not in file
+    assert "folder" not in places(Path("out"), written("out/", "safetensors"), None)
+    Path("out").mkdir()
+    Path("out/config.json").write_text("{}")
     folder = places(Path("out"), written("out/", "safetensors"), None)
     assert (folder["path"], folder["folder"], folder["file"]) == ("out", "out", str(Path("out/model.safetensors")))
     assert folder["torch"] == f'safetensors.torch.load_file("{Path("out/model.safetensors")}")'

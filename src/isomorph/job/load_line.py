@@ -1,7 +1,7 @@
 """A result that was written -> what its layout's load line may ask for: where it lies, and the expression that reads it.
 
 `{path}`    the result as it was named, a file or a folder
-`{folder}`  the folder, which holds config.json too; only in a format that the layout's own library opens
+`{folder}`  the folder, where it holds a config too; only in a format that the layout's own library opens
 `{file}`    the one file of weights; only in such a format
 `{keras}`   the same, where its name is one that Keras takes for weights of Keras 3
 `{torch}`   the expression that reads it as a state dict of torch tensors; only where one call of torch or safetensors does
@@ -28,11 +28,15 @@ _READS = {
 }
 
 
+CONFIGS = ("config.json", "model_config.json")
+"""What `from_pretrained` of transformers and PaddleNLP reads beside the weights."""
+
+
 def places(path: Path, written: OutputLayout, usual: str | None) -> Mapping[str, str]:
     """The places of a result, each as the inside of a Python string, and the expressions. `usual` is the layout's own format."""
     found = {"path": _inside(path)}
     is_opened = written.format in (TORCH if usual is None or usual in TORCH else (usual,))
-    if written.is_folder and is_opened:
+    if written.is_folder and is_opened and any((path / name).is_file() for name in CONFIGS):
         found["folder"] = _inside(path)
     if len(written.files) == 1:
         file = path / written.files[0].name if written.is_folder else path
