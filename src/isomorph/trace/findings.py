@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from isomorph.trace.diagnose import diagnose, shape_of
 from isomorph.trace.floor import EPSILON
@@ -13,6 +13,8 @@ from isomorph.trace.scene import Scene
 
 MOST_DIAGNOSED = 3
 """Runs in which a place is diagnosed, as long as nothing explains it."""
+STACK = "layers-"
+"""Kinds of causes that speak of a whole stack of layers begin so."""
 ROUNDED = EPSILON["float32"] / EPSILON["float64"]
 
 
@@ -59,12 +61,17 @@ class Findings:
         place.is_small = place.is_small and is_small
 
     def findings(self) -> tuple[Finding, ...]:
-        """All but those that are only float32's rounding."""
-        return tuple(
-            Finding(place.scene.suspect, tuple(place.runs), place.causes, place.shape, _ordered(place))
-            for place in self.places.values()
-            if not _is_rounding(place)
-        )
+        """All but those that are only float32's rounding. A stack of layers that is permuted is one, whatever is in a layer."""
+        found: dict[object, Finding] = {}
+        for place in self.places.values():
+            if _is_rounding(place):
+                continue
+            one = Finding(place.scene.suspect, tuple(place.runs), place.causes, place.shape, _ordered(place))
+            best = one.causes[0]
+            same: object = (best.kind, best.says) if best.kind.startswith(STACK) else place.fold
+            first = found.get(same)
+            found[same] = one if first is None else _joined(first, one)
+        return tuple(found.values())
 
     def notes(self) -> Iterator[str]:
         """What is said of differences that are only float32's rounding."""
@@ -75,6 +82,14 @@ class Findings:
                     f"{suspect.candidate or 'the model'}: agrees to {suspect.error:.0e}, and no further: "
                     "a difference of float32's size, as of a constant or a step that one side computes in float32"
                 )
+
+
+def _joined(first: Finding, other: Finding) -> Finding:
+    return replace(
+        first,
+        runs=tuple(dict.fromkeys((*first.runs, *other.runs))),
+        places=tuple(dict.fromkeys((*first.places, *other.places))),
+    )
 
 
 def _explained(scene: Scene) -> tuple[tuple[Cause, ...], tuple[str, ...]]:

@@ -10,17 +10,18 @@ Everything is decided by running the candidate again, with the reference's tenso
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 
+from isomorph.errors import UsageError
 from isomorph.trace.align import Alignment
 from isomorph.trace.carried import is_carried
-from isomorph.trace.compare import measures_of
-from isomorph.trace.naming import Fold, common, fold, holder, producers
-from isomorph.trace.nouns import Array, Capture, Event, Measure, ModuleFacts, Node, Site, Suspect
+from isomorph.trace.compare import error_of, measures_of
+from isomorph.trace.naming import Fold, common, cut, fold, holder, is_inside, left_out, producers
+from isomorph.trace.nouns import Array, Call, Capture, Event, Measure, ModuleFacts, Node, Site, Suspect
 from isomorph.trace.pairing import Unpaired, into_candidate, paired, value
 from isomorph.trace.probes import Probe
 from isomorph.trace.protocol import Side
@@ -32,10 +33,15 @@ BEFORE = 8
 """Events that lead to a stretch, told with it."""
 NEAR = 0.25
 """A tensor within tolerance by less than this factor may be what a module behind it only makes larger."""
+UNSEEN = 0.05
+"""What a divergence without effect moves behind it, in tolerances, is less than this share of what it is itself."""
 BETTER = 0.5
 """An error that a splice lowers by this factor, where it comes not within, is lowered by it."""
 
-Verdict = Literal["real", "structural", "unread", "unclear"]
+MOST_PENDING = 4
+"""Places that none mends alone, and that are tried together."""
+
+Verdict = Literal["real", "structural", "equivalent", "unread", "unclear"]
 
 
 @dataclass
@@ -44,6 +50,13 @@ class Known:
 
     structural: set[Fold] = field(default_factory=set)
     found: dict[Fold, set[Site]] = field(default_factory=dict)
+    equivalent: dict[Fold, list[str]] = field(default_factory=dict)
+
+    def notes(self) -> Iterator[str]:
+        """What is said of places that differ, and that nothing behind them shows."""
+        for place, names in self.equivalent.items():
+            if place not in self.found:
+                yield f"{', '.join(names)}: differs inside, without effect on anything that follows"
 
 
 @dataclass(frozen=True)
@@ -74,6 +87,8 @@ class Search:
     """Candidate modules whose weights are not what the morph makes."""
     order: tuple[tuple[Node, Node], ...] = ()
     """Nodes that the candidate calls in another order."""
+    pairs: tuple[tuple[str, str], ...] = ()
+    """Names of the two state dicts that the morph pairs."""
 
     def measures(self, seen: Capture) -> tuple[Measure, ...]:
         """Every event of the reference's run and this one."""
@@ -98,11 +113,13 @@ def key(event: Event) -> tuple[Site, Site]:
 class _Walk:
     def __init__(self, search: Search, seen: Capture, measures: tuple[Measure, ...]) -> None:
         self.search = search
+        self.plain = seen
         self.seen = seen
         self.measures = measures
         self.splice: dict[Site, Array] = {}
         self.passed: set[tuple[Site, Site]] = set()
         self.unclear: list[tuple[Event, Capture, tuple[Measure, ...]]] = []
+        self.pending: list[Event] = []
         self.errors: list[Array] = []
         self.found: list[Found] = []
 
@@ -156,7 +173,7 @@ class _Walk:
     def _step(self, event: Event) -> bool:
         """Deal with one event that is over; False where nothing can be found behind it."""
         place = fold(event)
-        if place in self.search.known.structural:
+        if cut(event) in self.search.known.structural:
             self.passed.add(key(event))
             return True
         if event.node is None:
@@ -167,8 +184,11 @@ class _Walk:
         if event.link.border == "in" and self._own_outputs_within(event):
             self.passed.add(key(event))
             return True
-        put = self._put(event)
+        put = self._put_all(event)
         if put is None:  # the reference's tensor does not fit: what is behind cannot be told apart
+            if self._is_bypassed(event):
+                self.passed.add(key(event))
+                return True
             self._record(event)
             return False
         if place in self.search.known.found:
@@ -180,29 +200,104 @@ class _Walk:
         if self._is_carried(event):
             self._mend(event, put)
             return True
-        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
-        after = self.search.measures(seen)
-        verdict = self._verdict(event, after)
+        seen, after = self._spliced(put)
+        verdict = self._verdict(event, put, seen, after)
+        if verdict == "structural" and len(self._beside(event)) > 1:  # of a fused tensor, perhaps this part alone
+            put = self._put(event) or put
+            seen, after = self._spliced(put)
+            verdict = self._verdict(event, put, seen, after)
         if verdict == "structural":
-            self.search.known.structural.add(place)
+            self.search.known.structural.add(cut(event))
             self.passed.add(key(event))
         elif verdict == "real":
             self._record(event)
             if self._pairs_out_of_order(event):
                 return self._leave_block(event)
             self._accept(event, put, seen, after)
-        else:
+        elif verdict == "equivalent":
+            names = self.search.known.equivalent.setdefault(place, [])
+            if event.candidate.module not in names:
+                names.append(event.candidate.module)
+            self.passed.add(key(event))
+        elif not self._are_together(event):
             if verdict == "unclear":
                 self.unclear.append((event, self.seen, self.measures))
-            self.passed.add(key(event))
+            self.pending.append(event)
+            self.passed |= {key(one) for one in self._beside(event)}
         return True
 
-    def _verdict(self, event: Event, after: tuple[Measure, ...]) -> Verdict:
+    def _spliced(self, put: Mapping[Site, Array]) -> tuple[Capture, tuple[Measure, ...]]:
+        """The candidate run with this, and all that was put before, in place."""
+        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
+        return seen, self.search.measures(seen)
+
+    def _beside(self, event: Event) -> list[Event]:
+        """This event, and others that are over of the same tensor of the candidate (parts of a fused one)."""
+        return [event, *(one for one in self._parts(event) if one is not event and key(one) not in self.passed)]
+
+    def _put_all(self, event: Event) -> dict[Site, Array] | None:
+        """`_put`, with every part of the tensor that is over."""
+        put = self._put(event)
+        for other in self._beside(event)[1:]:
+            put = None if put is None else put | (self._put(other, put) or {})
+        return put
+
+    def _are_together(self, event: Event) -> bool:
+        """Whether this event and those before it that none mends alone (biases of q, k and v) mend what is behind together."""
+        pending = [one for one in self.pending[-MOST_PENDING:] if one.place <= event.place]
+        if not pending or not self._mends([*pending, event], event):
+            return False
+        for one in pending[:]:
+            if self._mends([*(other for other in pending if other is not one), event], event):
+                pending.remove(one)
+        for one in (*pending, event):
+            self._record(one)
+        self.pending = []
+        put = self._put_each([*pending, event])
+        self._accept(event, put, *self._spliced(put))
+        return True
+
+    def _put_each(self, events: Iterable[Event]) -> dict[Site, Array]:
+        put: dict[Site, Array] = {}
+        for event in events:
+            for one in (event, *(other for other in self._parts(event) if other is not event)):
+                put |= self._put(one, put) or {}
+        return put
+
+    def _parts(self, event: Event) -> list[Event]:
+        """All of a tensor of the candidate that is over, but what differs in structure."""
+        return [
+            one.event
+            for one in self.measures
+            if one.event.candidate == event.candidate
+            and not one.is_within
+            and cut(one.event) not in self.search.known.structural
+        ]
+
+    def _mends(self, events: Sequence[Event], last: Event) -> bool:
+        put = self._put_each(events)
+        seen, after = self._spliced(put)
+        return self._verdict(last, put, seen, after) == "real"
+
+    def _is_bypassed(self, event: Event) -> bool:
+        """The next tensor that can be compared is within: what differs here, in shape, is how the work is cut."""
+        behind = (
+            one
+            for one in self.measures
+            if one.event.place > event.place and one.elements and key(one.event) not in self.passed
+        )
+        following = next(behind, None)
+        return following is not None and following.is_within
+
+    def _verdict(self, event: Event, put: Mapping[Site, Array], seen: Capture, after: tuple[Measure, ...]) -> Verdict:
         then = {key(one.event): one for one in after}
         later = [
             (one, then[key(one.event)])
             for one in self.measures
-            if one.event.place > event.place and key(one.event) in then and key(one.event) not in self.passed
+            if one.event.place > event.place
+            and key(one.event) in then
+            and key(one.event) not in self.passed
+            and one.event.candidate not in put
         ]
         mended = [one for one, new in later if not one.is_within and new.is_within]
         broken = [one for one, new in later if one.is_within and not new.is_within]
@@ -210,15 +305,29 @@ class _Walk:
             return "structural"
         if mended:
             return "real"
+        still = [(one, new) for one, new in later if not one.is_within]
+        if not still and later:
+            if self._has_no_effect(event, seen, [one for one, _ in later]):
+                return "equivalent"
+            return "real"  # what reads it takes the reference's as well, and the candidate's only just
         if all(one.error == new.error and one.problem == new.problem for one, new in later):
             return "unread"
-        still = [(one, new) for one, new in later if not one.is_within]
-        if not still:
-            return "real"  # what reads it takes the reference's as well, and the candidate's only just
         if event.link.border == "out" and event.link.candidate in self.search.differing:
             return "real"
         one, new = still[0]
         return "real" if new.error < BETTER * one.error else "unclear"
+
+    def _has_no_effect(self, event: Event, seen: Capture, later: Sequence[Measure]) -> bool:
+        """Whether the splice moves nothing behind by more than rounding: softmax does not see a bias of the keys."""
+        here = next((one for one in self.measures if one.event == event), None)
+        moved = 0.0
+        for one in later:
+            before, after = value(self.seen, one.event.candidate), value(seen, one.event.candidate)
+            if before is None or after is None or before.shape != after.shape:
+                return False
+            error = error_of(before.astype(np.float64), after.astype(np.float64))
+            moved = max(moved, error / one.tolerance)
+        return here is not None and moved <= min(NEAR, UNSEEN * here.error / here.tolerance)
 
     def _pairs_out_of_order(self, event: Event) -> list[tuple[Node, Node]]:
         """Nodes that the candidate calls in another order, of which one is here: all between them is off for that."""
@@ -247,8 +356,7 @@ class _Walk:
             return False
         end = around[0].event
         self.passed |= {key(one.event) for one in self.measures if one.event.place <= end.place}
-        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
-        self._accept(end, put, seen, self.search.measures(seen))
+        self._accept(end, put, *self._spliced(put))
         return True
 
     def _is_whole(self, event: Event) -> bool:
@@ -307,8 +415,7 @@ class _Walk:
                 continue
             if other.place > event.place and self._is_carried(other):
                 put = put | (self._put(other, put) or {})
-        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
-        self._accept(event, put, seen, self.search.measures(seen))
+        self._accept(event, put, *self._spliced(put))
 
     def _accept(self, event: Event, put: dict[Site, Array], seen: Capture, after: tuple[Measure, ...]) -> None:
         error = self._error_at(event)
@@ -331,7 +438,6 @@ class _Walk:
         kind, event = self._kind(event)
         measure = next(one for one in self.measures if one.event == event)
         before = self._before(event)
-        last = before[-1] if before else None
         pairs = self._pairs_out_of_order(event)
         if kind == "module":
             candidate, reference = event.link.candidate, event.link.reference
@@ -339,11 +445,41 @@ class _Walk:
             candidate = common(name for node in pairs[0] for name in node.candidate)
             reference = common(name for node in pairs[0] for name in node.reference)
         else:
-            candidate = holder(self.seen, self.search.modules[1], event.candidate, last.candidate if last else None)
+            candidate = holder(self.seen, self.search.modules[1], event.candidate, [one.candidate for one in before])
             reference = holder(
-                self.search.seen_reference, self.search.modules[0], event.reference, last.reference if last else None
+                self.search.seen_reference, self.search.modules[0], event.reference, [one.reference for one in before]
             )
+            candidate = self._not_run(event, before) or candidate
         return Suspect(kind, candidate, reference, event, before, measure.error, measure.tolerance)
+
+    def _not_run(self, event: Event, before: tuple[Event, ...]) -> str:
+        """The candidate's module that stands for what the reference runs in a stretch, and that the candidate leaves out; or ""."""
+        names = left_out(
+            self.search.modules,
+            self.search.pairs,
+            (self.search.seen_reference, self.seen),
+            (before[-1].place if before else -1, event.place),
+        )
+        unused = {
+            name
+            for name, facts in self.search.modules[1].items()
+            if facts.own and any(is_inside(name, one) for one in names)
+        }
+        own = [one for name in unused for one in self.search.modules[1][name].own]
+        return common(names) if names and self._is_unused(own) else ""
+
+    def _is_unused(self, names: Iterable[str]) -> bool:
+        """Whether the candidate gives the same with other values of these tensors."""
+        state = self.search.candidate.state()
+        other = {name: (state[name] * 0.5 + 0.25).astype(state[name].dtype) for name in names if name in state}
+        try:
+            given = self.search.candidate.replay(self.plain, Call("", 0), state=other)
+        except (UsageError, KeyError, ValueError, RuntimeError):
+            return False
+        mine = list(self.plain.outputs.values())
+        return len(given) == len(mine) and all(
+            np.array_equal(one, two, equal_nan=one.dtype.kind == "f") for one, two in zip(mine, given, strict=True)
+        )
 
     def _kind(self, event: Event) -> tuple[Literal["module", "stretch"], Event]:
         """Whether the module is to blame, and the event to say. Given the reference's input, an innocent one gives its output."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from isomorph.trace.nouns import Array, Capture, Event, ModuleFacts, Site
 from isomorph.trace.pairing import value
+from isomorph.trace.timeline import places
 
 Fold = tuple[str, str, str]
 
@@ -23,6 +24,11 @@ def fold(event: Event) -> Fold:
     left = (event.link.reference,) if node is None else node.reference
     right = (event.link.candidate,) if node is None else node.candidate
     return event.link.border, " ".join(map(folded, left)), " ".join(map(folded, right))
+
+
+def cut(event: Event) -> Fold:
+    """`fold` of one link alone: of a fused node, which of its parts."""
+    return event.link.border, folded(event.link.reference), folded(event.link.candidate)
 
 
 def common(names: Iterable[str]) -> str:
@@ -49,30 +55,75 @@ def producers(seen: Capture, array: Array) -> list[Site]:
     ]
 
 
-def holder(seen: Capture, modules: Mapping[str, ModuleFacts], at: Site, before: Site | None) -> str:
-    """The innermost module that holds a stretch: it holds what comes before, and what it gives is the tensor at the end."""
+def holder(seen: Capture, modules: Mapping[str, ModuleFacts], at: Site, before: Sequence[Site]) -> str:
+    """The innermost module that holds a stretch: it holds what comes before, and what it gives is the tensor at the end.
+
+    `before` are tensors that lead there, the last one last. A module that only hands one of them on does not hold the stretch: it
+    lies behind it (a sum with one term).
+    """
+    last = before[-1] if before else None
     ends = at.module.rpartition(".")[0] if at.border == "in" else at.module
-    inner = common([ends, before.module]) if before is not None else ends
+    inner = common([ends, last.module]) if last is not None else ends
     if (
         at.border == "out"
-        and before is not None
-        and (before.module == at.module or before.module.startswith(f"{at.module}."))
+        and last is not None
+        and (last.module == at.module or last.module.startswith(f"{at.module}."))
     ):
         return at.module
     array = value(seen, at)
-    if array is None or before is None or at.border != "in":
+    if array is None or last is None or at.border != "in":
         return inner
-    led = value(seen, before)
-    if led is not None and led.shape == array.shape and np.array_equal(led, array):
-        return inner  # what comes before is handed on as it is
     found = [
         site.module
         for site in producers(seen, array)
-        if (before.module.startswith(f"{site.module}.") and len(site.module) > len(inner))
+        if (last.module.startswith(f"{site.module}.") and len(site.module) > len(inner))
         and site.module in modules
         and modules[site.module].children
     ]
-    return max(found, key=len, default=inner)
+    if not found or any(_is_moved(value(seen, site), array) for site in before):
+        return inner
+    return max(found, key=len)
 
 
-__all__ = ["Fold", "common", "fold", "folded", "holder", "producers"]
+def _is_moved(one: Array | None, array: Array) -> bool:
+    """Whether two tensors hold the same values, axes moved or merged."""
+    return (
+        one is not None
+        and one.size == array.size
+        and one.dtype == array.dtype
+        and np.array_equal(np.sort(one, axis=None), np.sort(array, axis=None), equal_nan=one.dtype.kind == "f")
+    )
+
+
+def is_inside(name: str, module: str) -> bool:
+    """Whether a name is that module, or below it."""
+    return not module or name == module or name.startswith(f"{module}.")
+
+
+def left_out(
+    modules: tuple[Mapping[str, ModuleFacts], Mapping[str, ModuleFacts]],
+    pairs: Iterable[tuple[str, str]],
+    seen: tuple[Capture, Capture],
+    window: tuple[int, int],
+) -> list[str]:
+    """Modules of the candidate that it never calls, whose like the reference calls between two moments; outermost ones."""
+    when = places(seen[0])
+    owner, other_owner = ({name: one.name for one in side.values() for name in one.own} for side in modules)
+    between = {call.module for (call, border), at in when.items() if border == "in" and window[0] < at <= window[1]}
+    called = {call.module for call in seen[1].began}
+    missing = {
+        other_owner[other]
+        for one, other in pairs
+        if owner.get(one) in between and other in other_owner and other_owner[other] not in called
+    }
+    found: dict[str, None] = {}
+    for name in modules[1]:
+        if name not in missing:
+            continue
+        while (above := name.rpartition(".")[0]) and not any(is_inside(one, above) for one in called):
+            name = above
+        found[name] = None
+    return list(found)
+
+
+__all__ = ["Fold", "common", "cut", "fold", "folded", "holder", "is_inside", "left_out", "producers"]
