@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import islice, permutations
 
 import numpy as np
@@ -88,7 +89,11 @@ class Arrangement:
 
 def arrangements(left: Sequence[int], right: Sequence[int], *, may_repeat: bool = False) -> list[Arrangement]:
     """Every way in which sizes let the axes correspond; those that keep the order come first. Empty: they are no one content."""
-    left, right = tuple(left), tuple(right)
+    return list(_arrangements(tuple(left), tuple(right), may_repeat))
+
+
+@lru_cache(maxsize=4096)
+def _arrangements(left: tuple[int, ...], right: tuple[int, ...], may_repeat: bool) -> list[Arrangement]:
     fine, coarse = [size for size in left if size != 1], [size for size in right if size != 1]
     if math.prod(left) == math.prod(right):
         is_left_finer = len(fine) >= len(coarse)

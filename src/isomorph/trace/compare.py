@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 
-from isomorph.trace.nouns import Array, Capture, Event, Measure, Site
-from isomorph.trace.pairing import Unpaired, paired
+from isomorph.trace.nouns import Array, Capture, Event, Link, Measure, Site
+from isomorph.trace.pairing import Unpaired, paired, value
 
 
 def error_of(reference: Array, candidate: Array, kept: Array | None = None) -> float:
     """The largest absolute difference over the largest absolute value of the reference, where that is finite and `kept`."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
+        if kept is None and reference.size:
+            scale, gap = _largest(reference), _largest(np.subtract(candidate, reference))
+            if np.isfinite(scale) and np.isfinite(gap):
+                return gap / scale if scale else gap
         counted = np.isfinite(reference)
         if kept is not None:
             counted = counted & kept
@@ -24,6 +29,11 @@ def error_of(reference: Array, candidate: Array, kept: Array | None = None) -> f
         scale = float(np.abs(left).max())
         gap = float(np.abs(left - right).max())
     return gap / scale if scale else gap
+
+
+def _largest(array: Array) -> float:
+    """The largest absolute value; NaN where there is one."""
+    return float(max(array.max(), -array.min())) if array.dtype.kind == "f" else float(np.abs(array).max())
 
 
 def real_positions(padding: Array | None, shape: tuple[int, ...]) -> Array | None:
@@ -57,13 +67,18 @@ def measured(
         left, right = paired(event, reference, candidate)
     except Unpaired as unpaired:
         return Measure(event, float("inf"), tolerance, 0, str(unpaired))
+    kept = real_positions(padding, left.shape)
+    if kept is None and left.size:
+        with np.errstate(invalid="ignore", over="ignore"):
+            scale, gap = _largest(left), _largest(np.subtract(right, left))
+        if np.isfinite(scale) and np.isfinite(gap):
+            return Measure(event, gap / scale if scale else gap, tolerance, left.size)
     finite = np.isfinite(left)
     bad = finite & ~np.isfinite(right)
     if bad.any():
         return Measure(
             event, float("inf"), tolerance, int(finite.sum()), "NaN" if np.isnan(right[bad]).any() else "Inf"
         )
-    kept = real_positions(padding, left.shape)
     counted = finite if kept is None else finite & kept
     elements = int(np.count_nonzero(counted))
     if not elements:
@@ -80,5 +95,28 @@ def measures_of(
     tolerances: Mapping[Site, float],
     padding: Array | None = None,
 ) -> tuple[Measure, ...]:
-    """Every event, compared, in the order given."""
-    return tuple(measured(event, reference, candidate, tolerances[event.reference], padding) for event in events)
+    """Every event, compared, in the order given. Two tensors that stand in several places are compared once."""
+    made: dict[object, Measure] = {}
+    found: list[Measure] = []
+    for event in events:
+        same = (
+            id(value(reference, event.reference)),
+            id(value(candidate, event.candidate)),
+            _alike(event.link),
+        )
+        tolerance = tolerances[event.reference]
+        one = made.get(same)
+        if one is None or one.problem is not None:
+            made[same] = one = measured(event, reference, candidate, tolerance, padding)
+        else:
+            one = replace(one, event=event, tolerance=tolerance)
+        found.append(one)
+    return tuple(found)
+
+
+def _alike(link: Link) -> object:
+    """Equal for links that arrange two tensors alike."""
+    mine = link.channels
+    if mine is None:
+        return link.order
+    return link.order, mine.reference_axis, mine.candidate_axis, mine.reference.tobytes(), mine.candidate.tobytes()

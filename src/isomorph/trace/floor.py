@@ -59,7 +59,7 @@ def floor_of(coarse: Capture, fine: Capture, dtype: str, padding: Array | None =
             gaps[site] = (0.0, one.size)
             continue
         kept = real_positions(padding, one.shape)
-        gap = error_of(other.astype(np.float64), one.astype(np.float64), kept)
+        gap = error_of(other.astype(np.float64, copy=False), one.astype(np.float64, copy=False), kept)
         if np.isfinite(gap):
             gaps[site] = (gap * scale, one.size)
     positive = [gap for gap, _ in gaps.values() if gap > 0]

@@ -41,6 +41,7 @@ class ModuleSide(ABC):
         self._first: dict[int, str] = {}
         for name, module in self._every.items():
             self._first.setdefault(id(module), name)
+        self._facts: Mapping[str, ModuleFacts] | None = None
         self._named = {name: module for name, module in self._every.items() if self._first[id(module)] == name}
         self._places = {
             _joined(prefix, key): (module, number, key)
@@ -115,7 +116,12 @@ class ModuleSide(ABC):
         return [tuple(names) for names in groups.values() if len(names) > 1]
 
     def modules(self) -> Mapping[str, ModuleFacts]:
-        """By first name. `own` of a module that has several names lists its tensors under each of them."""
+        """By first name. `own` of a module that has several names lists its tensors under each of them. Made once."""
+        if self._facts is None:
+            self._facts = self._made_facts()
+        return self._facts
+
+    def _made_facts(self) -> Mapping[str, ModuleFacts]:
         known = self._state()
         own: dict[str, list[str]] = {name: [] for name in self._named}
         buffers: dict[str, list[str]] = {name: [] for name in self._named}
@@ -314,12 +320,15 @@ class ModuleSide(ABC):
 
 
 def path_of(inputs: Inputs) -> Hashable:
-    """Equal for inputs that lead the same way through a model's code: its whole numbers and masks, and the shapes of the rest."""
+    """Equal for inputs that lead the same way through a model's code: the shapes of all, and what is masked."""
     named = inputs.items() if isinstance(inputs, Mapping) else enumerate(inputs)
-    return tuple(
-        (name, np.shape(one), np.asarray(one).tobytes() if np.asarray(one).dtype.kind in "iub" else "")
-        for name, one in named
-    )
+    return tuple((name, np.shape(one), _mask(np.asarray(one))) for name, one in named)
+
+
+def _mask(array: Array) -> bytes | None:
+    """The bits of a mask; None for numbers."""
+    is_mask = array.size > 0 and (array.dtype.kind == "b" or (array.min() >= 0 and array.max() <= 1))
+    return np.asarray(array == 1).tobytes() if is_mask else None
 
 
 def _joined(prefix: str, key: str) -> str:

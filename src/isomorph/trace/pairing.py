@@ -34,8 +34,8 @@ def paired(event: Event, seen_reference: Capture, seen_candidate: Capture) -> tu
 def beside(link: Link, reference: Array, candidate: Array) -> tuple[Array, Array]:
     """`paired` for two tensors at hand."""
     left, right, arrangement = _arranged(link, reference, candidate)
-    made = arrangement.to_left(right.astype(np.float64))
-    kept = arrangement.shared(left.astype(np.float64))
+    made = arrangement.to_left(right.astype(np.float64, copy=False))
+    kept = arrangement.shared(left.astype(np.float64, copy=False))
     front = 1 if arrangement.repeats_left else 0
     if link.channels is not None:
         axis = link.channels.reference_axis % reference.ndim + front
@@ -138,8 +138,8 @@ def settled(link: Link, reference: Array, candidate: Array) -> Link:
         return replace(link, order=found[0].signature) if found else link
     errors = []
     for one in found:
-        made = one.to_left(sides.right.astype(np.float64))
-        difference = np.abs(made - one.shared(sides.left.astype(np.float64)))
+        made = one.to_left(sides.right.astype(np.float64, copy=False))
+        difference = np.abs(made - one.shared(sides.left.astype(np.float64, copy=False)))
         errors.append(float(np.nanmax(difference)) if difference.size else 0.0)
     best = int(np.argmin(errors))
     is_clear = best == 0 or errors[best] * 10 < errors[0]

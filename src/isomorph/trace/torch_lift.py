@@ -34,6 +34,9 @@ class Needs(NamedTuple):
     kernels: bool = True
 
 
+EVERYTHING = Needs()
+
+
 @dataclass
 class Lifted:
     """How many casts and creations became float64."""
@@ -105,7 +108,7 @@ class _Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch is 
 
 
 @contextmanager
-def float64_throughout(lifted: Lifted, needs: Needs = Needs()) -> Iterator[None]:
+def float64_throughout(lifted: Lifted, needs: Needs = EVERYTHING) -> Iterator[None]:
     """Inside, what would be float32 is float64; numbers without a dtype too (the default dtype, put back afterwards)."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)

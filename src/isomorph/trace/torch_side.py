@@ -17,7 +17,7 @@ from isomorph.trace.module_side import ModuleSide
 from isomorph.trace.nouns import Array
 from isomorph.trace.streams import Stream
 from isomorph.trace.torch_checks import check_copy, check_module
-from isomorph.trace.torch_lift import Lifted, Needs, float64_throughout, unwatched
+from isomorph.trace.torch_lift import EVERYTHING, Lifted, Needs, float64_throughout, unwatched
 
 _WIDE = (torch.float32, torch.float64, torch.complex64, torch.complex128, torch.bool)
 _BITS = {1: (torch.uint8, np.uint8), 2: (torch.int16, np.int16)}
@@ -177,7 +177,7 @@ class TorchSide(ModuleSide):
             torch.backends.mha.set_fastpath_enabled(False)
             stack.callback(torch.backends.mha.set_fastpath_enabled, shortcut)
             if self.dtype == "float64":
-                stack.enter_context(float64_throughout(lifted, self._needs.get(path, Needs())))
+                stack.enter_context(float64_throughout(lifted, self._needs.get(path, EVERYTHING)))
             try:
                 yield
                 if self.dtype == "float64":
