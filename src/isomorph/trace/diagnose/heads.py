@@ -11,7 +11,7 @@ import numpy as np
 
 from isomorph.trace.diagnose.pointwise import sigmoid
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, own_parameters
-from isomorph.trace.nouns import Array, Cause
+from isomorph.trace.nouns import Array, Cause, Site
 
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
@@ -75,12 +75,15 @@ def _says(wrong: Made, right: Made) -> tuple[str, str]:
     said, kinds = [], []
     for name, kind in (
         ("scale", "logit-scale"),
+        ("factor", "head-scale"),
         ("normalised", "normalise-missing"),
         ("matrix", "projection-transposed"),
         ("turned", "logits-transposed"),
         ("after", "head-function"),
     ):
         one, two = wrong.part(name), right.part(name)
+        if one != two and name == "factor":
+            one, two = one or "is not scaled", two or "is not"
         if one != two:
             said.append(f"{one}, the reference {two}")
             kinds.append(kind)
@@ -206,7 +209,7 @@ def rows(stretch: Stretch, goal: Goal, side: str) -> Iterator[Made]:
     near = [atom for atom in atoms if atom.reference.shape[:-1] == shape[:-1]][:MOST_TENSORS]
     matrices = [
         (name, values)
-        for name, values in own_parameters(stretch.scene).items()
+        for name, values in (own_parameters(stretch.scene) | looked_up(stretch)).items()
         if values.ndim == 2 and shape[-1] in values.shape
     ][:MOST_MATRICES]
     factors = list(scales(stretch))
@@ -221,11 +224,33 @@ def rows(stretch: Stretch, goal: Goal, side: str) -> Iterator[Made]:
                         ("of", f"is made of {atom.name}"),
                     )
                     yield Made(function(lengthened), parts)
+                width = atom.reference.shape[-1]
+                for number, words in ((width**-0.5, f"1/sqrt({width})"), (width**0.5, f"sqrt({width})")):
+                    if norm == "is not normalised" and matrix != "is multiplied by no matrix":
+                        parts = (
+                            ("factor", f"is multiplied by {words}"),
+                            ("normalised", norm),
+                            ("matrix", matrix),
+                            ("after", "gives plain values"),
+                            ("of", f"is made of {atom.name}"),
+                        )
+                        yield Made(lengthened * number, parts)
                 for scale, factor in factors[1:]:
                     yield Made(
                         lengthened * factor,
                         (("scale", scale), ("normalised", norm), ("matrix", matrix), ("of", f"is made of {atom.name}")),
                     )
+
+
+def looked_up(stretch: Stretch) -> dict[str, Array]:
+    """Tables in which the reference looks whole numbers up: a head may use one again."""
+    values = stretch.scene.seen_reference.values
+    found: dict[str, Array] = {}
+    for name, facts in stretch.modules.items():
+        entered = values.get(Site(name, 0, "in", 0))
+        if not facts.children and entered is not None and entered.dtype.kind in "iu":
+            found |= {own: np.asarray(stretch.scene.state_reference[own], np.float64) for own in facts.own[:1]}
+    return found
 
 
 def _through(x: Array, matrices: list[tuple[str, Array]], width: int) -> Iterator[tuple[str, Array]]:

@@ -61,6 +61,7 @@ def rows(stretch: Stretch) -> Iterator[tuple[list[int], list[int], str]]:
     for parent, numbers in parents.items():
         called = [_number(call.module, parent) for call in scene.seen_reference.began]
         reference = [number for number in called if number is not None]
+        numbers |= _by_what_they_hold(stretch, parent, set(reference) - set(numbers.values()), list(numbers))
         candidate = [numbers[call.module] for call in scene.seen_candidate.began if call.module in numbers]
         unmatched = set(reference) - set(numbers.values())
         held = {module for node in scene.alignment.nodes for module in node.reference}
@@ -68,6 +69,27 @@ def rows(stretch: Stretch) -> Iterator[tuple[list[int], list[int], str]]:
             continue  # the candidate runs what is in it, in blocks of another make
         if len(reference) > 1 and candidate:
             yield reference, candidate, parent
+
+
+def _by_what_they_hold(stretch: Stretch, parent: str, missing: set[int], siblings: list[str]) -> dict[str, int]:
+    """Candidate module -> number of blocks that are no node of their own, since they hold something that others do not.
+
+    It is the candidate's module, as deep as its siblings, in which all that is aligned with what the block holds lies.
+    """
+    depths = {name.count(".") for name in siblings}
+    modules = stretch.scene.candidate.modules()
+    found: dict[str, int] = {}
+    for number in missing if len(depths) == 1 else ():
+        within = f"{_module(parent, number)}."
+        held = {
+            ".".join(other.split(".")[: min(depths) + 1])
+            for node in stretch.scene.alignment.nodes
+            if all(module.startswith(within) for module in node.reference)
+            for other in node.candidate
+        }
+        if len(held) == 1 and not held & {*siblings} and held <= modules.keys():
+            found[held.pop()] = number
+    return found
 
 
 def _number(module: str, parent: str) -> int | None:

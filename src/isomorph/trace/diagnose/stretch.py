@@ -188,12 +188,19 @@ class Stretch:
                 continue
             wide = np.asarray(values, np.float64)
             found.append(Atom(name_of(site), wide, wide, moment, site))
+        shown = [atom.reference for atom in found if atom.is_paired]
         for atom in sorted(found, key=lambda atom: (-atom.moment, not atom.is_paired)):
-            if any(other.shape == atom.reference.shape and np.array_equal(other, atom.reference) for other in seen):
+            if not atom.is_paired and any(_is_same(one, atom.reference) for one in shown):
+                continue  # the candidate's own values of it are known
+            if any(_is_same(other, atom.reference) for other in seen):
                 continue
             if len(seen) < MOST_ATOMS:
                 seen.append(atom.reference)
                 yield atom
+
+
+def _is_same(one: Array, two: Array) -> bool:
+    return one.shape == two.shape and np.array_equal(one, two)
 
 
 def name_of(site: Site) -> str:
