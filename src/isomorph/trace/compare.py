@@ -10,6 +10,9 @@ import numpy as np
 from isomorph.trace.nouns import Array, Capture, Event, Link, Measure, Site
 from isomorph.trace.pairing import Unpaired, paired, value
 
+_WHERE = frozenset(("border", "reference", "candidate", "reference_index", "candidate_index", "names", "channels"))
+"""What a link says of where its tensors are; the rest says how they correspond."""
+
 
 def error_of(reference: Array, candidate: Array, kept: Array | None = None) -> float:
     """The largest absolute difference over the largest absolute value of the reference, where that is finite and `kept`."""
@@ -117,6 +120,7 @@ def measures_of(
 def _alike(link: Link) -> object:
     """Equal for links that arrange two tensors alike."""
     mine = link.channels
+    how = tuple(held for name, held in vars(link).items() if name not in _WHERE)
     if mine is None:
-        return link.order
-    return link.order, mine.reference_axis, mine.candidate_axis, mine.reference.tobytes(), mine.candidate.tobytes()
+        return how
+    return how, mine.reference_axis, mine.candidate_axis, mine.reference.tobytes(), mine.candidate.tobytes()

@@ -18,6 +18,7 @@ DEEPEST = 24
 """Containers that hold themselves end here."""
 
 _FUNCTIONS = (types.FunctionType, types.BuiltinFunctionType, types.MethodType)
+_SINGLE = frozenset((type(None), bool, int, float, str))
 _PLAIN = (str, bytes, int, float, complex, type, enum.Enum, types.ModuleType, *_FUNCTIONS)
 
 
@@ -104,6 +105,13 @@ def snapshot(value: Any, is_kept: IsTensor) -> Any:
 
 def _entries(one: Any) -> list[tuple[Any, Any]]:
     """What a container holds, by key, field or number; nothing for what is no container."""
+    kind = one.__class__
+    if kind is tuple or kind is list:
+        return list(enumerate(one))
+    if kind in _SINGLE:
+        return []
+    if kind is dict:
+        return list(one.items())
     if isinstance(one, Mapping):
         return list(one.items())
     if dataclasses.is_dataclass(one) and not isinstance(one, type):

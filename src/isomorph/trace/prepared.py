@@ -35,7 +35,9 @@ class Prepared:
 
     def fill(self, regime: Regime, original: Side, probe: Probe, seed: int) -> None:
         """Write a regime's weights into all copies; "own weights" puts back what each had."""
-        drawn = regime.state(original, seed, probe)
+        is_float32 = self.fine is not None and self.coarse.dtype == "float32"
+        copies = (self.fine, self.coarse) if self.fine is not None and is_float32 else None
+        drawn = regime.state(original, seed, probe, copies)
         if drawn is None:
             self.state, self.actual = self.own
             self.expected = self._made(self.state)

@@ -61,12 +61,14 @@ class Regime:
     name: str
     draw: Draw | None = None
 
-    def state(self, reference: Side, seed: int = 0, probe: Probe | None = None) -> dict[str, Array] | None:
+    def state(
+        self, reference: Side, seed: int = 0, probe: Probe | None = None, copies: tuple[Side, Side] | None = None
+    ) -> dict[str, Array] | None:
         """Values for the reference's state dict, in float64 where floating; None: each side keeps its own weights.
 
         Parameters are drawn, tied ones alike; buffers stay, but for the running means of batch norms, and so does what is no
         float. Parameters of one element stay near their own value. With a probe, gains are lowered until the reference's float32
-        run on it is within 1e-3 of its float64 run.
+        run on it is within 1e-3 of its float64 run. Both are copies, which are filled: `copies`, or new ones.
         """
         if self.draw is None:
             return None
@@ -76,7 +78,7 @@ class Regime:
             made = {name: _drawn(name, own, kinds, self.draw, gain, seed) for name in own}
             for names in reference.ties():
                 made.update(dict.fromkeys(names[1:], made[names[0]]))
-            if probe is None or not _is_chaotic(reference, made, probe):
+            if probe is None or not _is_chaotic(reference, made, probe, copies):
                 break
             gain *= SMALLER
         return made
@@ -178,12 +180,13 @@ def _drawn(
     return np.asarray(made, dtype=np.float64).astype(np.float32).astype(np.float64)
 
 
-def _is_chaotic(reference: Side, state: Mapping[str, Array], probe: Probe) -> bool:
+def _is_chaotic(
+    reference: Side, state: Mapping[str, Array], probe: Probe, copies: tuple[Side, Side] | None = None
+) -> bool:
     """Whether float32 and float64 give what is not nearly the same. A side that does not run in float64 is taken as it is."""
     outputs = []
     try:
-        for dtype in ("float64", "float32"):
-            copy = reference.copy(dtype)
+        for copy in copies or (reference.copy("float64"), reference.copy("float32")):
             copy.fill(state)
             outputs.append(copy.run(probe.reference, watch=()).outputs)
     except UsageError:

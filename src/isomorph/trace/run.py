@@ -109,17 +109,18 @@ class _Trace:
     def _wanted(self, regime: Regime, probes: Sequence[Probe]) -> Sequence[Probe]:
         """The probes of a regime: all of them, unless it can show nothing that another has not shown.
 
-        Where all runs so far were within throughout, other weights are not drawn for a probe many times the smallest.
-        And where the candidate's own weights are bit for bit what the morph makes of the reference's, its own are run on one probe:
-        a padded one where there is one, for it does the most.
+        Where all runs so far were within throughout, other weights are not drawn for a probe many times the smallest. And where the
+        candidate's own weights are bit for bit what the morph makes of the reference's, and all that other weights showed is found
+        or within, its own are run on one probe: a padded one where there is one, for it does the most.
         """
-        if not self.runs or self.findings.findings():
+        if not self.runs:
             return probes
-        if not all(one.is_within for run in self.runs for one in run.measures):
-            return probes
-        if regime.name == OWN:
+        is_clean = all(one.is_within for run in self.runs for one in run.measures)
+        if regime.name == OWN and (is_clean or self.findings.findings()):
             padded = [probe for probe in probes if probe.padding is not None]
             return (padded or probes)[:1] if _is_all_equal(self.made.expected, self.made.actual) else probes
+        if not is_clean:
+            return probes
         least = min(map(_size, probes))
         return [probe for probe in probes if _size(probe) <= MANY * least]
 
@@ -132,7 +133,9 @@ class _Trace:
             self._check_steady(probe, left, right)
         floor = self.floor
         events = self.alignment.events(left, right)
-        tolerances: dict[Site, float] = {event.reference: floor.of(event.reference, event.node) for event in events}
+        tolerances: dict[Site, float] = {
+            site: floor.of(site, node) for site, node in self.alignment.sites(left).items()
+        }
         measures = measures_of(events, left, right, tolerances, probe.padding)
         run = Run(regime.name, probe.name, measures)
         self.runs.append(run)

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+_CONTAINERS = (dict, list)
+
 
 @contextmanager
 def untouched(modules: Iterable[Any], saved: Callable[[], Callable[[], None]]) -> Iterator[None]:
@@ -13,7 +15,7 @@ def untouched(modules: Iterable[Any], saved: Callable[[], Callable[[], None]]) -
 
     `saved()` keeps values of tensors that may be overwritten in place, and gives what puts them back.
     """
-    before = [(module, dict(vars(module)), _entries(module)) for module in modules]
+    before = [(module, vars(module).copy(), _entries(module)) for module in modules]
     restore = saved()
     try:
         yield
@@ -32,11 +34,8 @@ def untouched(modules: Iterable[Any], saved: Callable[[], Callable[[], None]]) -
 
 def _entries(module: Any) -> list[tuple[Any, Any]]:
     """The dicts and lists among a module's attributes, and a copy of each."""
-    return [
-        (held, dict(held) if isinstance(held, dict) else list(held))
-        for held in vars(module).values()
-        if isinstance(held, dict | list)
-    ]
+    found = [held for held in vars(module).values() if isinstance(held, _CONTAINERS)]
+    return [(held, () if not held else dict(held) if isinstance(held, dict) else list(held)) for held in found]
 
 
 def _put_back(container: Any, held: Any) -> None:
