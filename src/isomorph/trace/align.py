@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from isomorph.trace.compare import error_of
 from isomorph.trace.leaves import Edge, block_links, leaf_edges
 from isomorph.trace.nouns import Call, Capture, Event, Link, Node, Site
 from isomorph.trace.owners import Owners
-from isomorph.trace.pairing import Unpaired, beside, value
+from isomorph.trace.pairing import Unpaired, beside, positions_taken, value
 from isomorph.trace.protocol import Side
+from isomorph.trace.spread import Spread
 from isomorph.trace.timeline import calls_of, places
 
 EQUAL = 1e-4
@@ -29,6 +30,15 @@ class Alignment:
     outputs: tuple[Link, ...] = ()
     unaligned: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
 
+    def sites(self, seen_reference: Capture) -> dict[Site, Node | None]:
+        """Every tensor of the reference's run that an event of some run of the candidate may be about, and its node."""
+        found: dict[Site, Node | None] = {Site("", 0, "out", link.reference_index): None for link in self.outputs}
+        for node in self.nodes:
+            for link in node.links:
+                for call in calls_of(seen_reference, [link.reference]):
+                    found[Site(call.module, call.call, link.border, link.reference_index)] = node
+        return found
+
     def events(self, seen_reference: Capture, seen_candidate: Capture) -> list[Event]:
         """Every pair of tensors of these two runs that should be equal, in the reference's order; outputs of the models last."""
         when = places(seen_reference)
@@ -37,6 +47,11 @@ class Alignment:
             for link, one, other in _calls(node, seen_reference, seen_candidate):
                 site = Site(one.module, one.call, link.border, link.reference_index)
                 to = Site(other.module, other.call, link.border, link.candidate_index)
+                if link.taken is not None:
+                    settled = _where_taken(node, link, one, other, (seen_reference, seen_candidate))
+                    if settled is None:
+                        continue
+                    link = settled
                 if value(seen_reference, site) is not None and value(seen_candidate, to) is not None:
                     found.append(Event(node, link, site, to, when[one, link.border]))
         found.sort(key=lambda event: event.place)
@@ -74,6 +89,8 @@ def align(
     nodes = _components(edges)
     held = ({edge.reference for edge in edges}, {edge.candidate for edge in edges})
     nodes += _blocks(bridge, asked, owners, held)
+    spoken = tuple(frozenset(names | _spoken(nodes, owners[side], side)) for side, names in enumerate(held))
+    nodes += Spread(bridge, asked, owners, (seen_reference, seen_candidate), (spoken[0], spoken[1])).nodes()
     first = {call.module: number for number, call in reversed(list(enumerate(seen_reference.began)))}
     nodes.sort(key=lambda node: min(first[name] for name in node.reference))
     return Alignment(tuple(nodes), tuple(outputs), _unaligned(nodes, owners))
@@ -131,15 +148,19 @@ def _blocks(
     return found
 
 
+def _spoken(nodes: Iterable[Node], owners: Owners, side: int) -> set[str]:
+    """Modules of one side whose parameters an opaque block speaks of."""
+    names = {pair[side] for node in nodes if node.is_opaque for pair in node.parameters}
+    return {owners.owner[name] for name in names if name in owners.owner}
+
+
 def _unaligned(nodes: Iterable[Node], owners: tuple[Owners, Owners]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Modules that own parameters, of which no leaf or opaque block speaks."""
     nodes = list(nodes)
     left = {name for node in nodes for name in node.reference if node.kind == "leaf"}
     right = {name for node in nodes for name in node.candidate if node.kind == "leaf"}
-    for node in nodes:
-        if node.is_opaque:
-            left |= {owners[0].owner[one] for one, _ in node.parameters if one in owners[0].owner}
-            right |= {owners[1].owner[other] for _, other in node.parameters if other in owners[1].owner}
+    left |= _spoken(nodes, owners[0], 0)
+    right |= _spoken(nodes, owners[1], 1)
     return (
         tuple(name for name, facts in owners[0].modules.items() if facts.own and name not in left),
         tuple(name for name, facts in owners[1].modules.items() if facts.own and name not in right),
@@ -165,6 +186,18 @@ def _calls(node: Node, left: Capture, right: Capture) -> Iterable[tuple[Link, Ca
             groups.setdefault(key, []).append(link)
         for group in groups.values():
             yield from _matched(group, left, right)
+
+
+def _where_taken(node: Node, link: Link, one: Call, other: Call, seen: tuple[Capture, Capture]) -> Link | None:
+    """A link with the positions that the candidate took, told by what goes into the two modules; None where that does not tell."""
+    for into in node.links:
+        if into.border == "in" and (into.reference, into.candidate) == (link.reference, link.candidate):
+            left = value(seen[0], Site(*one, "in", into.reference_index))
+            right = value(seen[1], Site(*other, "in", into.candidate_index))
+            if left is not None and right is not None and link.taken is not None:
+                positions = positions_taken(into, left, right)
+                return None if positions is None else replace(link, taken=(link.taken[0], positions))
+    return None
 
 
 def _matched(group: list[Link], left: Capture, right: Capture) -> Iterable[tuple[Link, Call, Call]]:

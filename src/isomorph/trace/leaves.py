@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from isomorph.trace.bridge import Bridge, Entries
 from isomorph.trace.channels import Answer, Asker
 from isomorph.trace.nouns import Array, Channels, Link
 from isomorph.trace.owners import Owners
-from isomorph.trace.pairing import Unpaired, beside, settled
+from isomorph.trace.pairing import Unpaired, beside, is_one_for_many, pools, settled
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def _links(
                 "out", reference, candidate, Channels(answer.axis, other_answer.axis, entries.reference, entries.candidate),
                 None, answer.tensor, other_answer.tensor,
             )  # fmt: skip
-            made = _paired(link, left.tensors(reference, "out"), right.tensors(candidate, "out"))
+            made = made_link(link, left.tensors(reference, "out"), right.tensors(candidate, "out"))
             if made is None:
                 continue
             into = _input_link(bridge, asked, reference, candidate, (one, axis), (other, candidate_axis), made)
@@ -142,10 +143,10 @@ def _input_link(
         whole = Entries(output.channels.reference, output.channels.candidate)
         if not whole.is_identity(shapes[0][0], shapes[1][0]):
             link = replace(link, channels=output.channels)
-    return _paired(link, left.tensors(reference, "in"), right.tensors(candidate, "in"))
+    return made_link(link, left.tensors(reference, "in"), right.tensors(candidate, "in"))
 
 
-def _paired(link: Link, left: dict[int, Array], right: dict[int, Array]) -> Link | None:
+def made_link(link: Link, left: dict[int, Array], right: dict[int, Array]) -> Link | None:
     """The link, its order settled; None where its tensors are not there or are of no one content."""
     one, other = left.get(link.reference_index), right.get(link.candidate_index)
     if one is None or other is None or (one.dtype.kind == "f") != (other.dtype.kind == "f"):
@@ -153,9 +154,30 @@ def _paired(link: Link, left: dict[int, Array], right: dict[int, Array]) -> Link
     link = settled(link, one, other)
     try:
         beside(link, one, other)
+        is_same = not is_one_for_many(link, one, other)
     except Unpaired:
-        return None
-    return link
+        is_same = False
+    if is_same:
+        return link
+    axis = pools(one, other)
+    if axis is not None:
+        return replace(link, taken=(axis, ()), order=None)
+    return replace(link, order=None) if _is_cut_short(link, one, other) else None
+
+
+def _is_cut_short(link: Link, one: Array, other: Array) -> bool:
+    """Whether two tensors differ in the length of one axis alone, which is none of channels: a token is missing."""
+    differ = [axis for axis in range(one.ndim) if one.ndim == other.ndim and one.shape[axis] != other.shape[axis]]
+    if len(differ) != 1 or one.ndim < 2 or 1 in (one.shape[differ[0]], other.shape[differ[0]]):
+        return False
+    if link.channels is None:
+        return differ[0] < one.ndim - 1 or one.dtype.kind != "f"
+    return differ[0] not in (link.channels.reference_axis % one.ndim, link.channels.candidate_axis % one.ndim)
+
+
+def first_floating(tensors: Mapping[int, Array]) -> int | None:
+    """The index of the first floating tensor at a border; None where there is none."""
+    return next((index for index, array in tensors.items() if array.dtype.kind == "f"), None)
 
 
 def block_links(asked: tuple[Asker, Asker], reference: str, candidate: str) -> tuple[Link, ...]:
@@ -163,13 +185,11 @@ def block_links(asked: tuple[Asker, Asker], reference: str, candidate: str) -> t
     found = []
     for border in ("in", "out"):
         left, right = asked[0].tensors(reference, border), asked[1].tensors(candidate, border)
-        firsts = [
-            next((index for index, array in held.items() if array.dtype.kind == "f"), None) for held in (left, right)
-        ]
+        firsts = first_floating(left), first_floating(right)
         if firsts[0] is None or firsts[1] is None:
             continue
         link = Link("in" if border == "in" else "out", reference, candidate, None, None, firsts[0], firsts[1])
-        made = _paired(link, left, right)
+        made = made_link(link, left, right)
         if made is not None and np.ndim(left[firsts[0]]) > 1:
             found.append(made)
     return tuple(found)
