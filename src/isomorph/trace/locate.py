@@ -133,8 +133,7 @@ class _Walk:
         return self.found
 
     def walk(self) -> list[Found]:
-        self._mend_known()
-        for _ in range(MOST_STEPS):
+        for _ in range(MOST_STEPS if self._mend_known() else 0):
             over = self._first_over()
             if over is None or len(self.found) >= MOST_FOUND:
                 break
@@ -147,14 +146,21 @@ class _Walk:
                 self._record(event)
         return self.found
 
-    def _mend_known(self) -> None:
-        """Splice every event of a place that is known to diverge; those that are over are found again."""
+    def _mend_known(self) -> bool:
+        """Splice every event of a place that is known to diverge; those that are over are found again.
+
+        False where one of them cannot be spliced, for it has another shape: then nothing behind it can be told.
+        """
         events = [
             one for one in self.measures if one.event.node is not None and fold(one.event) in self.search.known.found
         ]
         over = [one.event for one in events if not one.is_within]
         if not events or self.search.order or all(one.is_within for one in self.measures):
-            return
+            return True
+        unfit = next((one for one in over if self._put(one) is None and not self._is_bypassed(one)), None)
+        if unfit is not None and unfit is self._first_over_event():
+            self._record(unfit)
+            return False
         for event in over:
             if event.candidate in self.search.known.found[fold(event)]:  # others may only be reached by its error
                 self._record(event, is_again=event is not over[0])
@@ -166,6 +172,11 @@ class _Walk:
                 self.errors.append(error)
         self._mend(over[0] if over else events[0].event, put)
         self.passed |= {key(one.event) for one in events}
+        return True
+
+    def _first_over_event(self) -> Event | None:
+        over = self._first_over()
+        return None if over is None else over.event
 
     def _first_over(self) -> Measure | None:
         return next((one for one in self.measures if not one.is_within and key(one.event) not in self.passed), None)
@@ -187,7 +198,7 @@ class _Walk:
         put = self._put_all(event)
         if put is None:  # the reference's tensor does not fit: what is behind cannot be told apart
             if self._is_bypassed(event):
-                self.passed.add(key(event))
+                self.passed |= {key(one.event) for one in self.measures if cut(one.event) == cut(event)}
                 return True
             self._record(event)
             return False

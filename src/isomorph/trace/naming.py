@@ -106,7 +106,10 @@ def left_out(
     seen: tuple[Capture, Capture],
     window: tuple[int, int],
 ) -> list[str]:
-    """Modules of the candidate that it never calls, whose like the reference calls between two moments; outermost ones."""
+    """Modules of the candidate that it never calls, whose like the reference calls between two moments.
+
+    Outermost ones: a whole layer. A single module without others inside (a norm, an embedding) is left out by the one around it.
+    """
     when = places(seen[0])
     owner, other_owner = ({name: one.name for one in side.values() for name in one.own} for side in modules)
     between = {call.module for (call, border), at in when.items() if border == "in" and window[0] < at <= window[1]}
@@ -122,7 +125,7 @@ def left_out(
             continue
         while (above := name.rpartition(".")[0]) and not any(is_inside(one, above) for one in called):
             name = above
-        found[name] = None
+        found[name if modules[1][name].children else name.rpartition(".")[0]] = None
     return list(found)
 
 

@@ -105,6 +105,9 @@ class Link:
     """Site.index of the two tensors."""
     names: tuple[str, str] | None = None
     """Of the models' outputs: what each side calls it."""
+    taken: tuple[int, tuple[int, ...]] | None = None
+    """The reference's tensor has an axis more, of which the candidate took one position for each row (it pools first): the axis,
+    and the positions; an Alignment's own links know none yet, those of its events do."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,11 @@ import numpy as np
 from isomorph.trace.arrange import Arrangement, arrangements, chosen
 from isomorph.trace.nouns import Array, Capture, Event, Link, Site
 
+SAME = 1e-4
+"""Values along an axis that differ by less than this are one, repeated."""
+NEAR = 0.05
+"""How near a position must be to be the one that was taken, relative to the largest value."""
+
 
 class Unpaired(ValueError):
     """Two tensors that are not of one content; says why."""
@@ -33,6 +38,7 @@ def paired(event: Event, seen_reference: Capture, seen_candidate: Capture) -> tu
 
 def beside(link: Link, reference: Array, candidate: Array) -> tuple[Array, Array]:
     """`paired` for two tensors at hand."""
+    link, reference = _pooled(link, reference)
     left, right, arrangement = _arranged(link, reference, candidate)
     made = arrangement.to_left(right.astype(np.float64, copy=False))
     kept = arrangement.shared(left.astype(np.float64, copy=False))
@@ -51,6 +57,7 @@ def into_candidate(link: Link, reference: Array, reference_like: Array, candidat
     `reference` is in the layout that `paired` gives; `reference_like` is the reference's whole tensor. Raises Unpaired where it
     does not fit.
     """
+    link, reference_like = _pooled(link, reference_like)
     _, right, arrangement = _arranged(link, reference_like, candidate)
     values = reference
     if arrangement.repeats_left:
@@ -75,6 +82,21 @@ def _fitting(arrangement: Arrangement, values: Array) -> Array:
         return arrangement.to_right(values)
     except ValueError as unfit:
         raise Unpaired(str(unfit)) from None
+
+
+def _pooled(link: Link, reference: Array) -> tuple[Link, Array]:
+    """The reference's tensor where the candidate holds one position of each row, and the link without `taken`."""
+    if link.taken is None:
+        return link, reference
+    axis, positions = link.taken
+    rows = np.moveaxis(reference, axis, 1) if reference.ndim > 1 and axis < reference.ndim else reference
+    if rows.ndim < 2 or len(positions) != len(rows) or max(positions) >= rows.shape[1]:
+        raise Unpaired("the candidate holds fewer positions than the reference, and none of the reference's are they")
+    channels = link.channels
+    if channels is not None:
+        at = channels.reference_axis % reference.ndim - reference.ndim
+        channels = replace(channels, reference_axis=at)
+    return replace(link, taken=None, channels=channels), rows[np.arange(len(rows)), list(positions)]
 
 
 @dataclass(frozen=True)
@@ -144,3 +166,44 @@ def settled(link: Link, reference: Array, candidate: Array) -> Link:
     best = int(np.argmin(errors))
     is_clear = best == 0 or errors[best] * 10 < errors[0]
     return replace(link, order=found[best if is_clear else 0].signature)
+
+
+def is_one_for_many(link: Link, reference: Array, candidate: Array) -> bool:
+    """Whether one side lacks an axis, along which the other's floating values differ: they are not one tensor."""
+    sides = _cut(link, reference, candidate)
+    one = chosen(_candidates(link, sides.left, sides.right), link.order)
+    if one is None or one.repeated is None or reference.dtype.kind != "f":
+        return False
+    long = sides.right if one.repeats_left else sides.left
+    squeezed = long.reshape([size for size in long.shape if size != 1])
+    first = np.take(squeezed, [0], one.repeated)
+    gap = np.abs(squeezed - first).max(initial=0.0)
+    return bool(gap > SAME * np.abs(first).max(initial=0.0))
+
+
+def pools(reference: Array, candidate: Array) -> int | None:
+    """The axis (0 or 1) of the reference's three of which the candidate may hold one position for each row."""
+    if reference.ndim != 3 or reference.dtype.kind != "f" or candidate.dtype.kind != "f" or 1 in reference.shape[:2]:
+        return None
+    shape = [size for size in candidate.shape if size != 1]
+    rows = [size for size in reference.shape if size != 1]
+    for axis in (1, 0):
+        if [size for size in np.delete(reference.shape, axis) if size != 1] == shape != rows:
+            return axis
+    return None
+
+
+def positions_taken(link: Link, reference: Array, candidate: Array) -> tuple[int, ...] | None:
+    """Which positions of a link that has `taken` these inputs show: the nearest of each row; None where one is not near."""
+    if link.taken is None or pools(reference, candidate) != link.taken[0]:
+        return None
+    rows = np.moveaxis(reference, link.taken[0], 1).astype(np.float64, copy=False)
+    held = candidate.reshape(len(rows), 1, -1).astype(np.float64, copy=False)
+    if link.channels is not None:
+        rows, held = rows[..., link.channels.reference], held[..., link.channels.candidate]
+    if rows.shape[-1] != held.shape[-1]:
+        return None
+    gaps = np.abs(rows - held).max(axis=-1)
+    if not np.isfinite(gaps).all() or gaps.min(axis=1).max() > NEAR * np.abs(rows).max():
+        return None
+    return tuple(int(position) for position in gaps.argmin(axis=1))
