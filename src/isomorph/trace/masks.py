@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,9 @@ from isomorph.trace.protocol import Inputs, Side
 
 HIDDEN = 1e-6
 """Of the change that a real token makes: what a hidden one may make."""
+
+SEEN = 1e-3
+"""Of the size of an output: a hidden token that changes as much is seen."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +59,12 @@ def form_of(
         try:
             first = side.run(build(mask, tokens), watch=()).outputs
             hidden = side.run(build(mask, np.where(real, tokens, other)), watch=()).outputs
+            runs = runs or form
+            if _is_seen(first, hidden, real):
+                continue
             shown = side.run(build(mask, np.where(real, other, tokens)), watch=()).outputs
         except UsageError:
             continue
-        runs = runs or form
         seen = [
             (_change(first[name], hidden[name], real), moved)
             for name in first
@@ -68,6 +73,15 @@ def form_of(
         if seen and max(leak / moved for leak, moved in seen) <= HIDDEN:
             return form
     return runs
+
+
+def _is_seen(first: Mapping[str, Array], hidden: Mapping[str, Array], real: Array) -> bool:
+    """Whether what should be hidden changes an output by so much that no change of a real token can be many times larger."""
+    return any(
+        _change(one, hidden[name], real) > SEEN * float(np.abs(one).max(initial=0.0))
+        for name, one in first.items()
+        if name in hidden and one.dtype.kind == "f" and one.size
+    )
 
 
 def _change(one: Array, two: Array, real: Array) -> float:

@@ -68,6 +68,9 @@ class Recorder:
     _open: list[Call] = field(default_factory=list)
     _copies: dict[int, tuple[Any, Array]] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        self._spliced_modules = {site.module for site in self.splice}
+
     def begin(self, module: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any] | None:
         """A module is called: what it is to be called with instead, if anything is put in place."""
         call = Call(module, self._calls.get(module, 0))
@@ -76,11 +79,11 @@ class Recorder:
         arguments, is_changed = self._put((args, kwargs), call, "in")
         if module in self.watched:
             self.began.append(call)
-            tensors = self._keep(arguments, call, "in")
-            slots = {index: Slot(index) for index in range(len(tensors))}
+            held, tensors = self._emptied(arguments)
+            self._keep(tensors, call, "in")
             first: dict[int, int] = {}
             self.frames[call] = Frame(
-                replace(snapshot(arguments, self.library.is_kept), slots, self.library.is_tensor),
+                held,
                 tuple(self.library.spelled(tensor) for tensor in tensors),
                 tuple(first.setdefault(id(tensor), index) for index, tensor in enumerate(tensors)),
             )
@@ -96,7 +99,7 @@ class Recorder:
         output, _ = self._put(output, call, "out")
         if module in self.watched:
             self.ended.append(call)
-            self._keep(output, call, "out")
+            self._keep(self._tensors(output), call, "out")
         return output
 
     def capture(self, output: Any) -> Capture:
@@ -115,7 +118,11 @@ class Recorder:
         )
 
     def _put(self, value: Any, call: Call, border: Any) -> tuple[Any, bool]:
-        wanted = {site.index: site for site in self.splice if (site.module, site.call, site.border) == (*call, border)}
+        wanted = {
+            site.index: site
+            for site in (self.splice if call.module in self._spliced_modules else ())
+            if (site.module, site.call, site.border) == (*call, border)
+        }
         if not wanted:
             return value, False
         tensors = [tensor for _, tensor in leaves(value, self.library.is_tensor)]
@@ -132,13 +139,33 @@ class Recorder:
             self.spliced.add(site)
         return replace(value, new, self.library.is_tensor), True
 
-    def _keep(self, value: Any, call: Call, border: Any) -> list[Any]:
-        tensors = [tensor for _, tensor in leaves(value, self.library.is_tensor)]
+    def _tensors(self, value: Any) -> list[Any]:
+        if self.library.is_tensor(value):
+            return [value]
+        return [tensor for _, tensor in leaves(value, self.library.is_tensor)]
+
+    def _emptied(self, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> tuple[Any, list[Any]]:
+        """A copy of the arguments with a Slot for each tensor, and the tensors."""
+        args, kwargs = arguments
+        tensors: list[Any] = []
+        held: list[Any] = []
+        for one in (*args, *kwargs.values()):
+            if self.library.is_tensor(one):
+                held.append(Slot(len(tensors)))
+                tensors.append(one)
+            elif one is None or one.__class__ in (bool, int, float, str):
+                held.append(one)
+            else:  # containers and objects
+                tensors = self._tensors(arguments)
+                slots = {index: Slot(index) for index in range(len(tensors))}
+                return replace(snapshot(arguments, self.library.is_kept), slots, self.library.is_tensor), tensors
+        return (tuple(held[: len(args)]), dict(zip(kwargs, held[len(args) :], strict=True))), tensors
+
+    def _keep(self, tensors: list[Any], call: Call, border: Any) -> None:
         for index, tensor in enumerate(tensors):
             site = Site(*call, border, index)
             self.values[site] = self._copied(tensor)
             self.dtypes[site] = self.library.spelled(tensor)
-        return tensors
 
     def _copied(self, tensor: Any) -> Array:
         """A copy of its values as they are now; one copy serves every place that the same values pass."""
