@@ -51,7 +51,7 @@ def producers(seen: Capture, array: Array) -> list[Site]:
         and site.module
         and other.shape == array.shape
         and other.dtype == array.dtype
-        and np.array_equal(other, array)
+        and np.array_equal(other, array, equal_nan=array.dtype.kind == "f")
     ]
 
 
@@ -71,7 +71,7 @@ def holder(seen: Capture, modules: Mapping[str, ModuleFacts], at: Site, before: 
     ):
         return at.module
     array = value(seen, at)
-    if array is None or last is None or at.border != "in":
+    if array is None or last is None or (at.border != "in" and at.module):
         return inner
     found = [
         site.module
