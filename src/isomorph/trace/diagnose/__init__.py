@@ -26,9 +26,11 @@ from isomorph.trace.diagnose import (
     linear,
     norm,
     order,
+    passed_by,
     pooling,
     precision,
     sums,
+    tokens,
     weights,
 )
 from isomorph.trace.diagnose.kinds import KINDS
@@ -45,7 +47,8 @@ STEPS: tuple[tuple[ModuleType, ...], ...] = (
     (weights,),
     (norm, linear, embedding, conv, images, blocks),
     (inside, halves),
-    (activation, attention, sums, pooling, heads, order, precision),
+    (activation, attention, sums, tokens, pooling, heads, order, precision),
+    (passed_by,),
 )
 """Files of this folder, in the order in which they are tried. What one step explains, the next is not asked about."""
 

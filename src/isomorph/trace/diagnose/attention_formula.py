@@ -60,8 +60,8 @@ class Mask:
 
     `causal`: None, or the k in "query t sees keys up to t + k"; `is_upper` turns that round. `padding`: None, or what is taken for
     the real keys. `fill` is added to the scores of hidden keys ("add"), takes their place ("set"), or the probabilities are
-    set to zero after the softmax ("after"). `is_inverted`: what would be seen is hidden, and the other way round. `window`: the most
-    keys that a query sees, its own among them (without a causal mask, as many on either side).
+    set to zero after the softmax ("after"). `is_inverted`: what would be seen is hidden, and the other way round. `window`: the
+    most keys that a query sees, its own among them (without a causal mask, as many on either side).
     """
 
     causal: int | None = None

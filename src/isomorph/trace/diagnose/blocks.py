@@ -17,6 +17,7 @@ from isomorph.trace.diagnose.orders import Part, say_order
 from isomorph.trace.diagnose.weights import parts_of, relative
 from isomorph.trace.nouns import Array, Cause
 from isomorph.trace.pairing import paired
+from isomorph.trace.protocol import Side
 
 if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
@@ -29,19 +30,21 @@ State = dict[str, Array]
 def hypotheses(scene: Scene) -> Iterator[Cause]:
     """Until one restores agreement."""
     names = hidden(scene)
-    if not names or len(names) > MOST_NAMES:
+    if not names or len(names) > MOST_NAMES or not is_comparable(scene):
         return
     runs = 0
+    trial = Trial(scene.candidate.copy(scene.dtype))
     for kind, says, state in readings(scene, names):
         runs += 1
-        residual = with_candidate(scene, state)
+        residual = with_candidate(scene, trial, state)
         yield Cause(kind, says, residual, scene.tolerance / PARTS, repairs=True)
         if residual <= scene.tolerance or runs >= MOST_RUNS:
             return
+    trial = Trial(scene.reference.copy(scene.dtype))
     sources = list(dict.fromkeys(source for name in names for source in scene.bridge.sources(name)))
     for kind, says, state in omissions(scene, sources):
         runs += 1
-        residual = with_reference(scene, state)
+        residual = with_reference(scene, trial, state)
         yield Cause(kind, says, residual, scene.tolerance / PARTS)
         if residual <= scene.tolerance or runs >= MOST_RUNS:
             return
@@ -109,28 +112,47 @@ def omissions(scene: Scene, names: list[str]) -> Iterator[tuple[str, str, State]
             yield "bias-doubled", f"{last} is added twice", {name: 2 * value}
 
 
-def with_candidate(scene: Scene, state: Mapping[str, Array]) -> float:
+class Trial:
+    """A copy of a side that is filled with one state after the other; what is not in a state is as it was."""
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.own = side.state()
+        self.filled: set[str] = set()
+
+    def with_(self, state: Mapping[str, Array]) -> Side:
+        self.side.fill({**{name: self.own[name] for name in self.filled}, **state})
+        self.filled = set(state)
+        return self.side
+
+
+def is_comparable(scene: Scene) -> bool:
+    """False where the two tensors cannot be laid beside each other: other weights do not change that."""
+    try:
+        scene.pair(scene.suspect.at)
+    except ValueError:
+        return False
+    return True
+
+
+def with_candidate(scene: Scene, trial: Trial, state: Mapping[str, Array]) -> float:
     """The error at the suspect when the candidate holds these weights."""
     at = scene.suspect.at
     if at.candidate.border == "out" and scene.suspect.kind == "module":
         both = scene.replayed(state=state)
         return float("inf") if both is None else scene.error(*both)
-    trial = scene.candidate.copy(scene.dtype)
     try:
-        trial.fill(state)
-        seen = trial.run(scene.probe.candidate, watch={at.candidate.module}, splice=dict(scene.splice))
+        seen = trial.with_(state).run(scene.probe.candidate, watch={at.candidate.module}, splice=dict(scene.splice))
         return scene.error(*paired(at, scene.seen_reference, seen))
     except ValueError:
         return float("inf")
 
 
-def with_reference(scene: Scene, state: Mapping[str, Array]) -> float:
+def with_reference(scene: Scene, trial: Trial, state: Mapping[str, Array]) -> float:
     """How far the candidate is from the reference when the reference holds these weights."""
     at = scene.suspect.at
-    trial = scene.reference.copy(scene.dtype)
     try:
-        trial.fill(state)
-        seen = trial.run(scene.probe.reference, watch={at.reference.module})
+        seen = trial.with_(state).run(scene.probe.reference, watch={at.reference.module})
         return scene.error(*paired(at, seen, scene.seen_candidate))
     except ValueError:
         return float("inf")

@@ -122,7 +122,7 @@ def _gap_in_order(stretch: Stretch, parent: str, reference: Sequence[int], candi
     else:
         splice = {Site(_module(parent, reference[-1]), 0, "out", 0): np.asarray(values)}
     try:
-        return _gap_at(stretch, scene.reference.run(scene.probe.reference, splice=splice))
+        return gap_at(stretch, scene.reference.run(scene.probe.reference, splice=splice))
     except UsageError:
         return None
 
@@ -131,7 +131,8 @@ def _module(parent: str, number: int) -> str:
     return f"{parent}.{number}" if parent else str(number)
 
 
-def _gap_at(stretch: Stretch, again: Capture) -> float | None:
+def gap_at(stretch: Stretch, again: Capture) -> float | None:
+    """What is left at the divergence when this is the reference's run; None where the two cannot be laid beside each other."""
     try:
         made, found = paired(stretch.at, again, stretch.scene.seen_candidate)
     except Unpaired:
