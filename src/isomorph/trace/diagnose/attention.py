@@ -14,6 +14,7 @@ import numpy as np
 from isomorph.trace.diagnose.attention_fit import Aim, Hints, Three, fit, may_be_values, orders, solve_number
 from isomorph.trace.diagnose.attention_formula import Attention, Buckets, attend, split_heads
 from isomorph.trace.diagnose.attention_rates import rates_words, solve_rates
+from isomorph.trace.diagnose.attention_raw import explained_raw, raw_goals
 from isomorph.trace.diagnose.attention_readings import Reading, fused_readings, of_three, other_readings, same_reading
 from isomorph.trace.diagnose.attention_variants import Variant, fill_words, scale_words, variants
 from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, facts_numbers
@@ -40,6 +41,12 @@ def hypotheses(scene: Scene) -> Iterator[Cause]:
             rule, atoms, reading = found
             yield from differences(stretch, goal, rule, atoms, reading)
             return
+        for raw, three in raw_goals(stretch, goal):
+            aim = aim_of(stretch, raw, raw.reference, with_finish=True)
+            found = explained_raw(stretch, three, aim, hints_of(scene))
+            if found is not None:
+                yield from differences(stretch, raw, *found)
+                return
 
 
 def explained(stretch: Stretch, goal: Goal) -> tuple[Attention, list[Atom], Reading] | None:

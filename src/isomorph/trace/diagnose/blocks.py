@@ -103,13 +103,19 @@ def _said(rows: Array, parts: tuple[Part, ...]) -> tuple[str, str]:
 
 
 def omissions(scene: Scene, names: list[str]) -> Iterator[tuple[str, str, State]]:
-    """Vectors left out or added twice, by the reference's names."""
+    """Vectors left out or added twice, by the reference's names; of those beside a matrix of three parts, each part too."""
+    fused = {np.shape(scene.state_reference[name]) for name in names}
     for name in names:
         value = np.asarray(scene.state_reference[name], np.float64)
         if value.ndim == 1 and value.any():
             last = ".".join(name.split(".")[-2:])
             yield "bias-missing", f"{last} is missing", {name: np.zeros_like(value)}
             yield "bias-doubled", f"{last} is added twice", {name: 2 * value}
+            if (value.size, value.size // 3) in fused:
+                for part, letter in enumerate("qkv"):
+                    without = value.copy().reshape(3, -1)
+                    without[part] = 0
+                    yield "bias-missing", f"the part of {letter} in {last} is missing", {name: without.reshape(-1)}
 
 
 class Trial:
