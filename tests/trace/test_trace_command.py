@@ -60,9 +60,9 @@ def test_a_clean_port_exits_0_and_the_report_is_written(folder: Path, capsys: py
     """The probes are made, sizes found by trial; the verdict comes first; -o writes the chart."""
     assert run(["trace", *SIDES, "-m", "port.morph", "-o", "trace.svg", "--dtype", "f32"]) == 0
     out = capsys.readouterr().out
-    assert out.startswith("SAME      Fused (torch) and Plain (torch) agree within tolerance in all 8 runs\n")
-    assert "runs      hot × short · long · padded right · padded left;" in out
-    assert "low-scale × short · padded right · padded left; own weights × padded right" in " ".join(out.split())
+    assert out.startswith("SAME      Fused (torch) and Plain (torch) agree within tolerance in all 9 runs\n")
+    told = " ".join(out.split())
+    assert "runs hot · low-scale × short · long · padded right · padded left; own weights × padded right" in told
     assert "in float32" in out
     assert "qkv" in out
     assert "written   trace.svg" in out
