@@ -1,6 +1,6 @@
 """Attention of a reference that shows nothing of its inside (nn.MultiheadAttention): q, k and v made of its raw weights.
 
-Its matrices are told by their shapes and the order in which they are defined: one that is three times as high as the others or three
+Its matrices are told by their shapes and the order in which they are defined: one three times as high as the others, or three
 apart, and a last one that the heads' output goes through.
 """
 

@@ -209,7 +209,7 @@ def rows(stretch: Stretch, goal: Goal, side: str) -> Iterator[Made]:
     near = [atom for atom in atoms if atom.reference.shape[:-1] == shape[:-1]][:MOST_TENSORS]
     matrices = [
         (name, values)
-        for name, values in (own_parameters(stretch.scene) | looked_up(stretch)).items()
+        for name, values in {**own_parameters(stretch.scene), **looked_up(stretch)}.items()
         if values.ndim == 2 and shape[-1] in values.shape
     ][:MOST_MATRICES]
     factors = list(scales(stretch))
@@ -227,14 +227,14 @@ def rows(stretch: Stretch, goal: Goal, side: str) -> Iterator[Made]:
                 width = atom.reference.shape[-1]
                 for number, words in ((width**-0.5, f"1/sqrt({width})"), (width**0.5, f"sqrt({width})")):
                     if norm == "is not normalised" and matrix != "is multiplied by no matrix":
-                        parts = (
+                        scaled = (
                             ("factor", f"is multiplied by {words}"),
                             ("normalised", norm),
                             ("matrix", matrix),
                             ("after", "gives plain values"),
                             ("of", f"is made of {atom.name}"),
                         )
-                        yield Made(lengthened * number, parts)
+                        yield Made(lengthened * number, scaled)
                 for scale, factor in factors[1:]:
                     yield Made(
                         lengthened * factor,
