@@ -239,7 +239,7 @@ class _Walk:
 
     def _spliced(self, put: Mapping[Site, Array]) -> tuple[Capture, tuple[Measure, ...]]:
         """The candidate run with this, and all that was put before, in place."""
-        seen = self.search.candidate.run(self.search.probe.candidate, splice=self.splice | put)
+        seen = self.search.candidate.run(self.search.probe.candidate, splice={**self.splice, **put})
         return seen, self.search.measures(seen)
 
     def _beside(self, event: Event) -> list[Event]:

@@ -71,18 +71,31 @@ def holder(seen: Capture, modules: Mapping[str, ModuleFacts], at: Site, before: 
     ):
         return at.module
     array = value(seen, at)
+    if array is not None and not at.module and (alone := _last_step(seen, array, before)):
+        return alone
     if array is None or last is None or (at.border != "in" and at.module):
         return inner
     found = [
         site.module
         for site in producers(seen, array)
-        if (last.module.startswith(f"{site.module}.") and len(site.module) > len(inner))
+        if any(one.module.startswith(f"{site.module}.") for one in (before if not at.module else [last]))
+        and len(site.module) > len(inner)
         and site.module in modules
         and modules[site.module].children
     ]
     if not found or any(_is_moved(value(seen, site), array) for site in before):
         return inner
     return max(found, key=len)
+
+
+def _last_step(seen: Capture, array: Array, before: Sequence[Site]) -> str:
+    """The module that is given one of the tensors before, and gives the output of the model; or ""."""
+    led = [held for site in before if (held := value(seen, site)) is not None]
+    for site in producers(seen, array):
+        given = seen.values.get(site._replace(border="in", index=0))
+        if given is not None and any(_is_moved(one, given) for one in led):
+            return site.module
+    return ""
 
 
 def _is_moved(one: Array | None, array: Array) -> bool:
