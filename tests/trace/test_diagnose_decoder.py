@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import decoders
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ import twins
 from isomorph.trace.diagnose.attention_rates import rates_words
 from isomorph.trace.diagnose.pointwise import identify
 from isomorph.trace.nouns import TraceReport
+from isomorph.trace.probes import Probe
 from isomorph.trace.regimes import Regime
 from isomorph.trace.run import trace
 from isomorph.trace.sides import side_of
@@ -56,11 +58,11 @@ CASES: dict[str, tuple[dict[str, Any], str, str]] = {
 }
 
 
-def traced(faults: dict[str, Any]) -> TraceReport:
+def traced(faults: dict[str, Any], probe: Probe | None = None) -> TraceReport:
     reference = twins.seeded(decoders.Reference)
     bridge = twins.bridge_of(reference, decoders.SOUND)
     candidate = twins.filled(decoders.Candidate(**faults), reference, bridge)
-    probe = twins.probe(length=9, is_padded=True)
+    probe = probe or twins.probe(length=9, is_padded=True)
     return trace(side_of(reference), side_of(candidate), bridge, [probe], [Regime("hot")])
 
 
@@ -78,6 +80,17 @@ def test_the_sound_port_is_one_function() -> None:
     report = traced({})
     assert not report.diverged
     assert not report.findings
+
+
+def test_rows_that_see_nothing_and_give_nan_are_named() -> None:
+    """Padding on the left, under a causal mask: the first rows have no key."""
+    right = twins.probe(length=9, is_padded=True)
+    mask = np.asarray(right.padding)[:, ::-1].astype(np.int64)
+    given = {**dict(right.reference), "mask": mask}  # type: ignore[arg-type] # by name
+    others = {**dict(right.others), "mask": mask}  # type: ignore[arg-type]
+    finding = traced({}, Probe("left", given, given, others, mask.astype(bool))).findings[0]
+    assert [cause.kind for cause in finding.causes] == ["mask-nan"], finding.sentence
+    assert "rows whose keys are all hidden give NaN" in finding.causes[0].says
 
 
 def test_frequencies_in_words() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from isomorph.trace.diagnose.attention_fit import Aim, Hints, Three, fit, may_be_values, orders, solve_number
 from isomorph.trace.diagnose.attention_formula import Attention, Buckets, attend, split_heads
+from isomorph.trace.diagnose.attention_nan import blind_rows, broken_rows
 from isomorph.trace.diagnose.attention_rates import rates_words, solve_rates
 from isomorph.trace.diagnose.attention_raw import explained_raw, raw_goals
 from isomorph.trace.diagnose.attention_readings import Reading, fused_readings, of_three, other_readings, same_reading
@@ -159,6 +160,13 @@ def differences(stretch: Stretch, goal: Goal, rule: Attention, atoms: list[Atom]
     aim = aim_of(stretch, goal, goal.candidate, with_finish=True)
     given = candidate_three(atoms, read)
     width = given[0].shape[2]
+    bad = broken_rows(aim)
+    if bad is not None:
+        blind = list(blind_rows(aim, rule, given, variants(rule, width), bad, stretch.limit))
+        for variant, error in blind:
+            yield stretch.cause(variant.kind, variant.says, error)
+        if blind or aim.error(rule, given) <= stretch.limit:
+            return  # else something is off in other rows too
     found: list[tuple[Variant, float]] = []
     tried: list[tuple[float, Variant]] = []
     for variant in variants(rule, width, tuple(aim.tables)):

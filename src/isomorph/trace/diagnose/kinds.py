@@ -112,6 +112,7 @@ KINDS: Mapping[str, str] = {
     "mask-offset": "the causal mask is off by some positions",
     "mask-window": "another number of keys is seen at most",
     "mask-side": "the mask is applied to queries where keys are meant",
+    "mask-nan": "rows that see no key give NaN",
     "mask-constant": "masked scores get another constant",
     "mask-after-softmax": "the mask is applied after the softmax",
     "rotary-missing": "rotary embedding is not applied, to both or to one, or where the reference has none",
