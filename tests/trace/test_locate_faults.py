@@ -160,6 +160,31 @@ def test_what_nothing_shows_hides_no_fault_behind_it() -> None:
 # Whole layers.
 
 
+class Numbered(nn.Module):
+    """Layers whose numbers are no part of their names by themselves: blocks_0, blocks_1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.final, self.classify = Embed(), nn.LayerNorm(D), nn.Linear(D, 7)
+        self.blocks_0, self.blocks_1 = FusedBlock(), FusedBlock()
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> dict[str, Tensor]:
+        x = self.final(self.blocks_1(self.blocks_0(self.embed(ids), mask), mask))
+        return {"hidden": x, "logits": self.classify(x[:, 0])}
+
+
+def test_a_fault_of_every_layer_is_one_finding_however_they_are_numbered() -> None:
+    """The reference's numbers tell the layers; the two norms of a block stay two places."""
+    one = seeded(Plain)
+    bridge = bridge_of(one, FUSED.replace("blocks.{l}", "blocks_{l}"))
+    other = filled(Numbered(), one, bridge)
+    for block in (other.blocks_0, other.blocks_1):
+        block.n1.eps = block.n2.eps = 1e-2  # type: ignore[union-attr]
+    hot = [found for found in regimes() if found.name == "hot"]
+    found = trace(TorchSide(one), TorchSide(other), bridge, [probe(batch=3)], hot).findings
+    assert [("blocks_0.n1", "blocks_1.n1"), ("blocks_0.n2", "blocks_1.n2")] == [finding.places for finding in found]
+
+
 def rolled(model: nn.Module) -> None:
     """Every block holds the next one's weights."""
     states = [{name: value.clone() for name, value in block.state_dict().items()} for block in model.blocks]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -11,6 +12,7 @@ from isomorph.trace.pairing import value
 from isomorph.trace.timeline import places
 
 Fold = tuple[str, str, str]
+_NUMBER = re.compile(r"\d+")
 
 
 def folded(name: str) -> str:
@@ -23,12 +25,19 @@ def fold(event: Event) -> Fold:
     node = event.node
     left = (event.link.reference,) if node is None else node.reference
     right = (event.link.candidate,) if node is None else node.candidate
-    return event.link.border, " ".join(map(folded, left)), " ".join(map(folded, right))
+    return (event.link.border, *_both(" ".join(map(folded, left)), " ".join(map(folded, right))))
 
 
 def cut(event: Event) -> Fold:
     """`fold` of one link alone: of a fused node, which of its parts."""
-    return event.link.border, folded(event.link.reference), folded(event.link.candidate)
+    return (event.link.border, *_both(folded(event.link.reference), folded(event.link.candidate)))
+
+
+def _both(left: str, right: str) -> tuple[str, str]:
+    """Folded names of both sides. Where one counts its layers in parts of a name, the other may write `layers_3`."""
+    if "#" in left:
+        return left, _NUMBER.sub("#", right)
+    return (_NUMBER.sub("#", left), right) if "#" in right else (left, right)
 
 
 def common(names: Iterable[str]) -> str:
