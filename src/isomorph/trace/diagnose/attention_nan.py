@@ -17,7 +17,7 @@ SAYS = "rows whose keys are all hidden give NaN (a softmax of −inf alone), the
 
 def broken_rows(aim: Aim) -> Array | None:
     """[B T] True where the target has NaN; None where there is none."""
-    bad = ~np.isfinite(aim.target).all(axis=-1)
+    bad = np.asarray(~np.isfinite(aim.target).all(axis=-1))
     return bad if bad.any() else None
 
 
@@ -41,4 +41,4 @@ def blind_rows(
 
 def _blind(rule: Attention, given: Three, real: Array | None, shape: tuple[int, ...]) -> Array | None:
     allowed = seen(rule.mask, np.arange(shape[1]), given[rule.roles[1]].shape[1], real)
-    return None if allowed is None else np.broadcast_to(~allowed.any(axis=-1)[:, 0], shape)
+    return None if allowed is None else np.broadcast_to(np.asarray(~allowed.any(axis=-1))[:, 0], shape)
