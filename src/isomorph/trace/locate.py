@@ -10,29 +10,21 @@ Everything is decided by running the candidate again, with the reference's tenso
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 
-from isomorph.errors import UsageError
-from isomorph.trace.align import Alignment
 from isomorph.trace.carried import is_carried
-from isomorph.trace.compare import error_of, measures_of
-from isomorph.trace.naming import Fold, common, cut, fold, holder, is_inside, left_out, producers
-from isomorph.trace.nouns import Array, Call, Capture, Event, Measure, ModuleFacts, Node, Site, Suspect
+from isomorph.trace.compare import error_of
+from isomorph.trace.naming import cut, fold, producers
+from isomorph.trace.nouns import Array, Capture, Event, Measure, Site
 from isomorph.trace.pairing import Unpaired, into_candidate, paired, value
-from isomorph.trace.probes import Probe
-from isomorph.trace.protocol import Side
-from isomorph.trace.scene import replayed
+from isomorph.trace.placing import NEAR, Placing
+from isomorph.trace.search import Found, Search, key
 
 MOST_FOUND = 16
 MOST_STEPS = 80
-BEFORE = 8
-"""Events that lead to a stretch, told with it."""
-NEAR = 0.25
-"""A tensor within tolerance by less than this factor may be what a module behind it only makes larger."""
 UNSEEN = 0.05
 """What a divergence without effect moves behind it, in tolerances, is less than this share of what it is itself."""
 BETTER = 0.5
@@ -44,70 +36,14 @@ MOST_PENDING = 4
 Verdict = Literal["real", "structural", "equivalent", "unread", "unclear"]
 
 
-@dataclass
-class Known:
-    """What earlier runs taught: places that differ in structure only, by folded name; places found to diverge."""
+def suspects(search: Search, seen: Capture, measures: tuple[Measure, ...], again: Capture | None = None) -> list[Found]:
+    """Every divergence of a run that matters, in the reference's order. Empty: the two are one function on it.
 
-    structural: set[Fold] = field(default_factory=set)
-    found: dict[Fold, set[Site]] = field(default_factory=dict)
-    equivalent: dict[Fold, list[str]] = field(default_factory=dict)
-
-    def notes(self) -> Iterator[str]:
-        """What is said of places that differ, and that nothing behind them shows."""
-        for place, names in self.equivalent.items():
-            if place not in self.found:
-                yield f"{', '.join(names)}: differs inside, without effect on anything that follows"
-
-
-@dataclass(frozen=True)
-class Found:
-    """One divergence in one run: the suspect, and the run in which all found before it were mended."""
-
-    suspect: Suspect
-    fold: Fold
-    seen: Capture
-    measures: tuple[Measure, ...]
-    splice: Mapping[Site, Array]
-    is_again: bool = False
-    """The place is known, and what leads there was not mended first: the suspect says less than the one that was found first."""
-
-
-@dataclass
-class Search:
-    """One run of both sides. `reference` and `candidate` hold the same weights, or each its own."""
-
-    candidate: Side
-    modules: tuple[Mapping[str, ModuleFacts], Mapping[str, ModuleFacts]]
-    alignment: Alignment
-    probe: Probe
-    seen_reference: Capture
-    tolerances: Mapping[Site, float]
-    known: Known
-    differing: frozenset[str] = frozenset()
-    """Candidate modules whose weights are not what the morph makes."""
-    order: tuple[tuple[Node, Node], ...] = ()
-    """Nodes that the candidate calls in another order."""
-    pairs: tuple[tuple[str, str], ...] = ()
-    """Names of the two state dicts that the morph pairs."""
-
-    def measures(self, seen: Capture) -> tuple[Measure, ...]:
-        """Every event of the reference's run and this one."""
-        events = self.alignment.events(self.seen_reference, seen)
-        return measures_of(events, self.seen_reference, seen, self.tolerances, self.probe.padding)
-
-    def suspects(self, seen: Capture, measures: tuple[Measure, ...], again: Capture | None = None) -> list[Found]:
-        """Every divergence of a run that matters, in the reference's order. Empty: the two are one function on it.
-
-        `again` is the candidate's run on the same inputs once more, where that gave something else: then only the first place
-        where it does is a suspect, for nothing behind it can be mended.
-        """
-        walk = _Walk(self, seen, measures)
-        return walk.walk() if again is None else walk.unsteady(again)
-
-
-def key(event: Event) -> tuple[Site, Site]:
-    """One event of a run, among those that a fused tensor has."""
-    return event.reference, event.candidate
+    `again` is the candidate's run on the same inputs once more, where that gave something else: then only the first place where it
+    does is a suspect, for nothing behind it can be mended.
+    """
+    walk = _Walk(search, seen, measures)
+    return walk.walk() if again is None else walk.unsteady(again)
 
 
 class _Walk:
@@ -122,6 +58,9 @@ class _Walk:
         self.pending: list[Event] = []
         self.errors: list[Array] = []
         self.found: list[Found] = []
+
+    def _placing(self) -> Placing:
+        return Placing(self.search, self.plain, self.seen, self.measures, self.passed)
 
     def unsteady(self, again: Capture) -> list[Found]:
         """The first event at which two runs of the candidate differ."""
@@ -204,7 +143,7 @@ class _Walk:
             return False
         if place in self.search.known.found:
             self._record(event)
-            if self._pairs_out_of_order(event):
+            if self._placing().pairs_out_of_order(event):
                 return self._leave_block(event)
             self._mend(event, put)
             return True
@@ -222,7 +161,7 @@ class _Walk:
             self.passed.add(key(event))
         elif verdict == "real":
             self._record(event)
-            if self._pairs_out_of_order(event):
+            if self._placing().pairs_out_of_order(event):
                 return self._leave_block(event)
             self._accept(event, put, seen, after)
         elif verdict == "equivalent":
@@ -340,17 +279,6 @@ class _Walk:
             moved = max(moved, error / one.tolerance)
         return here is not None and moved <= min(NEAR, UNSEEN * here.error / here.tolerance)
 
-    def _pairs_out_of_order(self, event: Event) -> list[tuple[Node, Node]]:
-        """Nodes that the candidate calls in another order, of which one is here: all between them is off for that."""
-        if event.link.border == "out":
-            return []
-        here = event.link.candidate
-        return [
-            pair
-            for pair in self.search.order
-            if any(name == here or name.startswith(f"{here}.") for node in pair for name in node.candidate)
-        ]
-
     def _leave_block(self, event: Event) -> bool:
         """Go on behind the innermost aligned block around an event; False where there is none."""
         around = [
@@ -441,102 +369,6 @@ class _Walk:
         self.seen, self.measures = seen, after
 
     def _record(self, event: Event, is_again: bool = False) -> None:
-        suspect = self._suspect(event)
+        suspect = self._placing().suspect(event)
         self.search.known.found.setdefault(fold(event), set()).add(event.candidate)
         self.found.append(Found(suspect, fold(event), self.seen, self.measures, dict(self.splice), is_again))
-
-    def _suspect(self, event: Event) -> Suspect:
-        kind, event = self._kind(event)
-        measure = next(one for one in self.measures if one.event == event)
-        before = self._before(event)
-        pairs = self._pairs_out_of_order(event)
-        if kind == "module":
-            candidate, reference = event.link.candidate, event.link.reference
-        elif pairs:
-            candidate = common(name for node in pairs[0] for name in node.candidate)
-            reference = common(name for node in pairs[0] for name in node.reference)
-        else:
-            candidate = holder(self.seen, self.search.modules[1], event.candidate, [one.candidate for one in before])
-            reference = holder(
-                self.search.seen_reference, self.search.modules[0], event.reference, [one.reference for one in before]
-            )
-            candidate = self._not_run(event, before) or candidate
-        return Suspect(kind, candidate, reference, event, before, measure.error, measure.tolerance)
-
-    def _not_run(self, event: Event, before: tuple[Event, ...]) -> str:
-        """The candidate's module that stands for what the reference runs in a stretch, and that the candidate leaves out; or ""."""
-        names = left_out(
-            self.search.modules,
-            self.search.pairs,
-            (self.search.seen_reference, self.seen),
-            (before[-1].place if before else -1, event.place),
-        )
-        unused = {
-            name
-            for name, facts in self.search.modules[1].items()
-            if facts.own and any(is_inside(name, one) for one in names)
-        }
-        own = [one for name in unused for one in self.search.modules[1][name].own]
-        return common(names) if names and self._is_unused(own) else ""
-
-    def _is_unused(self, names: Iterable[str]) -> bool:
-        """Whether the candidate gives the same with other values of these tensors."""
-        state = self.search.candidate.state()
-        other = {name: (state[name] * 0.5 + 0.25).astype(state[name].dtype) for name in names if name in state}
-        try:
-            given = self.search.candidate.replay(self.plain, Call("", 0), state=other)
-        except (UsageError, KeyError, ValueError, RuntimeError):
-            return False
-        mine = list(self.plain.outputs.values())
-        return len(given) == len(mine) and all(
-            np.array_equal(one, two, equal_nan=one.dtype.kind == "f") for one, two in zip(mine, given, strict=True)
-        )
-
-    def _kind(self, event: Event) -> tuple[Literal["module", "stretch"], Event]:
-        """Whether the module is to blame, and the event to say. Given the reference's input, an innocent one gives its output."""
-        node = event.node
-        if node is None or event.link.border == "in" or (node.kind == "block" and not node.is_opaque):
-            return "stretch", event
-        alone = replayed(
-            self.search.candidate,
-            self.search.seen_reference,
-            self.seen,
-            event,
-            tuple(one.event for one in self.measures),
-        )
-        inputs = [
-            one
-            for one in self.measures
-            if one.event.link.border == "in"
-            and (one.event.candidate.module, one.event.candidate.call) == (event.candidate.module, event.candidate.call)
-        ]
-        if alone is None or not inputs:
-            return "module", event
-        measure = next(one for one in self.measures if one.event == event)
-        left, right = alone
-        size = float(np.abs(left[np.isfinite(left)]).max(initial=0.0)) or 1.0
-        gap = np.abs(right - left)[np.isfinite(left)]
-        if not np.isfinite(gap).all() or float(gap.max(initial=0.0)) / size > measure.tolerance:
-            return "module", event
-        nearly = [
-            one
-            for one in self.measures
-            if one.event.place < event.place
-            and key(one.event) not in self.passed
-            and one.error > NEAR * one.tolerance
-            and one.event.link.border == "in"
-        ]
-        return "stretch", nearly[0].event if nearly else inputs[0].event
-
-    def _before(self, event: Event) -> tuple[Event, ...]:
-        """The last events that are within before this one, outputs of leaves and opaque blocks, and what went into the first."""
-        leading = [
-            one.event
-            for one in self.measures
-            if one.event.place < event.place
-            and one.is_within
-            and one.event.node is not None
-            and (one.event.link.border == "out")
-            and (one.event.node.kind == "leaf" or one.event.node.is_opaque)
-        ]
-        return tuple(leading[-BEFORE:])

@@ -13,7 +13,7 @@ from isomorph.trace.compare import measures_of
 from isomorph.trace.diagnose.weights import differences
 from isomorph.trace.findings import Findings
 from isomorph.trace.floor import Floor
-from isomorph.trace.locate import Known, Search
+from isomorph.trace.locate import suspects
 from isomorph.trace.naming import common
 from isomorph.trace.nouns import Array, Capture, Node, Run, Site, TraceReport, WeightDifference
 from isomorph.trace.outputs import output_links
@@ -22,6 +22,7 @@ from isomorph.trace.probes import Probe
 from isomorph.trace.protocol import Side
 from isomorph.trace.regimes import Regime
 from isomorph.trace.scene import Scene
+from isomorph.trace.search import Known, Search
 
 SEED = 4
 OWN = "own weights"
@@ -156,7 +157,7 @@ class _Trace:
             made.bridge.pairs,
         )
         again = None if self.is_steady else made.candidate.run(probe.candidate)
-        for found in search.suspects(right, measures, again):
+        for found in suspects(search, right, measures, again):
             scene = Scene(
                 made.reference,
                 made.candidate,

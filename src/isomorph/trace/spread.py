@@ -61,8 +61,8 @@ class Spread:
             return None
         order = _order(self.seen[1 - side])
         those = tuple(sorted(leaves, key=lambda leaf: order[leaf]))
-        both = ((name,), those) if side == 0 else (those, (name,))
-        return Node("block", *both, tuple(pairs), tuple(links), is_opaque=True)
+        reference, candidate = ((name,), those) if side == 0 else (those, (name,))
+        return Node("block", reference, candidate, tuple(pairs), tuple(links), is_opaque=True)
 
     def _link(self, side: int, border: Border, module: str, leaf: str) -> Link | None:
         reference, candidate = (module, leaf) if side == 0 else (leaf, module)
