@@ -52,7 +52,7 @@ ACCEPTED: dict[str, tuple[tuple[str, str], ...]] = {
     "parallel-block": (),
     "parameter-missing": (("weight-not-loaded|weight-zero", ""),),
     "patch-order": (),
-    "pooler-tanh": (("activation|pooling|head-function", "tanh"),),
+    "pooler-tanh": (("activation(-missing)?|pooling|head-function", "tanh"),),
     "pooling": (),
     "position-missing": (),
     "position-offset": (("embedding-offset|ids-shifted", ""),),

@@ -104,8 +104,24 @@ def causes_of(
         elif name in others:
             found[name] = _of_another(name, short, others[name].names, held, meant)
         else:
-            found[name] = cause_of_values(short, held[name], meant[name], parts_of(bridge, name))
+            order = _reference_order(bridge, name)
+            found[name] = cause_of_values(
+                short, held[name].transpose(order), meant[name].transpose(order), parts_of(bridge, name)
+            )
     return found
+
+
+def _reference_order(bridge: Bridge, name: str) -> tuple[int, ...]:
+    """The axes of a kernel in the order in which its one source has them, so that its causes name what they are; else as they are."""
+    rank, sources = len(bridge.candidate[name].shape), bridge.sources(name)
+    plain = tuple(range(rank))
+    if rank < 3 or len(sources) != 1 or len(bridge.reference[sources[0]].shape) != rank:
+        return plain
+    order = [
+        next((axis for axis in plain if bridge.entries(name, axis, sources[0], facing) is not None), -1)
+        for facing in plain
+    ]
+    return tuple(order) if sorted(order) == list(plain) else plain
 
 
 def _stale(
