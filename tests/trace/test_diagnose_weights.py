@@ -124,3 +124,17 @@ def test_experts_exchanged_are_not_layers_exchanged() -> None:
     assert {"layers 0 and 1 of model.layers.0.experts are swapped"} == {
         said.says for name, said in stacks(differing, expected).items() if name.startswith("model.layers.0.")
     }
+
+
+def test_two_tensors_with_numbers_are_no_stack_of_layers() -> None:
+    """T5's wi_0 and wi_1 that changed places are not layers 0 and 1 of anything."""
+    values = {f"mlp.wi_{n}.weight": np.random.default_rng(n).normal(size=(4, 3)) for n in (0, 1)}
+    swapped = dict(zip(values, reversed(values.values()), strict=True))
+    assert {} == stacks(swapped, values)
+    layers = {
+        f"layers.{n}.{t}": np.random.default_rng(n).normal(size=s)
+        for n in (0, 1)
+        for t, s in (("w", (4, 3)), ("b", (4,)))
+    }
+    turned = {name: layers[name.replace("0", "x").replace("1", "0").replace("x", "1")] for name in layers}
+    assert {"layers 0 and 1 of layers are swapped"} == {said.says for said in stacks(turned, layers).values()}

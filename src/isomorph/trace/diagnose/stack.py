@@ -76,7 +76,7 @@ def stacks(differing: Mapping[str, Array], expected: Mapping[str, Array]) -> dic
         if any(len(where) != 1 for where in layers_of.values()) or len(layers_of) < 2:
             continue
         moved = {layer: min(where) for layer, where in layers_of.items() if min(where) != layer}
-        if not _is_whole(before, moved, set(members[before]), expected):
+        if not _is_whole(before, moved, set(members[before]), expected) or _is_pair(before, moved, expected):
             continue
         of_stack = [name for name in differing if name.startswith(before) and name not in found]
         said = _say(before, moved, _count(before, expected))
@@ -94,6 +94,14 @@ def _is_whole(before: str, moved: Mapping[int, int], members: set[str], expected
         if other is not None and other.shape == value.shape and _tells(value) and not np.array_equal(value, other):
             return False
     return True
+
+
+def _is_pair(before: str, moved: Mapping[int, int], expected: Mapping[str, Array]) -> bool:
+    """Whether two tensors alone changed places, `wi_0` and `wi_1`, whose numbers only end their names: no layers."""
+    if not before or before[-1] in "./":
+        return False
+    below = [name for name in expected if any(re.match(rf"{re.escape(before)}{layer}(?!\d)", name) for layer in moved)]
+    return len(below) <= 2
 
 
 def _count(before: str, expected: Mapping[str, Array]) -> int:

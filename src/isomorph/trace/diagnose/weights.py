@@ -112,7 +112,7 @@ def causes_of(
 
 
 def _reference_order(bridge: Bridge, name: str) -> tuple[int, ...]:
-    """The axes of a kernel in the order in which its one source has them, so that its causes name what they are; else as they are."""
+    """The axes of a kernel in the order in which its one source has them, so that causes name what they are; else as they are."""
     rank, sources = len(bridge.candidate[name].shape), bridge.sources(name)
     plain = tuple(range(rank))
     if rank < 3 or len(sources) != 1 or len(bridge.reference[sources[0]].shape) != rank:
