@@ -90,13 +90,14 @@ def fewer_heads(model: Any) -> None:
         (transposed, "enc.1.self_attn", "weight-transposed"),
         (fewer_heads, "enc.0.self_attn", "heads"),
         (lambda model: setattr(model, "reads_mask", False), "enc.0.self_attn", "mask"),
+        (lambda model: setattr(model.enc[1], "norm_first", True), "enc.1", "norm-order"),
     ],
-    ids=["weight transposed", "heads", "mask missing"],
+    ids=["weight transposed", "heads", "mask missing", "pre-LN"],
 )
 def test_what_goes_wrong_inside_is_found_there(
     both: tuple[nn.Module, nn.Module], plant: Callable[[Any], Any], where: str, kind: str
 ) -> None:
-    """In the opaque module itself, and by its cause."""
+    """In the opaque module itself, or in the block around it; one finding, by its cause."""
     candidate = copy.deepcopy(both[1])
     plant(candidate)
     found = iso.trace(both[0], candidate, MORPH)

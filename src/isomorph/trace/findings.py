@@ -7,10 +7,12 @@ from dataclasses import dataclass, field, replace
 
 from isomorph.trace.diagnose import diagnose, shape_of
 from isomorph.trace.floor import EPSILON
-from isomorph.trace.naming import Fold
+from isomorph.trace.naming import Fold, is_inside
 from isomorph.trace.nouns import Cause, Finding
 from isomorph.trace.scene import Scene
 
+ORDER = ("norm-order", "run-order", "parallel-block")
+"""Causes after which a block's inside is not comparable."""
 MOST_DIAGNOSED = 3
 """Runs in which a place is diagnosed, as long as nothing explains it."""
 STACK = "layers-"
@@ -68,13 +70,32 @@ class Findings:
                 continue
             one = Finding(place.scene.suspect, tuple(place.runs), place.causes, place.shape, _ordered(place))
             best = one.causes[0]
+            if self._is_in_disorder(place):
+                continue
             same: object = (best.kind, best.says) if best.kind.startswith(STACK) else place.fold
             first = found.get(same)
             found[same] = one if first is None else _joined(first, one)
         return tuple(found.values())
 
+    def _is_in_disorder(self, place: Place) -> bool:
+        """Whether it lies in a block whose parts were found to run in another order: nothing inside can be set side by side."""
+        for earlier in self.places.values():
+            if earlier is place:
+                return False
+            if earlier.causes[0].kind in ORDER and any(
+                block and is_inside(place.scene.suspect.candidate, block) for block in earlier.places
+            ):
+                return True
+        return False
+
     def notes(self) -> Iterator[str]:
-        """What is said of differences that are only float32's rounding."""
+        """What is said of blocks in disorder, and of differences that are only float32's rounding."""
+        hidden = dict.fromkeys(one.scene.suspect.candidate for one in self.places.values() if self._is_in_disorder(one))
+        if hidden:
+            yield (
+                f"{', '.join(hidden)}: with its parts in another order, what else differs inside cannot be told; trace again when "
+                "the order is right"
+            )
         for place in self.places.values():
             if _is_rounding(place):
                 suspect = place.scene.suspect
