@@ -48,6 +48,7 @@ def test_unknown_says_what_comes_closest() -> None:
     ) == cause.says
     assert ("unknown", 1e-3, 1e-15) == (cause.kind, cause.residual, cause.floor)
     assert "unknown: none of the known causes explains it" == unknown([], 1e-15, []).says
+    assert "gives NaN where the reference gives numbers; why is unknown: none" in unknown([], 1e-15, [], "NaN").says
 
 
 @pytest.mark.parametrize(

@@ -348,3 +348,22 @@ def test_signatures_read_keywords_too() -> None:
     assert {TOKENS, MASK} < set(its.roles)
     assert not {IMAGE, FEATURES, DECODER} & set(its.roles)
     assert its.required == {"input_ids"}
+
+
+def test_a_single_input_under_a_name_that_neither_side_takes_is_refused() -> None:
+    """It is not taken for the main input: it may be misspelt."""
+
+    class Takes(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.lin = nn.Linear(3, 2)
+
+        def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.lin(pixels)
+            return out
+
+    one, other = side_of(Takes().eval()), side_of(Takes().eval())
+    array = np.zeros((2, 3), np.float32)
+    assert "given" == given_probe(one, other, {"pixels": array}).name
+    with pytest.raises(UsageError, match=r"input `pixel` is taken by neither model: .*; did you mean pixels?"):
+        given_probe(one, other, {"pixel": array})

@@ -738,7 +738,7 @@ def wrapped(kind: str) -> Any:
         ("parallel", "is wrapped in DataParallel. Pass what is inside it: model.module"),
         ("scripted", "is a ScriptModule.*Pass the Python module"),
         ("class", "Linear is a class. Make a model of it first"),
-        ("nothing", "a int is no model"),
+        ("nothing", "3 is no model"),
     ],
 )
 def test_models_that_cannot_be_traced_as_they_are(kind: str, message: str) -> None:

@@ -28,12 +28,29 @@ def given_probe(reference: Side, candidate: Side, inputs: Any, *, seed: int = 0,
         sides: list[Inputs] = [list(arrays), list(arrays)]
     else:
         sides = [_named(side, word, arrays) for side, word in zip((reference, candidate), SIDES, strict=True)]
+        _check_names(arrays, (reference, candidate))
     for side, taken in zip((reference, candidate), sides, strict=True):
         side.run(taken, watch=())
     padding = _padding(sides[0])
     rng = np.random.default_rng([seed, 1])
     others = _mapped(sides[0], lambda key, value: _other(key, value, rng, padding))
     return Probe(name, sides[0], sides[1], others, padding)
+
+
+def _check_names(arrays: Mapping[str, Array], sides: tuple[Side, Side]) -> None:
+    """Raises UsageError for a name that neither side takes and that means nothing: it may be misspelt."""
+    names = [name for side in sides for name, _ in side.takes()]
+    if not all(side.takes() for side in sides):
+        return
+    for name in arrays:
+        plain = name.partition("::")[2] or name
+        if plain not in names and role_of(plain) is None:
+            near = near_misses(plain, names)
+            taken = " and ".join(f"{side.title} takes {', '.join(one for one, _ in side.takes())}" for side in sides)
+            raise UsageError(
+                f"input `{name}` is taken by neither model: {taken}"
+                + (f"; did you mean {' or '.join(near)}?" if near else "")
+            )
 
 
 def _arrays(inputs: Any) -> dict[str, Array] | list[Array]:

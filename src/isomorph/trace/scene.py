@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from isomorph.trace.align import Alignment
 from isomorph.trace.bridge import Bridge
 from isomorph.trace.compare import error_of, real_positions
@@ -77,10 +79,17 @@ class Scene:
         return real_positions(self.probe.padding, shape)
 
     def error(self, reference: Array, candidate: Array) -> float:
-        """How far two tensors in the reference's layout are apart, in the unit of Measure.error; padded positions do not count."""
+        """How far two tensors in the reference's layout are apart, in the unit of Measure.error; padded positions do not count.
+
+        Infinite where one is finite and the other is not: NaN explains nothing but NaN.
+        """
         if reference.shape != candidate.shape:
             return float("inf")
-        return error_of(reference, candidate, self.kept(reference.shape))
+        kept = self.kept(reference.shape)
+        odd = np.isfinite(reference) != np.isfinite(candidate)
+        if (odd if kept is None else odd & kept).any():
+            return float("inf")
+        return error_of(reference, candidate, kept)
 
     def replayed(
         self,

@@ -36,7 +36,7 @@ def side_of(model: Any, title: str | None = None, *, library: str | None = None)
 
         return CallableSide(model, title, library=library)
     raise UsageError(
-        f"a {type(model).__name__} is no model: pass a torch or paddle module with its weights loaded, or a function of arrays"
+        f"{model!r:.60} is no model: pass a torch or paddle module with its weights loaded, or a function of arrays"
     )
 
 

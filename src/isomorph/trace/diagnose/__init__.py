@@ -68,7 +68,8 @@ def diagnose(scene: Scene) -> tuple[Cause, ...]:
         if accepted:
             return named(accepted)
         tried += step
-    return (unknown(tried, scene.tolerance, broken),)
+    measure = scene.measure_of(scene.suspect.at)
+    return (unknown(tried, scene.tolerance, broken, None if measure is None else measure.problem),)
 
 
 def _carried_out(module: ModuleType, scene: Scene, broken: list[str]) -> Iterator[Cause]:
@@ -93,9 +94,11 @@ def named(accepted: list[Cause]) -> tuple[Cause, ...]:
     return tuple(kinds.values())[:MOST_NAMED]
 
 
-def unknown(tried: list[Cause], tolerance: float, broken: list[str]) -> Cause:
-    """Nothing explains it: what comes closest is said, with what it leaves."""
+def unknown(tried: list[Cause], tolerance: float, broken: list[str], problem: str | None = None) -> Cause:
+    """Nothing explains it: what comes closest is said, with what it leaves; and NaN or Inf, where that is the `problem`."""
     says = "unknown: none of the known causes explains it"
+    if problem in ("NaN", "Inf"):
+        says = f"gives {problem} where the reference gives numbers; why is {says}"
     best = min(tried, key=lambda cause: cause.residual, default=None)
     if best is not None and best.residual < float("inf"):
         says += f" (the closest: {best.says}; it leaves {best.residual:.0e}, {tolerance:.0e} is allowed)"
