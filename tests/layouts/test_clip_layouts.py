@@ -204,6 +204,16 @@ def by_hand_fused(arrays: Arrays) -> Arrays:
     return expected
 
 
+def by_hand_fused_qkv(arrays: Arrays) -> Arrays:
+    """Both towers with q, k and v of a layer as one matrix; nothing else has another name."""
+    expected = {name: array for name, array in arrays.items() if ".self_attn." not in name or ".out_proj." in name}
+    for name in TOWERS:
+        for number, block in enumerate(blocks(arrays, name)):
+            for kind in ("weight", "bias"):
+                expected[f"{name}_model.encoder.layers.{number}.self_attn.qkv_proj.{kind}"] = joined(block, kind)
+    return expected
+
+
 BY_HAND = {
     "openai": by_hand_openai,
     "open_clip": by_hand_openai,
@@ -212,6 +222,7 @@ BY_HAND = {
     "flax": by_hand_flax,
     "paddle": by_hand_paddle,
     "fused_vision": by_hand_fused,
+    "fused_qkv": by_hand_fused_qkv,
     "hf_vision": lambda arrays: tower(arrays, "vision"),
     "hf_text": lambda arrays: tower(arrays, "text"),
     "ldm_text": lambda arrays: {
@@ -473,7 +484,7 @@ def test_buffers_of_older_files_are_dropped_by_name(clip: Arrays) -> None:
         f"{name}_model.embeddings.position_ids": np.arange(count)[None] for name, count in (("vision", 5), ("text", 10))
     }
     for layout in BY_HAND:
-        if layout not in ("hf_vision", "hf_text", "diffusers_text", "ldm_text", "fused_vision"):
+        if layout not in ("hf_vision", "hf_text", "diffusers_text", "ldm_text", "fused_vision", "fused_qkv"):
             assert [] == differing(to(layout, clip), to(layout, older)), layout
     archive = to("openai", clip) | {name: np.array(7) for name in ("input_resolution", "context_length", "vocab_size")}
     assert [] == differing(clip, back("openai", archive))

@@ -245,6 +245,24 @@ HANDS: dict[str, Callable[[Mapping[str, Any]], Arrays]] = {
         layer(*(f"attention.{part}_proj" for part in "qkvo"), "layernorm_before layernorm_after", "mlp.fc1 mlp.fc2"),
         "vit.layers.{}.".format,
     ),
+    "fused_qkv": Hand(
+        stem(
+            *(f"vit.embeddings.{name}" for name in ("cls_token", "position_embeddings", "patch_embeddings.projection")),
+            "vit.layernorm",
+            "classifier",
+            "vit.pooler.dense",
+        ),
+        {
+            **layer(
+                *["attention.attention.qkv_proj"] * 3,
+                "attention.output.dense",
+                "a b",
+                "intermediate.dense output.dense",
+            ),
+            **{name: name for name in ("layernorm_before", "layernorm_after")},
+        },
+        "vit.encoder.layer.{}.".format,
+    ),
     "timm": TIMM,
     "google_npz": jax(
         "",

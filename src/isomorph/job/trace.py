@@ -13,6 +13,7 @@ from isomorph.job.traced_models import built, config_mapping, known_facts
 from isomorph.job.traced_plan import traced_plan
 
 if TYPE_CHECKING:
+    from isomorph.formats.base import Checkpoint
     from isomorph.trace.nouns import TraceReport
     from isomorph.trace.probes import Probe
 
@@ -121,6 +122,8 @@ def read_inputs(inputs: Any) -> Any:
     """The arrays of an .npz (names -> arrays) or .npy; what is no path is taken as it is. Nothing in the file is executed."""
     import numpy as np
 
+    from isomorph.formats.registry import open_checkpoint
+
     if not isinstance(inputs, str | os.PathLike):
         return inputs
     path = Path(inputs)
@@ -129,18 +132,28 @@ def read_inputs(inputs: Any) -> Any:
             path, "a folder, not a file of arrays" if path.is_dir() else "no such file", "Write it with numpy.savez"
         )
     try:
-        found = np.load(path, allow_pickle=False)
-        if isinstance(found, np.ndarray):
-            return [found]
-        with found:
-            arrays = {name: found[name] for name in found.files}
-    except (ValueError, OSError, EOFError, KeyError) as error:
-        raise FormatError(
-            path, f"cannot be read as .npz: {error}", "Write it with numpy.savez('inputs.npz', NAME=array, …)"
-        ) from error
+        if path.suffix == ".npy":
+            with path.open("rb") as file:
+                return [np.lib.format.read_array(file, allow_pickle=False)]
+        with open_checkpoint(path) as held:
+            arrays = {name: _whole(held, name) for name in held.manifest}
+    except FormatError:
+        raise
+    except (ValueError, OSError, EOFError) as error:
+        hint = "Write it with numpy.savez('inputs.npz', NAME=array, …)"
+        raise FormatError(path, f"cannot be read as arrays: {error}", hint) from error
     if not arrays:
         raise UsageError(f"{path} holds no array")
     return arrays
+
+
+def _whole(held: Checkpoint, name: str) -> Any:
+    """One array of a file, of its own dtype."""
+    import numpy as np
+
+    spec = held.manifest[name]
+    strides = [int(np.prod(spec.shape[axis + 1 :])) for axis in range(len(spec.shape))]
+    return np.array(held.fetch(name, 0, spec.shape, strides)).view(spec.dtype.numpy)
 
 
 def write_report(report: TraceReport, path: str | os.PathLike[str]) -> None:
