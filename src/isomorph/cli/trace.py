@@ -49,8 +49,9 @@ def command(
 ) -> None:
     """Run two models on the same inputs; say where they first diverge, and why.
 
-    REFERENCE and CANDIDATE are package.module:callable[@PATH]: a class with from_pretrained loads PATH, any other callable is
-    called and its model loads PATH by its own names. This runs that code. Which modules should agree follows from the morph.
+    REFERENCE and CANDIDATE are package.module:callable[@PATH]: a class with from_pretrained loads PATH, a callable that needs
+    one argument is given PATH, any other is called and its model loads PATH by its own names. This runs that code. Which modules
+    should agree follows from the morph.
 
     Exit 0 when they are the same function on everything that was run, 1 when they diverge.
 
