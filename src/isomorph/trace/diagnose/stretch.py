@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from isomorph.trace.scene import Scene
 
 MOST_ATOMS = 40
+MOST_POOLED = 12
+"""Of pooled tensors [batch, width], so many more: what a tower gave is far back where another ran since."""
 PARTS = 16
 SLACK = 4.0
 """A formula may differ from the code by this many tolerances where it is fitted: it rounds in another order."""
@@ -194,7 +196,7 @@ class Stretch:
                 continue  # the candidate's own values of it are known
             if any(_is_same(other, atom.reference) for other in seen):
                 continue
-            if len(seen) < MOST_ATOMS:
+            if len(seen) < MOST_ATOMS or (atom.reference.ndim == 2 and len(seen) < MOST_ATOMS + MOST_POOLED):
                 seen.append(atom.reference)
                 yield atom
 
