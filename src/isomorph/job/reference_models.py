@@ -125,7 +125,7 @@ def load_reference(
 
 def find(checkpoint: Checkpoint, config: Any, from_: str | None, sizes: Mapping[str, int]) -> Found:
     """Recognise the layout, and gather what building the model takes. Raises MorphError, UsageError; reads no tensor."""
-    port = _with_facts(make_port(config=None if _is_facts(config) else config, sizes=sizes), config, checkpoint)
+    port = _told(checkpoint, config, sizes)
     family = _family(checkpoint, port, from_)
     port = replace(port, to=f"{family}/hf", from_=from_).settled(checkpoint.manifest)
     route, names = port.route, tuple(port.plan(checkpoint.manifest).targets)
@@ -148,10 +148,7 @@ def find_by_names(checkpoint: Checkpoint, config: Any, from_: str | None, sizes:
     """
     import torch
 
-    told = (
-        _with_facts(make_port(config=None if _is_facts(config) else config, sizes=sizes), config, checkpoint).config
-        or {}
-    )
+    told = _told(checkpoint, config, sizes).config or {}
     family = next((name for name in FAMILIES if layout_of(f"{name}/hf").family.is_kind(told.get("model_type"))), None)
     if family is None or from_ not in (None, f"{family}/hf"):
         return None
@@ -191,15 +188,12 @@ def _widest(checkpoint: Checkpoint) -> str:
     return "f64" if widest == 8 else "f32"
 
 
-def _is_facts(config: Any) -> bool:
-    """Whether a config that was given is single facts, not a whole one."""
-    return isinstance(config, Mapping) and "model_type" not in config
-
-
-def _with_facts(port: Port, config: Any, checkpoint: Checkpoint) -> Port:
-    """The port with the config beside the file, where none was given whole; facts are put over it."""
+def _told(checkpoint: Checkpoint, config: Any, sizes: Mapping[str, int]) -> Port:
+    """A port with the config that was given, or the one beside the file; single facts are put over that."""
+    is_facts = isinstance(config, Mapping) and "model_type" not in config
+    port = make_port(config=None if is_facts else config, sizes=sizes)
     port = replace(port, to="hf").with_config_beside(checkpoint.paths[:1])
-    return replace(port, overrides=dict(_dotted(config))) if _is_facts(config) else port
+    return replace(port, overrides=dict(_dotted(config))) if is_facts else port
 
 
 def _dotted(config: Mapping[str, Any], above: str = "") -> Iterable[tuple[str, Any]]:

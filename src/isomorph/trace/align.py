@@ -16,7 +16,7 @@ from isomorph.trace.owners import Owners
 from isomorph.trace.pairing import Unpaired, beside, positions_taken, value
 from isomorph.trace.protocol import Side
 from isomorph.trace.spread import Spread
-from isomorph.trace.timeline import calls_of, places
+from isomorph.trace.timeline import calls_of, first_calls, places
 
 EQUAL = 1e-4
 """Inputs that differ by less than this are one, where calls are told apart by what goes in."""
@@ -91,7 +91,7 @@ def align(
     nodes += _blocks(bridge, asked, owners, held)
     spoken = tuple(frozenset(names | _spoken(nodes, owners[side], side)) for side, names in enumerate(held))
     nodes += Spread(bridge, asked, owners, (seen_reference, seen_candidate), (spoken[0], spoken[1])).nodes()
-    first = {call.module: number for number, call in reversed(list(enumerate(seen_reference.began)))}
+    first = first_calls(seen_reference)
     nodes.sort(key=lambda node: min(first[name] for name in node.reference))
     return Alignment(tuple(nodes), tuple(outputs), _unaligned(nodes, owners))
 

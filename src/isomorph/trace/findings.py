@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from isomorph.trace.diagnose import diagnose, shape_of
-from isomorph.trace.floor import EPSILON
 from isomorph.trace.naming import Fold, is_inside
-from isomorph.trace.nouns import Cause, Finding
+from isomorph.trace.nouns import Cause, Finding, is_of_single
 from isomorph.trace.scene import Scene
 
 ORDER = ("norm-order", "run-order", "parallel-block")
@@ -17,7 +16,6 @@ MOST_DIAGNOSED = 3
 """Runs in which a place is diagnosed, as long as nothing explains it."""
 STACK = "layers-"
 """Kinds of causes that speak of a whole stack of layers begin so."""
-ROUNDED = EPSILON["float32"] / EPSILON["float64"]
 
 
 @dataclass
@@ -59,19 +57,17 @@ class Findings:
             place.runs.append(run)
         if scene.suspect.candidate not in place.places and not is_again:
             place.places.append(scene.suspect.candidate)
-        is_small = scene.dtype == "float64" and scene.suspect.error <= scene.suspect.tolerance * ROUNDED
-        place.is_small = place.is_small and is_small
+        suspect = scene.suspect
+        place.is_small = place.is_small and is_of_single(scene.dtype, suspect.error, suspect.tolerance)
 
     def findings(self) -> tuple[Finding, ...]:
         """All but those that are only float32's rounding. A stack of layers that is permuted is one, whatever is in a layer."""
         found: dict[object, Finding] = {}
         for place in self.places.values():
-            if _is_rounding(place):
+            if _is_rounding(place) or self._is_in_disorder(place):
                 continue
             one = Finding(place.scene.suspect, tuple(place.runs), place.causes, place.shape, _ordered(place))
             best = one.causes[0]
-            if self._is_in_disorder(place):
-                continue
             same: object = (best.kind, best.says) if best.kind.startswith(STACK) else place.fold
             first = found.get(same)
             found[same] = one if first is None else _joined(first, one)

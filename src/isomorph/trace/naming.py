@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 
 from isomorph.trace.nouns import Array, Capture, Event, ModuleFacts, Site
+from isomorph.trace.owners import owner_of
 from isomorph.trace.pairing import value
 from isomorph.trace.timeline import places
 
@@ -133,7 +134,7 @@ def left_out(
     Outermost ones: a whole layer. A single module without others inside (a norm, an embedding) is left out by the one around it.
     """
     when = places(seen[0])
-    owner, other_owner = ({name: one.name for one in side.values() for name in one.own} for side in modules)
+    owner, other_owner = map(owner_of, modules)
     between = {call.module for (call, border), at in when.items() if border == "in" and window[0] < at <= window[1]}
     called = {call.module for call in seen[1].began}
     missing = {

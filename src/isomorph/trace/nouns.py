@@ -269,7 +269,13 @@ class TraceReport:
     @property
     def diverged(self) -> bool:
         """Something was found, or an output is over its tolerance by more than float32 rounds, or nothing was compared."""
-        return bool(self.findings) or not self.compared or any(not _is_single(self, one) for one in self.over)
+        return (
+            bool(self.findings)
+            or not self.compared
+            or any(
+                one.problem is not None or not is_of_single(self.dtype, one.error, one.tolerance) for one in self.over
+            )
+        )
 
     @property
     def over(self) -> tuple[Measure, ...]:
@@ -303,6 +309,6 @@ SINGLE = 2.0**29
 """How much coarser float32 rounds than float64."""
 
 
-def _is_single(report: TraceReport, measure: Measure) -> bool:
+def is_of_single(dtype: str, error: float, tolerance: float) -> bool:
     """In a float64 run, a difference that no float32 run could see: of a table or a step that one side computes in float32."""
-    return report.dtype == "float64" and measure.problem is None and measure.error <= measure.tolerance * SINGLE
+    return dtype == "float64" and error <= tolerance * SINGLE

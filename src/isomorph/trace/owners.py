@@ -10,6 +10,11 @@ from isomorph.trace.nouns import Capture, ModuleFacts
 from isomorph.trace.protocol import Side
 
 
+def owner_of(modules: Mapping[str, ModuleFacts]) -> dict[str, str]:
+    """State-dict name -> the module whose own it is."""
+    return {name: module.name for module in modules.values() for name in module.own}
+
+
 @dataclass(frozen=True)
 class Owners:
     """Of one side. `mapped` are the names of its state dict that the morph pairs with a name of the other side's."""
@@ -25,7 +30,7 @@ class Owners:
     @cached_property
     def owner(self) -> Mapping[str, str]:
         """State-dict name -> the module whose own it is."""
-        return {name: module.name for module in self.modules.values() for name in module.own}
+        return owner_of(self.modules)
 
     @cached_property
     def below(self) -> Mapping[str, frozenset[str]]:

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from isomorph.errors import UsageError
+from isomorph.trace.compare import error_of
 from isomorph.trace.naming import common, holder, is_inside, left_out
 from isomorph.trace.nouns import Call, Capture, Event, Measure, Node, Site, Suspect
 from isomorph.trace.scene import replayed
@@ -102,10 +103,7 @@ class Placing:
         if alone is None or not inputs:
             return "module", event
         measure = next(one for one in self.measures if one.event == event)
-        left, right = alone
-        size = float(np.abs(left[np.isfinite(left)]).max(initial=0.0)) or 1.0
-        gap = np.abs(right - left)[np.isfinite(left)]
-        if not np.isfinite(gap).all() or float(gap.max(initial=0.0)) / size > measure.tolerance:
+        if error_of(*alone) > measure.tolerance:
             return "module", event
         nearly = [
             one
@@ -136,7 +134,5 @@ class Placing:
             return []
         here = event.link.candidate
         return [
-            pair
-            for pair in self.search.order
-            if any(name == here or name.startswith(f"{here}.") for node in pair for name in node.candidate)
+            pair for pair in self.search.order if any(is_inside(name, here) for node in pair for name in node.candidate)
         ]

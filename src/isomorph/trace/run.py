@@ -17,6 +17,7 @@ from isomorph.trace.locate import suspects
 from isomorph.trace.naming import common
 from isomorph.trace.nouns import Array, Capture, Node, Run, Site, TraceReport, WeightDifference
 from isomorph.trace.outputs import output_links
+from isomorph.trace.owners import owner_of
 from isomorph.trace.prepared import Prepared, prepared
 from isomorph.trace.probes import Probe
 from isomorph.trace.protocol import Side
@@ -77,7 +78,6 @@ class _Trace:
         self.findings = Findings()
         self.runs: list[Run] = []
         self.modules = (made.reference.modules(), made.candidate.modules())
-        self.again: Capture | None = None
         self.is_steady = True
         self.floor = Floor({}, 0.0, 0.0, 0.0)
 
@@ -132,17 +132,16 @@ class _Trace:
         if self.alignment is None:
             self.alignment = self._aligned(left, right)
             self._check_steady(probe, left, right)
-        floor = self.floor
         events = self.alignment.events(left, right)
         tolerances: dict[Site, float] = {
-            site: floor.of(site, node) for site, node in self.alignment.sites(left).items()
+            site: self.floor.of(site, node) for site, node in self.alignment.sites(left).items()
         }
         measures = measures_of(events, left, right, tolerances, probe.padding)
         run = Run(regime.name, probe.name, measures)
         self.runs.append(run)
         if all(one.is_within for one in measures):
             return
-        owner = {name: module.name for module in self.modules[1].values() for name in module.own}
+        owner = owner_of(self.modules[1])
         order = _order(self.alignment, left, right)
         search = Search(
             made.candidate,

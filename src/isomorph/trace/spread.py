@@ -7,7 +7,6 @@ of them that is called should go into the opaque module, and what comes out of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from isomorph.trace.bridge import Bridge
@@ -15,6 +14,7 @@ from isomorph.trace.channels import Asker
 from isomorph.trace.leaves import first_floating, made_link
 from isomorph.trace.nouns import Border, Capture, Link, Node
 from isomorph.trace.owners import Owners
+from isomorph.trace.timeline import first_calls
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Spread:
         ]
         if not any(link.border == "out" for link in links):
             return None
-        order = _order(self.seen[1 - side])
+        order = first_calls(self.seen[1 - side])
         those = tuple(sorted(leaves, key=lambda leaf: order[leaf]))
         reference, candidate = ((name,), those) if side == 0 else (those, (name,))
         return Node("block", reference, candidate, tuple(pairs), tuple(links), is_opaque=True)
@@ -94,11 +94,6 @@ class Spread:
                     if (facing_size - facing_size[0] != mine - mine[0]).any():
                         return True
         return False
-
-
-def _order(seen: Capture) -> Mapping[str, int]:
-    """Module -> when it was called first."""
-    return {call.module: number for number, call in reversed(list(enumerate(seen.began)))}
 
 
 def _ends(seen: Capture, leaves: set[str]) -> tuple[str, str]:

@@ -36,3 +36,8 @@ def calls_of(seen: Capture, modules: Sequence[str]) -> list[Call]:
     """The calls of these modules, in the order in which they began."""
     wanted = set(modules)
     return [call for call in seen.began if call.module in wanted]
+
+
+def first_calls(seen: Capture) -> dict[str, int]:
+    """Module -> the place of its first call among all that began."""
+    return {call.module: number for number, call in reversed(list(enumerate(seen.began)))}

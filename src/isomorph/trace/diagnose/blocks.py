@@ -15,6 +15,7 @@ import numpy as np
 from isomorph.trace.diagnose.leaf import PARTS
 from isomorph.trace.diagnose.orders import Part, say_order
 from isomorph.trace.diagnose.weights import parts_of, relative
+from isomorph.trace.naming import is_inside
 from isomorph.trace.nouns import Array, Cause
 from isomorph.trace.pairing import paired
 from isomorph.trace.protocol import Side
@@ -59,11 +60,7 @@ def hidden(scene: Scene) -> list[str]:
         return []
     shown = {name for one in scene.alignment.nodes if one.kind == "leaf" for _, name in one.parameters}
     below = scene.suspect.candidate
-    return [
-        name
-        for name in scene.expected
-        if name in scene.actual and name not in shown and (not below or name.startswith(f"{below}."))
-    ]
+    return [name for name in scene.expected if name in scene.actual and name not in shown and is_inside(name, below)]
 
 
 def readings(scene: Scene, names: list[str]) -> Iterator[tuple[str, str, State]]:

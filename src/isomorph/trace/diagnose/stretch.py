@@ -192,16 +192,17 @@ class Stretch:
             found.append(Atom(name_of(site), wide, wide, moment, site))
         shown = [atom.reference for atom in found if atom.is_paired]
         for atom in sorted(found, key=lambda atom: (-atom.moment, not atom.is_paired)):
-            if not atom.is_paired and any(_is_same(one, atom.reference) for one in shown):
+            if not atom.is_paired and any(is_same(one, atom.reference) for one in shown):
                 continue  # the candidate's own values of it are known
-            if any(_is_same(other, atom.reference) for other in seen):
+            if any(is_same(other, atom.reference) for other in seen):
                 continue
             if len(seen) < MOST_ATOMS or (atom.reference.ndim == 2 and len(seen) < MOST_ATOMS + MOST_POOLED):
                 seen.append(atom.reference)
                 yield atom
 
 
-def _is_same(one: Array, two: Array) -> bool:
+def is_same(one: Array, two: Array) -> bool:
+    """Of one shape, and equal."""
     return one.shape == two.shape and np.array_equal(one, two)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, own_parameters
+from isomorph.trace.diagnose.stretch import Atom, Goal, Stretch, is_same, own_parameters
 from isomorph.trace.nouns import Array, Site
 
 MOST_TERMS = 26
@@ -72,16 +72,12 @@ def terms_of(stretch: Stretch, goal: Goal, level: str = "all") -> list[Term]:
 
     found: list[Term] = []
     for term in (*filter(belongs, _tensors(stretch, goal)), *_parameters(stretch, shape)):
-        if any(_is_same(term.reference, other.reference) for other in found):
+        if any(is_same(term.reference, other.reference) for other in found):
             continue
         found.append(term)
         if len(found) >= MOST_TERMS:
             break
     return found
-
-
-def _is_same(one: Array, two: Array) -> bool:
-    return one.shape == two.shape and np.array_equal(one, two)
 
 
 def _tensors(stretch: Stretch, goal: Goal) -> Iterator[Term]:
