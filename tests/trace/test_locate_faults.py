@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from importlib import import_module
 
 import pytest
 import torch
@@ -25,18 +24,12 @@ from twins import (
     seeded,
 )
 
-from isomorph.trace.nouns import Cause, TraceReport
+from isomorph.trace.nouns import TraceReport
 from isomorph.trace.regimes import regimes
 from isomorph.trace.run import trace
 from isomorph.trace.torch_side import TorchSide
 
-
-@pytest.fixture(autouse=True)
-def undiagnosed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where, not why: that has tests of its own."""
-    monkeypatch.setattr(
-        import_module("isomorph.trace.findings"), "diagnose", lambda scene: (Cause("none", "not asked", 0.0, 0.0),)
-    )
+pytestmark = pytest.mark.usefixtures("undiagnosed")
 
 
 def traced(

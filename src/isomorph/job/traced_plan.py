@@ -235,21 +235,24 @@ def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
     try:
         best = _held(port, reference, candidate)
     except MorphError as refused:
-        for source, stages, note in _as_in_files(port, reference, candidate):
-            try:
-                return _held(port, source, candidate, stages, note)
-            except MorphError:
-                continue
-        raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
-    if _unmade(best.plan, candidate):
-        for source, stages, note in _as_in_files(port, reference, candidate):
-            try:
-                tried = _held(port, source, candidate, stages, note)
-            except MorphError:
-                continue
-            if len(_unmade(tried.plan, candidate)) < len(_unmade(best.plan, candidate)):
-                best = tried
-    return best
+        tried = next(_held_as_files(port, reference, candidate), None)
+        if tried is None:
+            raise MorphError([*refused.gaps, *_other_way(refused.gaps, port, reference, candidate)]) from None
+        return tried
+    if not _unmade(best.plan, candidate):
+        return best
+    tries = [best, *_held_as_files(port, reference, candidate)]
+    return min(tries, key=lambda one: len(_unmade(one.plan, candidate)))
+
+
+def _held_as_files(port: Port, reference: Manifest, candidate: Manifest) -> Iterator[TracedPlan]:
+    """The same of the two models as files of them are, wherever that can be proved."""
+    for source, stages, note in _as_in_files(port, reference, candidate):
+        try:
+            made = _held(port, source, candidate, stages, note)
+        except MorphError:
+            continue
+        yield made
 
 
 Stages = tuple[Any, Any]

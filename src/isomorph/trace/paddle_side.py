@@ -16,6 +16,7 @@ from isomorph.tensors import dtype as dtype_of
 from isomorph.trace.module_side import ModuleSide
 from isomorph.trace.nouns import Array
 from isomorph.trace.paddle_lift import Lifted, float64_throughout
+from isomorph.trace.side_checks import check_state, uncopied
 from isomorph.trace.streams import Stream
 
 _WIDE = ("float32", "float64", "complex64", "complex128", "bool")
@@ -82,10 +83,7 @@ class PaddleSide(ModuleSide):
             try:
                 model = copy.deepcopy(self.model)
             except Exception as error:
-                raise UsageError(
-                    f"{self.title} cannot be copied, and a trace runs copies only: copy.deepcopy(model) raised "
-                    f"{type(error).__name__}: {error}. Keep what it names out of the layer, or give the layer a __deepcopy__"
-                ) from error
+                raise uncopied(self.title, "layer", error) from error
             _cast(model, dtype)
         copied = PaddleSide(model, self.title, entry=self.entry, stream=self._stream.branch())
         state = copied._state()
@@ -189,11 +187,7 @@ def _check(model: Any, title: str) -> None:
     for name, tensor in tensors:
         if not tensor._is_initialized():
             raise UsageError(f"{title}: `{name}` has no values yet. Load the weights first")
-    places = sorted({str(tensor.place) for _, tensor in tensors})
-    if len(places) > 1:
-        raise UsageError(f'{title} lies on several devices ({", ".join(places)}). Move it to one: model.to("cpu")')
-    if model.training:
-        raise UsageError(f"{title} is in training mode, where dropout makes each run another. Call .eval() on it first")
+    check_state(title, {str(tensor.place) for _, tensor in tensors}, is_training=model.training)
 
 
 def _most(tensors: Sequence[Any]) -> str:

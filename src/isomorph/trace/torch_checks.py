@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from isomorph.errors import UsageError
+from isomorph.trace.side_checks import check_state
 
 _WRAPPERS = ("DataParallel", "DistributedDataParallel", "FullyShardedDataParallel")
 
@@ -35,11 +36,7 @@ def check_module(model: torch.nn.Module, title: str) -> None:
             raise UsageError(f"{title}: `{name}` has no shape yet. Run a batch through the model first")
         if tensor.is_meta:
             raise UsageError(f"{title}: `{name}` is on the meta device. Load the weights first")
-    devices = sorted({str(tensor.device) for _, tensor in tensors})
-    if len(devices) > 1:
-        raise UsageError(f'{title} lies on several devices ({", ".join(devices)}). Move it to one: model.to("cpu")')
-    if model.training:
-        raise UsageError(f"{title} is in training mode, where dropout makes each run another. Call .eval() on it first")
+    check_state(title, {str(tensor.device) for _, tensor in tensors}, is_training=model.training)
 
 
 def check_copy(model: torch.nn.Module, copied: torch.nn.Module, title: str) -> None:

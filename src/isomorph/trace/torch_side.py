@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from isomorph.errors import UsageError
 from isomorph.tensors import dtype as dtype_of
 from isomorph.trace.module_side import ModuleSide
 from isomorph.trace.nouns import Array
+from isomorph.trace.side_checks import uncopied
 from isomorph.trace.streams import Stream
 from isomorph.trace.torch_checks import check_copy, check_module
 from isomorph.trace.torch_lift import EVERYTHING, Lifted, Needs, float64_throughout, unwatched
@@ -102,10 +102,7 @@ class TorchSide(ModuleSide):
             try:
                 model = copy.deepcopy(self.model, memo)
             except Exception as error:
-                raise UsageError(
-                    f"{self.title} cannot be copied, and a trace runs copies only: copy.deepcopy(model) raised "
-                    f"{type(error).__name__}: {error}. Keep what it names out of the module, or give the module a __deepcopy__"
-                ) from error
+                raise uncopied(self.title, "module", error) from error
             check_copy(self.model, model, self.title)
             _cast(model, getattr(torch, dtype))
             copied = TorchSide(model, self.title, entry=self.entry, stream=self._stream.branch())
