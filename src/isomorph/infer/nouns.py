@@ -162,6 +162,9 @@ class Silent:
     target: str
     candidates: tuple[str, ...]
     value: str | None = None
+    relations: tuple[Relation, ...] = ()
+    """What the values do say, where they say it: for a candidate, how it would make the target (transposed, cast). The names choose
+    among them; a candidate without one makes the target as it is."""
 
 
 @dataclass(frozen=True)
@@ -249,8 +252,21 @@ class Inference:
     """What plan, read-back or verify said against it; empty when it holds."""
     report: Any = None
     """The verifier's report, where values were compared."""
+    approximate: Mapping[str, str] = field(default_factory=dict)
+    """Unplaced target -> what its values are nearest to, in words."""
 
     @property
     def is_proved(self) -> bool:
         """True when all is placed, nothing is asked, and the proof holds."""
-        return self.coverage.is_whole and not self.questions and not self.problems
+        return self.coverage.is_whole and not self.questions and not self.problems and bool(self.text)
+
+    def __str__(self) -> str:
+        from isomorph.infer.report import text
+
+        return text(self)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything that was found, as data (`infer/report.py` says in which form)."""
+        from isomorph.infer.report import to_json
+
+        return to_json(self)
