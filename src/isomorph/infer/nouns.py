@@ -86,6 +86,9 @@ class Relation:
     evidence: Evidence = "values"
     note: str = ""
     """Why, for people: `decided by row sums`, `by the names of its siblings: its values are all 1`."""
+    sums: Mapping[str, Dim] = field(default_factory=dict)
+    """Sums inside products: a symbol in a product -> the sum that stands there, `(g s d)` with s -> (("r",), (), ()) is
+    `(g (r + 1 + 1) d)`. Its size is in `sizes`; it is no axis of its own, and stands in one place only."""
 
     @property
     def sources(self) -> tuple[str, ...]:
