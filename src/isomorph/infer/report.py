@@ -1,0 +1,212 @@
+"""Inference -> text and JSON. The morph first; then how much it covers and by what, what is asked, and what was proved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from isomorph.errors import whole_line
+from isomorph.infer.nouns import Coverage, Evidence, Inference, Question
+
+MOST_SHOWN = 8
+MOST_PROBLEMS = 12
+SCHEMA = 1
+
+BY: Mapping[Evidence, str] = {
+    "values": "by values",
+    "constant": "constants",
+    "catalogue": "by the catalogue",
+    "function": "in function",
+    "answer": "by answers",
+    "names": "by names",
+}
+
+
+def text(inference: Inference, *, written: str | None = None) -> str:
+    """What `isomorph infer` prints; `written` is the file that the morph went into, which then is not printed."""
+    lines: list[str] = []
+    if inference.text and written is None:
+        lines += [*inference.text.rstrip("\n").split("\n"), ""]
+    if written is not None:
+        lines.append(_row("wrote", f"{written} · {_count(rules(inference.text), 'line')}"))
+    lines += _covered(inference.coverage)
+    lines += [_row("outlier", one.text) for one in inference.outliers[:MOST_PROBLEMS]]
+    if len(inference.outliers) > MOST_PROBLEMS:
+        lines.append(_row("", f"… and {len(inference.outliers) - MOST_PROBLEMS} more outliers (--json lists all)"))
+    lines += _unplaced(inference)
+    for number, question in enumerate(inference.questions, 1):
+        lines += question_lines(question, number)
+    lines += [_row("note", note) for note in inference.notes]
+    for problem in inference.problems[:MOST_PROBLEMS]:
+        first, *rest = problem.split("\n")
+        lines += [_row("problem", first), *(" " * 10 + line for line in rest)]
+    if len(inference.problems) > MOST_PROBLEMS:
+        lines.append(_row("", f"… and {len(inference.problems) - MOST_PROBLEMS} more problems (--json lists all)"))
+    lines.append(proof_line(inference))
+    return "\n".join(whole_line(line) for line in lines)
+
+
+def rules(text: str) -> int:
+    """Lines that are no comment and not blank."""
+    return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in text.split("\n"))
+
+
+def question_lines(question: Question, number: int) -> list[str]:
+    """A question with its numbered alternatives."""
+    targets = _count(len(question.targets), "tensor")
+    lines = [_row("question", f"{number}. {question.text}"), " " * 10 + f"{question.key} · {question.kind} · {targets}"]
+    for place, one in enumerate(question.alternatives):
+        likely = ""
+        if place == question.likely:
+            likely = f"   likely{f': {question.why}' if question.why else ''}"
+        lines.append(f"{'':<12}{place + 1}  {one.words}{likely}")
+    return lines
+
+
+def proof_line(inference: Inference) -> str:
+    """What was proved, or in one line why nothing was."""
+    seen = inference.coverage
+    if not inference.text:
+        return _row("nothing", f"of DST is in SRC: 0 of {_count(seen.targets, 'tensor')} placed")
+    if inference.problems:
+        return "NOT PROVED  " + _count(len(inference.problems), "problem")
+    if seen.verified is not None:
+        whole = f"{seen.verified:,} of {seen.elements:,} elements bit for bit"
+        said = f"plan total, read-back, {whole}"
+    else:
+        said = "plan total, read-back; no values were compared"
+    if inference.questions:
+        return _row("checked", f"{said}; with the questions answered as {_taken(inference.questions)}. Still asked")
+    if seen.unplaced:
+        return _row("checked", f"{said}; {_count(len(seen.unplaced), 'target')} not placed")
+    return _row("proved", said)
+
+
+def _taken(questions: Sequence[Question]) -> str:
+    taken = {"as found" if one.kind == "outlier" else "likely" if one.likely is not None else "the first" for one in questions}
+    return " or ".join(sorted(taken))
+
+
+def _covered(seen: Coverage) -> list[str]:
+    tensors = sum(count for count, _ in seen.placed.values())
+    elements = sum(count for _, count in seen.placed.values())
+    by = " · ".join(f"{count:,} {BY[evidence]}" for evidence, (count, _) in seen.placed.items())
+    lines = [
+        _row(
+            "placed",
+            f"{tensors:,} of {_count(seen.targets, 'tensor')}, {elements:,} of {_count(seen.elements, 'element')}"
+            + (f": {by}" if by else ""),
+        )
+    ]
+    if seen.asked[0]:
+        lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
+    if seen.dropped:
+        lines.append(_row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {_listed(seen.dropped)}"))
+    return lines
+
+
+def _unplaced(inference: Inference) -> list[str]:
+    names = inference.coverage.unplaced
+    if not names:
+        return []
+    lines = [_row("unplaced", f"{_count(len(names), 'target')}: {_listed(names)}")]
+    near = [name for name in names if name in inference.approximate]
+    lines += [f"{'':<10}{name}: {inference.approximate[name]}" for name in near[:MOST_SHOWN]]
+    if len(near) > MOST_SHOWN:
+        lines.append(f"{'':<10}… and {len(near) - MOST_SHOWN} more are near a source (--json lists all)")
+    return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_SHOWN]) + (f" … and {len(names) - MOST_SHOWN:,} more" if len(names) > MOST_SHOWN else "")
+
+
+def _row(word: str, said: str) -> str:
+    return f"{word:<9} {said}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def to_json(inference: Inference) -> dict[str, Any]:
+    """Plain data, in the same form from release to release (`schema` counts changes):
+
+        schema      1
+        proved      all is placed, nothing asked, and the proof holds
+        morph       its text; "" where nothing was placed
+        coverage    targets, elements, sources; placed: {evidence: {tensors, elements}}; asked: {tensors, elements};
+                    unplaced, dropped: names; verified: elements compared bit for bit, or null
+        questions   key, kind, text, targets, likely (a number or null), why, answer (null), alternatives: number, words, rules
+        evidence    of each relation: sources, targets, evidence, note, rule
+        outliers    target, text
+        approximate {unplaced target: what its values are nearest to}
+        notes, problems    texts
+        report      the verifier's, or null
+
+    The document is a file of answers too: fill in the `answer` of a question with the number of an alternative, and give the file
+    to `--answers`.
+    """
+    seen = inference.coverage
+    return {
+        "schema": SCHEMA,
+        "proved": inference.is_proved,
+        "morph": inference.text,
+        "coverage": {
+            "targets": seen.targets,
+            "elements": seen.elements,
+            "sources": seen.sources,
+            "placed": {key: {"tensors": one, "elements": many} for key, (one, many) in seen.placed.items()},
+            "asked": {"tensors": seen.asked[0], "elements": seen.asked[1]},
+            "unplaced": list(seen.unplaced),
+            "dropped": list(seen.dropped),
+            "verified": seen.verified,
+        },
+        "questions": [_question(one) for one in inference.questions],
+        "evidence": [
+            {
+                "sources": list(one.sources),
+                "targets": list(one.targets),
+                "evidence": one.evidence,
+                "note": one.note,
+                "rule": _rules([one]),
+            }
+            for one in inference.evidence
+        ],
+        "outliers": [{"target": one.target, "text": one.text} for one in inference.outliers],
+        "approximate": dict(inference.approximate),
+        "notes": list(inference.notes),
+        "problems": list(inference.problems),
+        "report": None if inference.report is None else _plain(inference.report.to_json()),
+    }
+
+
+def _question(one: Question) -> dict[str, Any]:
+    return {
+        "key": one.key,
+        "kind": one.kind,
+        "text": one.text,
+        "targets": list(one.targets),
+        "likely": None if one.likely is None else one.likely + 1,
+        "why": one.why,
+        "answer": None,
+        "alternatives": [
+            {"number": number, "words": each.words, "rules": _rules(each.relations)}
+            for number, each in enumerate(one.alternatives, 1)
+        ],
+    }
+
+
+def _rules(relations: Iterable[Any]) -> str:
+    """Relations as rules of the notation, one a line, without holes."""
+    from isomorph.infer.factor import as_rule_text
+
+    return "\n".join(as_rule_text(one) for one in relations)
+
+
+def _plain(value: Any) -> Any:
+    """Numbers that are not finite as texts: JSON has none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value
