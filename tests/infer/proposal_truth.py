@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from isomorph.infer.nouns import Dropped, Filled, Part, Proposed, Relation
+from isomorph.infer.nouns import Dropped, Filled, Part, Product, Proposed, Relation
 from isomorph.plan.moves import Box, Fill, Mix, Move
 from isomorph.plan.plan import Plan
 from isomorph.tensors import Manifest
@@ -126,14 +126,14 @@ def written_out(relation: Relation, numbers: Numbers) -> dict[str, Array]:
                         f"{name} is {numbers.source[name].shape}, the relation says {relation.shape(part)}"
                     )
             whole = np.stack([numbers.of(name) for name in part.names])
-        for axes, region in _blocks(part, sizes):
+            whole = whole.reshape(tuple(sizes[axis] for axis in part.along) + whole.shape[1:])
+        for region in _blocks(part, relation):
             block: Array | int | None = None
-            if whole is not None and isinstance(part, Part):
-                along = tuple(sizes[axis] for axis in part.along)
-                block = whole.reshape(along + whole.shape[1:])[region].reshape([sizes[axis] for axis in axes])
+            if whole is not None:
+                block = region.view(whole, sizes)
             elif isinstance(part, Filled):
                 block = -2 if part.text == "arange" else Numbers.constant(float(part.text))
-            waiting.setdefault(frozenset(axes), []).append((axes, block))
+            waiting.setdefault(frozenset(region.axes), []).append((region.axes, block))
     made: dict[str, Array] = {}
     for part in relation.right:
         if isinstance(part, Filled):
@@ -144,15 +144,15 @@ def written_out(relation: Relation, numbers: Numbers) -> dict[str, Array]:
             if math.prod(along) != len(part.names):
                 raise ValueError(f"{len(part.names)} names along {along}")
             whole = np.full(along + relation.shape(part), LOST, np.int64)
-        for axes, region in _blocks(part, sizes):
-            if not waiting.get(frozenset(axes)):
-                raise ValueError(f"nothing pairs with the block {axes}")
-            order, block = waiting[frozenset(axes)].pop(0)
+        for region in _blocks(part, relation):
+            if not waiting.get(frozenset(region.axes)):
+                raise ValueError(f"nothing pairs with the block {region.axes}")
+            order, block = waiting[frozenset(region.axes)].pop(0)
             if whole is None or block is None:
                 continue
             if not isinstance(block, int):
-                block = block.transpose([order.index(axis) for axis in axes]).reshape(whole[region].shape)
-            whole[region] = block
+                block = block.transpose([order.index(axis) for axis in region.axes])
+            region.view(whole, sizes)[...] = block
         if whole is not None and isinstance(part, Part):
             grid = whole.reshape(len(part.names), *relation.shape(part))
             for names in (part.names, *part.copies):
@@ -162,10 +162,27 @@ def written_out(relation: Relation, numbers: Numbers) -> dict[str, Array]:
     return made
 
 
-def _blocks(
-    part: Part | Filled | Dropped, sizes: Mapping[str, int]
-) -> Iterator[tuple[tuple[str, ...], tuple[slice, ...]]]:
-    """The axes of each block of a part in reading order, and where it lies in [along, dims]."""
+@dataclass(frozen=True)
+class _Region:
+    """One block of a part: for each dim the run of it that it lies in, the symbols that this run splits into, each with the run of
+    a sum that is taken (None: the whole axis), and the axes in the end."""
+
+    runs: tuple[slice, ...]
+    symbols: tuple[tuple[int, slice | None], ...]
+    axes: tuple[str, ...]
+
+    def view(self, whole: Array, sizes: Mapping[str, int]) -> Array:
+        """The block as a view of [along, dims], one dim an axis."""
+        found = whole[self.runs].view()
+        found.shape = tuple(size for size, _ in self.symbols)
+        found = found[tuple(slice(None) if run is None else run for _, run in self.symbols)].view()
+        found.shape = tuple(sizes[axis] for axis in self.axes)
+        return found
+
+
+def _blocks(part: Part | Filled | Dropped, relation: Relation) -> Iterator[_Region]:
+    """The blocks of a part in reading order."""
+    sizes = relation.sizes
     along = part.along if isinstance(part, Part) else ()
     choices = []
     for dim in part.dims:
@@ -173,14 +190,34 @@ def _blocks(
         summands = []
         for product in dim:
             size = math.prod(sizes[axis] for axis in product)
-            summands.append((product, slice(at, at + size)))
+            summands += [(slice(at, at + size), *inner) for inner in _inner(product, relation)]
             at += size
         choices.append(summands)
     for chosen in itertools.product(*choices):
-        axes = (*along, *(axis for product, _ in chosen for axis in product))
+        symbols = tuple(symbol for _, inner, _ in chosen for symbol in inner)
+        axes = (*along, *(axis for _, _, names in chosen for axis in names))
         if len(set(axes)) != len(axes):
             raise ValueError(f"an axis twice in one block: {axes}")
-        yield axes, (*(slice(None) for _ in along), *(region for _, region in chosen))
+        before = tuple((sizes[axis], None) for axis in along)
+        yield _Region(tuple([*(slice(None) for _ in along), *(run for run, _, _ in chosen)]), (*before, *symbols), axes)
+
+
+def _inner(product: Product, relation: Relation) -> Iterator[tuple[tuple[tuple[int, slice | None], ...], Product]]:
+    """Each choice of summands in the sums inside a product: its symbols as a _Region has them, and the axes they come to."""
+    choices: list[list[tuple[tuple[int, slice | None], Product]]] = []
+    for symbol in product:
+        size = relation.sizes[symbol]
+        if symbol not in relation.sums:
+            choices.append([((size, None), (symbol,))])
+            continue
+        at = 0
+        choices.append([])
+        for summand in relation.sums[symbol]:
+            extent = math.prod(relation.sizes[axis] for axis in summand)
+            choices[-1].append(((size, slice(at, at + extent)), summand))
+            at += extent
+    for chosen in itertools.product(*choices):
+        yield tuple(symbol for symbol, _ in chosen), tuple(axis for _, axes in chosen for axis in axes)
 
 
 @dataclass(frozen=True)
