@@ -199,7 +199,7 @@ def _blocks(part: Part | Filled | Dropped, relation: Relation) -> Iterator[_Regi
         if len(set(axes)) != len(axes):
             raise ValueError(f"an axis twice in one block: {axes}")
         before = tuple((sizes[axis], None) for axis in along)
-        yield _Region(tuple([*(slice(None) for _ in along), *(run for run, _, _ in chosen)]), (*before, *symbols), axes)
+        yield _Region((*(slice(None) for _ in along), *(run for run, _, _ in chosen)), (*before, *symbols), axes)
 
 
 def _inner(product: Product, relation: Relation) -> Iterator[tuple[tuple[tuple[int, slice | None], ...], Product]]:
