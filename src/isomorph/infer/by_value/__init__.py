@@ -1,0 +1,1 @@
+"""The map read off the values: both files hold the same weights, in whatever order."""
