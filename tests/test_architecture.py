@@ -27,11 +27,14 @@ LAYERS: dict[str, frozenset[str]] = {
     "layouts": frozenset({"language", "plan"}),
     "describe": frozenset({"formats", "layouts"}),
     "trace": frozenset({"language", "plan", "engine", "verify", "operators.base", "formats.base", "formats.memory"}),
-    "job": frozenset({"language", "formats", "plan", "operators", "engine", "verify", "layouts", "describe", "trace"}),
+    "infer": frozenset({"language", "formats", "plan", "operators", "verify", "layouts"}),
+    "job": frozenset(
+        {"language", "formats", "plan", "operators", "engine", "verify", "layouts", "describe", "trace", "infer"}
+    ),
     "demo": frozenset({"job", "testing"}),
     "statedict": frozenset({"formats", "describe"}),
     "api": frozenset(
-        {"job", "statedict", "language", "formats", "plan", "engine", "verify", "layouts", "describe", "trace"}
+        {"job", "statedict", "language", "formats", "plan", "engine", "verify", "layouts", "describe", "trace", "infer"}
     ),
     "models": frozenset({"api"}),
     "testing": frozenset({"language", "formats", "plan", "engine", "verify", "operators", "layouts"}),

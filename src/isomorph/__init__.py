@@ -32,13 +32,15 @@ from isomorph.errors import (
 )
 
 if TYPE_CHECKING:
-    from isomorph.api import BoundPlan, Morph, convert, morph, open, trace, verify
+    from isomorph.api import BoundPlan, Inference, Morph, convert, infer, morph, open, trace, verify
     from isomorph.statedict import LazyTensor, StateDict
 
 __version__ = "0.1.0"
 
 _LAZY = {
-    **dict.fromkeys(("BoundPlan", "Morph", "convert", "morph", "open", "trace", "verify"), "isomorph.api"),
+    **dict.fromkeys(
+        ("BoundPlan", "Inference", "Morph", "convert", "infer", "morph", "open", "trace", "verify"), "isomorph.api"
+    ),
     **dict.fromkeys(("LazyTensor", "StateDict"), "isomorph.statedict"),
 }
 
@@ -50,6 +52,7 @@ __all__ = [
     "CheckError",
     "Different",
     "FormatError",
+    "Inference",
     "IsomorphError",
     "LazyTensor",
     "Morph",
@@ -61,6 +64,7 @@ __all__ = [
     "UsageError",
     "__version__",
     "convert",
+    "infer",
     "morph",
     "open",
     "trace",

@@ -1,21 +1,23 @@
-"""What users hold in Python: open, morph, plan, convert, verify, trace. Thin over the rest; the command line uses the same names.
+"""What users hold in Python: open, morph, plan, convert, verify, trace, infer. Thin; the command line uses the same names.
 
 sd   = iso.open("pytorch_model.bin")            StateDict: lazy, nothing executed
 plan = iso.morph("port.morph").plan(sd)         BoundPlan: proved; print(plan) is the proof
 plan.write("tower.safetensors")                 written, verified, named
 iso.verify(sd, "tower.safetensors", morph)      raises Different
 iso.trace(reference, candidate, morph)          two running models: where they first diverge, and why
+iso.infer(sd, "converted.safetensors").morph    the morph, written from an example or from names and shapes
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
 
 from isomorph.errors import Different, UsageError
 from isomorph.formats.base import Checkpoint
+from isomorph.infer import nouns
 from isomorph.job.byte_sizes import byte_size
 from isomorph.job.convert import Converted, Writing
 from isomorph.job.inputs import open_sources, place
@@ -318,6 +320,76 @@ def trace(
     if check and report.diverged:
         raise Different(report)
     return report
+
+
+class Inference(nouns.Inference):
+    """What `infer` found: the morph, how much it covers, what stays open, what each relation rests on. Printing it shows it all."""
+
+    @property
+    def morph(self) -> Morph:
+        """The morph, ready to plan (which refuses it while questions are open). Raises UsageError where nothing was placed."""
+        if not self.text:
+            raise UsageError("nothing was placed, so there is no morph: see what print(…) says of it")
+        return morph(text=self.text, file="port.morph")
+
+    def write(self, path: PathLike, *, overwrite: bool = False) -> None:
+        """The morph in a file. Raises RefusedError where there is one already."""
+        from isomorph.job.morph_file import write_morph
+
+        write_morph(self.morph.text, path, overwrite=overwrite)
+
+    def __repr__(self) -> str:
+        placed = sum(count for count, _ in self.coverage.placed.values())
+        return (
+            f"<inference: {placed:,} of {self.coverage.targets:,} targets placed, {len(self.questions):,} questions, "
+            f"{'proved' if self.is_proved else 'not proved'}>"
+        )
+
+    def _repr_html_(self) -> str:
+        from isomorph.describe.html import preformatted
+
+        return preformatted(str(self))
+
+
+def infer(
+    source: Any,
+    target: Any,
+    *,
+    names_only: bool = False,
+    config: Any = None,
+    answers: Mapping[str, int | str] | PathLike | None = None,
+    ask: Callable[[nouns.Question, int, int], int | None] | None = None,
+    resolve: Literal["trace"] | None = None,
+    inputs: Any = None,
+    catalogue: bool = True,
+    max_memory: int | str = 256 << 20,
+) -> Inference:
+    """Write the morph that leads from `source` to `target`.
+
+    Each is a path, a text as the command line takes it, a StateDict, a mapping of names to arrays, a model, or a Manifest. Where
+    both hold the same weights, values decide, and every element is compared; else names, shapes, configs and the catalogue of
+    layouts do, and what they leave open is in `questions`. `answers` maps the key of a question to the number of an alternative
+    (from 1) or its words; `resolve="trace"` runs both models, on `inputs` if they are given, and takes the alternatives under which
+    they are one function; `ask` is called with a question, its number and how many there are.
+
+    Raises UsageError, FormatError, OSError. That not everything could be placed is no error: see `is_proved`.
+    """
+    from isomorph.job.infer import infer_places
+
+    found = infer_places(
+        source,
+        target,
+        names_only=names_only,
+        config=config,
+        answers=answers,
+        ask=ask,
+        resolve=resolve,
+        inputs=inputs,
+        use_catalogue=catalogue,
+        max_memory=byte_size(max_memory),
+        stage=notebook_stages(),
+    )
+    return Inference(**{field.name: getattr(found, field.name) for field in fields(found)})
 
 
 def _writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:

@@ -25,7 +25,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
         (["inspct", "x"], "there is no command `inspct`; did you mean inspect?\nSee:  isomorph --help\n"),
         (
             ["frobnicate"],
-            "there is no command `frobnicate`; there are inspect, show, diff, check, layouts, plan, convert, verify, trace, demo",
+            "there is no command `frobnicate`; there are inspect, show, diff, check, layouts, infer, plan, convert, verify, trace, demo",
         ),
         (["inspect", "source.npz", "--kesy"], "--kesy"),
         (["inspect"], "missing argument 'PATH'"),

@@ -15,6 +15,7 @@ COMMANDS = {
     "diff": "What differs between two checkpoints; with --values, every element.",
     "check": "A morph alone: read it, pair it, run it both ways; --fmt rewrites it.",
     "layouts": "The catalogue: families, layouts, how exact each is, their key sets.",
+    "infer": "Write the morph from an example, or from names and shapes; ask what is open.",
     "plan": "Prove a conversion and print it; reads headers only.",
     "convert": "Carry a conversion out, and verify it before the target gets its name.",
     "verify": "Compare a target with its source, bit for bit, by an independent path.",
@@ -27,7 +28,7 @@ EPILOG = """\b
 Exit codes:  0  done and true
              1  the check ran, and the answer is no: plan (not total),
                 check (not right), verify and diff (not equal),
-                trace (diverged)
+                trace (diverged), infer (not all placed, or asked)
              2  bad use, bad input, and every refusal of convert
 
 \b

@@ -24,7 +24,7 @@ MOST_LISTED = 6
 
 
 def chosen(questions: Sequence[Question], answers: Mapping[str, int | str]) -> dict[str, int]:
-    """Key -> the place of the alternative among the question's, from 0. Raises UsageError with all that is wrong, near misses too."""
+    """Key -> the place of an alternative among its question's, from 0. Raises UsageError: all that is wrong, near misses too."""
     known = {question.key: question for question in questions}
     found: dict[str, int] = {}
     wrong: list[str] = []
@@ -93,7 +93,9 @@ def read_answers(path: Path) -> dict[str, int | str]:
         if isinstance(answer, bool) or not isinstance(answer, int | str):
             said = printable(repr(answer), 60)
             raise FormatError(
-                path, f"the answer to {printable(str(key))} is {said}: neither a number nor words", f"Write it as  {form}"
+                path,
+                f"the answer to {printable(str(key))} is {said}: neither a number nor words",
+                f"Write it as  {form}",
             )
     return dict(found)
 

@@ -151,7 +151,9 @@ class Question:
     @property
     def targets(self) -> tuple[str, ...]:
         """The target tensors that it is about."""
-        return tuple(dict.fromkeys(name for one in self.alternatives for each in one.relations for name in each.targets))
+        return tuple(
+            dict.fromkeys(name for one in self.alternatives for each in one.relations for name in each.targets)
+        )
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class Silent:
 
 @dataclass(frozen=True)
 class Outlier:
-    """One member of a class that is unlike its siblings: `encoder.layers.3.linear1.weight is NOT transposed; its 11 siblings are`."""
+    """One member of a class unlike its siblings: `encoder.layers.3.linear1.weight is NOT transposed; its 11 siblings are`."""
 
     target: str
     text: str
@@ -210,7 +212,7 @@ class Proposed:
 
 @dataclass(frozen=True)
 class Draft:
-    """Everything that goes into the morph: all targets are in `relations`, `questions` or `unplaced`; sources likewise, or dropped."""
+    """What goes into the morph: every target is in `relations`, `questions` or `unplaced`; sources likewise, or dropped."""
 
     relations: tuple[Relation, ...]
     questions: tuple[Question, ...] = ()

@@ -36,7 +36,8 @@ def text(inference: Inference, *, written: str | None = None) -> str:
         lines.append(_row("", f"… and {len(inference.outliers) - MOST_PROBLEMS} more outliers (--json lists all)"))
     lines += _unplaced(inference)
     for number, question in enumerate(inference.questions, 1):
-        lines += question_lines(question, number)
+        first, *more = question_lines(question)
+        lines += [_row("question", f"{number}. {first}"), *(" " * 10 + line for line in more)]
     lines += [_row("note", note) for note in inference.notes]
     for problem in inference.problems[:MOST_PROBLEMS]:
         first, *rest = problem.split("\n")
@@ -52,16 +53,25 @@ def rules(text: str) -> int:
     return sum(bool(line.strip()) and not line.lstrip().startswith("#") for line in text.split("\n"))
 
 
-def question_lines(question: Question, number: int) -> list[str]:
-    """A question with its numbered alternatives."""
+def question_lines(question: Question) -> list[str]:
+    """A question with its alternatives, the likely one first; each keeps its own number."""
     targets = _count(len(question.targets), "tensor")
-    lines = [_row("question", f"{number}. {question.text}"), " " * 10 + f"{question.key} · {question.kind} · {targets}"]
-    for place, one in enumerate(question.alternatives):
+    lines = [question.text, f"  {question.key} · {question.kind} · {targets}"]
+    places = sorted(range(len(question.alternatives)), key=lambda place: place != question.likely)
+    for place in places:
         likely = ""
         if place == question.likely:
             likely = f"   likely{f': {question.why}' if question.why else ''}"
-        lines.append(f"{'':<12}{place + 1}  {one.words}{likely}")
+        lines.append(f"  {place + 1}  {question.alternatives[place].words}{likely}")
     return lines
+
+
+def alternative_lines(question: Question) -> list[str]:
+    """What each alternative means for the first of its tensors, as rules without holes; and which tensors it is about."""
+    lines = []
+    for number, one in enumerate(question.alternatives, 1):
+        lines += [f"  {number}  {one.words}", *("     " + line for line in _rules(one.relations[:1]).splitlines())]
+    return [*lines, f"  of {_listed(question.targets)}"]
 
 
 def proof_line(inference: Inference) -> str:
@@ -84,7 +94,10 @@ def proof_line(inference: Inference) -> str:
 
 
 def _taken(questions: Sequence[Question]) -> str:
-    taken = {"as found" if one.kind == "outlier" else "likely" if one.likely is not None else "the first" for one in questions}
+    taken = {
+        "as found" if one.kind == "outlier" else "likely" if one.likely is not None else "the first"
+        for one in questions
+    }
     return " or ".join(sorted(taken))
 
 
@@ -102,7 +115,9 @@ def _covered(seen: Coverage) -> list[str]:
     if seen.asked[0]:
         lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
     if seen.dropped:
-        lines.append(_row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {_listed(seen.dropped)}"))
+        lines.append(
+            _row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {_listed(seen.dropped)}")
+        )
     return lines
 
 
@@ -119,7 +134,9 @@ def _unplaced(inference: Inference) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (f" … and {len(names) - MOST_SHOWN:,} more" if len(names) > MOST_SHOWN else "")
+    return ", ".join(names[:MOST_SHOWN]) + (
+        f" … and {len(names) - MOST_SHOWN:,} more" if len(names) > MOST_SHOWN else ""
+    )
 
 
 def _row(word: str, said: str) -> str:
