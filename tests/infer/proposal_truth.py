@@ -173,9 +173,11 @@ class _Region:
 
     def view(self, whole: Array, sizes: Mapping[str, int]) -> Array:
         """The block as a view of [along, dims], one dim an axis."""
-        found = whole[self.runs].view()
+        runs: Any = (*self.runs, ...)  # the ellipsis keeps an array of no dims an array
+        found: Array = whole[runs].view()
         found.shape = tuple(size for size, _ in self.symbols)
-        found = found[tuple(slice(None) if run is None else run for _, run in self.symbols)].view()
+        runs = (*(slice(None) if run is None else run for _, run in self.symbols), ...)
+        found = found[runs].view()
         found.shape = tuple(sizes[axis] for axis in self.axes)
         return found
 
