@@ -1,0 +1,189 @@
+"""Manifest -> classes: names that differ only in numbers that count instances (layers, experts, stages).
+
+A number counts instances when its siblings hold the same things: `layers.0`, `layers.1`. It stays part of the name where they
+differ: the submodules of a T5 block (`layer.0.SelfAttention`, `layer.1.DenseReluDense`), `mlp.0` and `mlp.2`, `fc1` and `fc2`,
+stages of other widths. What is left is compared by its rank among its siblings, so `fc1`, `fc2` are as good as `Dense_0`, `Dense_1`.
+The idea of Drain (He et al. 2017): a template is what stays, a variable what varies; here the shapes have a say too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from isomorph.infer.by_name.tokens import Token, tokens
+from isomorph.tensors import TensorSpec
+
+CONTAINERS = frozenset(
+    """layer layers block blocks h resblock resblocks blk encoderblock decoderblock transformerblock stage stages experts expert
+    groups group resnets attentions units unit cell cells""".split()
+)
+"""Words before a number that counts instances even where they are glued to it (`layer_0`, `encoderblock_3`)."""
+
+Shape = tuple[int, ...]
+HOLE = "{}"
+
+
+@dataclass(frozen=True)
+class TensorClass:
+    """Tensors whose names differ only in indices. `template` has `{}` for each; `words` are its tokens, `{}` among them, a literal
+    number as `#rank/count` among its siblings."""
+
+    template: str
+    words: tuple[str, ...]
+    raw: tuple[str, ...]
+    """The same with the digits of literal numbers."""
+    pieces: tuple[int, ...]
+    """The piece of the path in which each word stands."""
+    members: Mapping[tuple[int, ...], str]
+    """Index values -> name, in rising order."""
+    shapes: Mapping[tuple[int, ...], Shape]
+
+    @cached_property
+    def shape(self) -> Shape:
+        """The shape of the first member."""
+        return next(iter(self.shapes.values()))
+
+    @property
+    def is_uniform(self) -> bool:
+        """True when all members have one shape."""
+        return len(set(self.shapes.values())) == 1
+
+    @cached_property
+    def extents(self) -> tuple[int, ...]:
+        """How many values each index takes."""
+        return tuple(len(set(column)) for column in zip(*self.members, strict=True))
+
+
+def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
+    """The classes of a manifest, in the order of their first tensor."""
+    cut = {name: tokens(name) for name in tensors}
+    numbers = _Numbers(tensors, cut)
+    rows: dict[str, list[tuple[tuple[int, ...], str]]] = defaultdict(list)
+    for name, found in cut.items():
+        index = tuple(int(token.text) for at, token in enumerate(found) if numbers.counts(name, at))
+        rows[numbers.template(name)].append((index, name))
+    out = []
+    for template, members in rows.items():
+        members.sort()
+        first = members[0][1]
+        out.append(
+            TensorClass(
+                template,
+                numbers.spelled(first),
+                tuple(HOLE if numbers.counts(first, at) else token.text for at, token in enumerate(cut[first])),
+                tuple(token.piece for token in cut[first]),
+                dict(members),
+                {index: tensors[name].shape for index, name in members},
+            )
+        )
+    return tuple(out)
+
+
+class _Numbers:
+    """What the numbers of all names do: which count, and the rank of those that do not."""
+
+    def __init__(self, tensors: Mapping[str, TensorSpec], cut: Mapping[str, tuple[Token, ...]]) -> None:
+        self.cut = cut
+        below: dict[str, dict[int, dict[str, set[Shape]]]] = defaultdict(lambda: defaultdict(dict))
+        self.keys: dict[str, dict[int, str]] = {}
+        for name, found in cut.items():
+            keys = self.keys[name] = {}
+            skeletons = _skeletons(name, found)
+            for at, token in enumerate(found):
+                if token.is_number:
+                    keys[at], rest = skeletons[at]
+                    below[keys[at]][int(token.text)].setdefault(rest, set()).add(tensors[name].shape)
+        whole = {keys[at]: _is_whole(name, cut[name], at) for name, keys in self.keys.items() for at in keys}
+        word = {
+            keys[at]: (cut[name][at - 1].text if at else "") for name, keys in self.keys.items() for at in keys
+        }
+        self.counted = {key for key, values in below.items() if _counts(values, whole[key], word[key])}
+        self.ranks = {key: {value: rank for rank, value in enumerate(sorted(values))} for key, values in below.items()}
+
+    def counts(self, name: str, at: int) -> bool:
+        """True when that token of the name is an index."""
+        return self.keys[name].get(at) in self.counted
+
+    def template(self, name: str) -> str:
+        """The name with `{}` in the place of its indices."""
+        out = []
+        last = 0
+        for at, token in enumerate(self.cut[name]):
+            if self.counts(name, at):
+                out += [name[last : token.start], HOLE]
+                last = token.end
+        return "".join([*out, name[last:]])
+
+    def spelled(self, name: str) -> tuple[str, ...]:
+        """Its tokens: `{}` for an index, `#rank/count` for another number that has siblings."""
+        out = []
+        for at, token in enumerate(self.cut[name]):
+            key = self.keys[name].get(at)
+            if key is None:
+                out.append(token.text)
+            elif key in self.counted:
+                out.append(HOLE)
+            else:
+                ranks = self.ranks[key]
+                out.append(f"#{ranks[int(token.text)]}/{len(ranks)}" if len(ranks) > 1 else token.text)
+        return tuple(out)
+
+
+def _skeletons(name: str, found: tuple[Token, ...]) -> dict[int, tuple[str, str]]:
+    """For each number: the text before it and after it, other numbers left out."""
+    parts: list[str] = []
+    last = 0
+    places: dict[int, int] = {}
+    for at, token in enumerate(found):
+        if token.is_number:
+            parts += [name[last : token.start], HOLE]
+            places[at] = len(parts)
+            last = token.end
+    parts.append(name[last:])
+    return {at: ("".join(parts[: place - 1]), "".join(parts[place:])) for at, place in places.items()}
+
+
+def _is_whole(name: str, found: tuple[Token, ...], at: int) -> bool:
+    piece = found[at].piece
+    return all(token.piece != piece for place, token in enumerate(found) if place != at)
+
+
+def _counts(values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, word: str) -> bool:
+    """True when the siblings of a number hold the same things, so that it counts them."""
+    is_container = word in CONTAINERS
+    deep = any(_has_submodules(rest) for held in values.values() for rest in held)
+    if len(values) == 1:
+        return is_container and deep and (is_whole or 0 in values)
+    alike, equal = _likeness(list(values.values()))
+    if is_whole or is_container:
+        if deep:
+            return alike >= 0.34 and equal >= 0.5
+        return len(values) > 2 and is_whole and alike == 1 and equal == 1
+    return len(values) > 3 and deep and alike >= 0.5 and equal >= 0.5
+
+
+def _has_submodules(rest: str) -> bool:
+    pieces = [piece for piece in _split(rest) if piece]
+    return len(pieces) > 1 or (not rest.startswith((".", "/", ":")) and len(tokens(rest)) > 1)
+
+
+def _split(rest: str) -> Iterable[str]:
+    return rest.replace("/", ".").replace(":", ".").split(".")
+
+
+def _likeness(held: list[Mapping[str, set[Shape]]]) -> tuple[float, float]:
+    """How much neighbours have in common: of their suffixes, and of the shapes of those. Each is compared with the two before it
+    and the two after it, and the likest counts (layers may alternate)."""
+    alike = equal = 0.0
+    for at, one in enumerate(held):
+        scores = []
+        for other in (held[near] for near in range(max(0, at - 2), min(len(held), at + 3)) if near != at):
+            both = one.keys() & other.keys()
+            same = sum(one[rest] == other[rest] for rest in both)
+            scores.append((len(both) / len(one.keys() | other.keys()), same / max(1, len(both))))
+        best = max(scores)
+        alike, equal = alike + best[0], equal + best[1]
+    return alike / len(held), equal / len(held)

@@ -1,0 +1,261 @@
+"""Classes -> modules: a weight, its bias and its statistics together, with what the words of the field say of them.
+
+The name is read from left to right, each phrase in the context that the ones before it made: `output.dense` is the attention's
+output projection below `attention`, the second matrix of the mlp below a layer. What the siblings decide comes after: of two
+numbered matrices of an mlp the first goes up; the norms of a block are counted in the order in which they act.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from isomorph.infer.by_name.classes import CONTAINERS, HOLE, TensorClass
+from isomorph.infer.by_name.lexicon import Lexicon, lexicon
+
+PROJECTIONS = frozenset("query key value out qkv kv up down gate gate_up router shared_router".split())
+WEAK = frozenset({"out", "down", "up", "numbered"})
+"""What `proj`, `dense`, `output` may mean where nothing more telling stands."""
+PLURAL = frozenset("layers blocks encoderblock decoderblock resblocks encoder_layers".split())
+"""Containers that need no number: their layers are stacked into one tensor."""
+_RANK = re.compile(r"#([0-9]+)/([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the words of a module's name say."""
+
+    role: str = ""
+    kind: str = ""
+    """Of an attention: `self` or `cross`."""
+    context: str = "outside"
+    towers: frozenset[str] = frozenset()
+    rank: tuple[int, int] | None = None
+    """The last literal number among its siblings, where it tells them apart."""
+    is_shared: bool = False
+    in_experts: bool = False
+    known: frozenset[int] = frozenset()
+    """Which of its words the lexicon knows."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """Classes of one parent, by leaf (`weight`, `bias`, …)."""
+
+    words: tuple[str, ...]
+    raw: tuple[str, ...]
+    pieces: tuple[int, ...]
+    leaves: Mapping[str, TensorClass]
+    reading: Reading = field(default_factory=Reading)
+
+    @cached_property
+    def main(self) -> TensorClass:
+        """Its weight, or else its largest tensor."""
+        return self.leaves.get("weight") or max(self.leaves.values(), key=lambda each: len(each.shape))
+
+    @cached_property
+    def path(self) -> str:
+        """Its words, for the eye and for sorting."""
+        return ".".join(self.raw)
+
+    @cached_property
+    def container(self) -> tuple[str, ...]:
+        """Its words up to the first index: the stack of layers that it is in; () outside."""
+        return self.raw[: self.raw.index(HOLE) + 1] if HOLE in self.raw else ()
+
+    @cached_property
+    def block(self) -> tuple[str, ...]:
+        """Its words up to the last index: the layer that it is in."""
+        last = max((at for at, word in enumerate(self.raw) if word == HOLE), default=-1)
+        return self.raw[: last + 1]
+
+    @cached_property
+    def inside(self) -> tuple[str, ...]:
+        """Its words after the last index."""
+        return self.words[len(self.block) :]
+
+
+def modules(found: Iterable[TensorClass], book: Lexicon | None = None) -> tuple[Module, ...]:
+    """The modules of these classes, read."""
+    book = book or lexicon()
+    grouped: dict[tuple[str, ...], dict[str, tuple[TensorClass, int]]] = defaultdict(dict)
+    for each in found:
+        leaf, length = _leaf(each, book)
+        stem = each.raw[: len(each.raw) - length]
+        if leaf in grouped[stem]:
+            stem, length = each.raw, 0
+        grouped[stem][leaf] = (each, length)
+    made = []
+    for stem, leaves in grouped.items():
+        if not leaves:
+            continue
+        first, length = next(iter(leaves.values()))
+        keep = len(first.raw) - length
+        module = Module(first.words[:keep], stem, first.pieces[:keep], {leaf: each for leaf, (each, _) in leaves.items()})
+        made.append(replace(module, reading=_read(module, book)))
+    return tuple(_ordered_norms(_numbered_mlps(made)))
+
+
+def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, int]:
+    """What its last words say the tensor is, and how many they are: 0 where nothing says it (it is a weight then)."""
+    raw, pieces = each.raw, each.pieces
+    start = len(raw) - 1
+    while start > 0 and pieces[start - 1] == pieces[-1]:
+        start -= 1
+    whole = raw[start:]
+    if start > 0 and whole in book.leaves:
+        return book.leaves[whole], len(whole)
+    if len(raw) == 1 and raw in book.endings:
+        return book.endings[raw], 1
+    if len(raw) > 1 and raw[-1:] in book.endings and raw[-2:] != ("attention", "bias"):
+        return book.endings[raw[-1:]], 1
+    return "weight", 0
+
+
+def _read(module: Module, book: Lexicon) -> Reading:
+    raw, words = module.raw, module.words
+    role = kind = ""
+    context = "outside"
+    towers: set[str] = set()
+    rank: tuple[int, int] | None = None
+    shared = experts = False
+    known: set[int] = set()
+    at = 0
+    while at < len(raw):
+        step = 1
+        found = book.look_up(context, raw, at)
+        number = _RANK.fullmatch(words[at])
+        if raw[at] == HOLE:
+            if context in ("outside", "embedding"):
+                context, role = "block", ""
+            rank = None
+        elif found is not None:
+            step, meaning = found
+            known.update(range(at, at + step))
+            tag = meaning.tag
+            if tag.startswith(("tower.", "stack.")):
+                if context != "block" or tag.startswith("tower."):
+                    towers.add(tag)
+            elif tag == "shared":
+                shared = True
+            elif tag == "experts":
+                experts = True
+            elif tag == "self":
+                kind = kind or "self"
+            elif tag.startswith("norm"):
+                role = _norm(tag, role, context)
+                towers.update(f"stack.{word}" for word in raw[at : at + step] if word in ("encoder", "decoder"))
+            elif tag in ("lm_head", "classifier") and role and not meaning.context:
+                pass
+            elif tag and not (role in PROJECTIONS and tag in WEAK and not (context == "block" and meaning.context)):
+                if not (tag in WEAK and rank is not None and context == "mlp") and not role.startswith("norm"):
+                    role = tag
+            if meaning.context and not role.startswith("norm"):
+                context = meaning.context
+                kind = meaning.kind or kind
+                rank = rank if context == "attention" else None
+        elif number is not None:
+            rank = (int(number[1]), int(number[2]))
+            if raw[at - 1] in CONTAINERS and context == "outside":
+                context, role = "block", ""
+        elif raw[at] in PLURAL and context in ("outside", "embedding"):
+            context, role = "block", ""
+        if raw[at].isdigit() and at and raw[at - 1] in CONTAINERS and context in ("outside", "embedding"):
+            context, role = "block", ""
+        at += step
+    if context == "embedding" and not role:
+        role = "embedding"
+    return Reading("" if role == "numbered" else role, kind, context, frozenset(towers), rank, shared, experts, frozenset(known))
+
+
+def _norm(tag: str, role: str, context: str) -> str:
+    """A norm's place, from its own words or from what it stands in: 10 before attention … 39 after the mlp."""
+    if tag != "norm" and tag != "norm.15":
+        return tag
+    if role.startswith("norm."):
+        return role
+    beside = {
+        ("attention", "out"): "norm.19",
+        ("attention", "qkv"): "norm.10",
+        ("attention", "query"): "norm.q",
+        ("attention", "key"): "norm.k",
+        ("mlp", "down"): "norm.39",
+        ("mlp", "up"): "norm.30",
+        ("mlp", "linear_fc1"): "norm.30",
+    }
+    if (context, role) in beside:
+        return beside[context, role]
+    if context in ("attention", "mlp"):
+        return f"norm.{context}"
+    if context == "block":
+        return "norm.15"
+    return "norm.final" if context == "outside" else "norm.pre" if context == "embedding" else "norm.head"
+
+
+def _siblings(made: Sequence[Module], wanted: str) -> Iterable[list[int]]:
+    groups: dict[object, list[int]] = defaultdict(list)
+    for at, module in enumerate(made):
+        reading = module.reading
+        if wanted == "mlp" and reading.context == "mlp" and not reading.role.startswith("norm"):
+            groups[(module.block, reading.is_shared, _sub_block(module), reading.in_experts)].append(at)
+        if wanted == "norm" and reading.role.startswith("norm.") and reading.context in ("block", "attention", "mlp"):
+            groups[module.block].append(at)
+    return groups.values()
+
+
+def _sub_block(module: Module) -> tuple[str, ...]:
+    """Literal numbers of whole pieces before the last one, which tell apart the mlps of one layer."""
+    whole = [at for at, word in enumerate(module.words) if word.startswith("#") and module.pieces.count(module.pieces[at]) == 1]
+    return tuple(module.words[at] for at in whole if at >= len(module.block) and at < len(module.words) - 2)
+
+
+def _numbered_mlps(made: list[Module]) -> list[Module]:
+    """Up, gate and down for the matrices of an mlp that only their numbers or shapes tell apart."""
+    out = list(made)
+    for group in _siblings(made, "mlp"):
+        matrices = [at for at in group if len(made[at].main.shape) > 1]
+        roles = {made[at].reading.role for at in matrices}
+        open_ = [at for at in matrices if not made[at].reading.role]
+        for at in matrices:
+            if made[at].reading.role in ("linear_fc1", "linear_fc2"):
+                new = "down" if made[at].reading.role == "linear_fc2" else "up"
+                out[at] = replace(made[at], reading=replace(made[at].reading, role=new))
+        ranks = [made[at].reading.rank for at in open_]
+        names: list[str] = []
+        numbered = all(rank is not None and rank[1] == len(open_) for rank in ranks)
+        order = sorted(open_, key=lambda at: made[at].reading.rank or (0, 0))
+        if len(open_) == 1 and "down" in roles and "up" not in roles:
+            names = ["up"]
+        elif numbered and len(open_) == 2:
+            names = ["gate", "up"] if "down" in roles else ["up", "down"]
+        elif numbered and len(open_) == 3 and len(matrices) == 3:
+            one, two, three = (sorted(made[at].main.shape) and made[at].main.shape for at in order)
+            if one == three != two:
+                names = ["gate", "down", "up"]
+            elif one == two != three:
+                names = ["gate", "up", "down"]
+        for at, role in zip(order, names, strict=False):
+            out[at] = replace(made[at], reading=replace(made[at].reading, role=role))
+    return out
+
+
+def _ordered_norms(made: list[Module]) -> list[Module]:
+    """`norm:1/2`, `norm:2/2` for the norms of a block, in the order in which they act, where their names say it."""
+    out = list(made)
+    for group in _siblings(made, "norm"):
+        placed = [at for at in group if made[at].reading.role.removeprefix("norm.").isdigit()]
+        ranks = [made[at].reading.rank for at in placed]
+        if len(placed) > 1 and all(rank is not None for rank in ranks) and len(set(ranks)) == len(placed):
+            keys = [(rank[0] if rank else 0) for rank in ranks]
+        else:
+            keys = [int(made[at].reading.role.removeprefix("norm.")) for at in placed]
+        if len(set(keys)) < len(placed):
+            for at in placed:
+                out[at] = replace(made[at], reading=replace(made[at].reading, role="norm.?"))
+            continue
+        for place, (_, at) in enumerate(sorted(zip(keys, placed, strict=True)), 1):
+            out[at] = replace(made[at], reading=replace(made[at].reading, role=f"norm:{place}/{len(placed)}"))
+    return out
