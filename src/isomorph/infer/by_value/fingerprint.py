@@ -169,7 +169,10 @@ def _striped(
             for part in runs(checkpoint, name, start=start, stop=start + count * inner):
                 for first in range(0, len(part), TILE):
                     bits = part[first : first + TILE]
-                    place = _add_rows(stripe, place, inner, change(bits, hash_elements(bits, spec.dtype)))
+                    hashes = change(bits, hash_elements(bits, spec.dtype))
+                    if hashes is None:  # refused here, so it was when the tensor was read first
+                        return NOTHING
+                    place = _add_rows(stripe, place, inner, hashes)
         found = digest(stripe, low)
         ordered, multiset = ordered + found.ordered, multiset + found.multiset
     return AxisDigest(ordered % 2**64, multiset % 2**64)

@@ -3,8 +3,8 @@
     hash_elements([1.0] as bf16) == hash_elements([1.0] as f32) == hash_elements([1.0] as f64) != hash_elements([1] as i64)
 
 Sums modulo 2**64 of these hashes stand for multisets (MSet-Add: Clarke et al., Incremental multiset hash functions, 2003). They
-find what may be equal; what is equal is compared element by element. Each hash is the finaliser of SplitMix64 (Steele, Lea, Flood,
-2014) on the bits of a canonical element:
+find what may be equal; what is equal is compared element by element. Each hash is a canonical element, mixed in two rounds (where it
+has 32 bits) or three (64 bits) of multiplication and shift, as in the finaliser of SplitMix64 (Steele, Lea, Flood, 2014):
 
     f16, bf16, f8, f32, and an f64 that f32 holds    the bits of f32 (NaN as a cast widens it; -0.0 is not 0.0)
     any other f64                                    its own bits, in a domain of their own
@@ -34,6 +34,8 @@ TILE = 1 << 15
 _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST = 0xBF58476D1CE4E5B9
 _SECOND = 0x94D049BB133111EB
+_ROUNDS = ((32, _FIRST),)
+_LAST_ROUND = (27, _SECOND)
 _F32, _F64, _BITS_F32 = DTYPES["f32"], DTYPES["f64"], np.dtype("<u4")
 _DOMAINS = {
     name: number
@@ -67,7 +69,7 @@ def mix(numbers: Array, places: Array | int | None = None) -> Array:
     """Hashes of u64 numbers (sums of hashes): of each alone, or with `places` of each together with its place."""
     mixed = np.array(numbers, U64)
     if places is not None:
-        mixed += np.asarray(places, U64) * U64(_SECOND) + U64(_FIRST)
+        mixed += np.atleast_1d(np.asarray(places, U64)) * U64(_SECOND) + U64(_FIRST)
     return _finish(mixed, "fibre", np.empty_like(mixed))
 
 
@@ -95,14 +97,15 @@ def _hash_tile(bits: Array, dtype: DType, out: Array, scratch: Array) -> None:
 
 
 def _finish(numbers: Array, domain: str, scratch: Array) -> Array:
-    """Mix u64 numbers in place."""
+    """Mix u64 numbers in place. Floats are below 2**32 and sums of hashes are mixed already: one round less is enough for these."""
     numbers *= U64(_GOLDEN)
     numbers += U64(_DOMAINS[domain] * _SECOND & MASK)
-    for shift, factor in ((30, _FIRST), (27, _SECOND), (31, 0)):
+    for shift, factor in _ROUNDS if domain in ("float", "fibre") else (*_ROUNDS, _LAST_ROUND):
         np.right_shift(numbers, U64(shift), out=scratch)
-        numbers ^= scratch
-        if factor:
-            numbers *= U64(factor)
+        np.bitwise_xor(numbers, scratch, out=scratch)
+        np.multiply(scratch, U64(factor), out=numbers)
+    np.right_shift(numbers, U64(29), out=scratch)
+    numbers ^= scratch
     return numbers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -46,10 +47,9 @@ class Rounded:
             return None
         if self.source.kind == "complex" or not self.target.is_float:
             return self._checked(bits)
+        if self.source.nbytes <= 2:
+            return self._looked_up(bits)
         made = np.empty(bits.shape, self.target.bits)
-        if self.source.kind == "bool" and bits.size and int(bits.max()) > 1:
-            self.is_alive = False
-            return None
         wrong = convert(bits, self.source, self.target, made, False)
         self.saturated |= wrong is not None
         hashes = hash_elements(made, self.target)
@@ -58,6 +58,16 @@ class Rounded:
                 np.array_equal(hashes, found) if self.source.is_float else self._returns(made, bits)
             )
         return hashes
+
+    def _looked_up(self, bits: Array) -> Array | None:
+        """Of a dtype of one or two bytes every element is cast once and for all."""
+        hashes, is_wrong, is_exact = _table(self.source, self.target)
+        places = bits.astype(np.intp)
+        if is_wrong is not None and is_wrong[places].any():
+            self.saturated = True
+            self.is_alive = self.source.kind != "bool"
+        self.is_exact = self.is_exact and bool(is_exact[places].all())
+        return hashes[places] if self.is_alive else None
 
     def _returns(self, made: Array, bits: Array) -> bool:
         back = np.empty(bits.shape, self.source.bits)
@@ -75,3 +85,19 @@ class Rounded:
         if is_complex and self.is_exact:
             self.is_exact = np.array_equal(hash_elements(made, self.target), hash_elements(bits, self.source))
         return hash_elements(made, self.target)
+
+
+@cache
+def _table(source: DType, target: DType) -> tuple[Array, Array | None, Array]:
+    """Of every element of a small dtype: the hash of its cast to a floating one, where it has none (or None), where it is exact."""
+    every = np.arange(1 << (8 * source.nbytes), dtype=np.uint32).astype(source.bits)
+    made, back = np.empty(every.size, target.bits), np.empty(every.size, source.bits)
+    wrong = convert(every, source, target, made, False)
+    if source.kind == "bool":
+        wrong = every > 1
+    beyond = convert(made, target, source, back, False)
+    exact = back == every
+    for mask in (wrong, beyond):
+        if mask is not None:
+            exact &= ~mask
+    return hash_elements(made, target), wrong, exact
