@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from isomorph.errors import MorphError
 from isomorph.formats.base import Checkpoint
+from isomorph.infer.factor import as_rule_text
 from isomorph.infer.nouns import Draft, Relation
 from isomorph.infer.subset import Subset
 from isomorph.language.morph import Morph
@@ -87,14 +88,18 @@ def check(
 
 def holds(relation: Relation, source: Checkpoint, target: Checkpoint, *, max_memory: int = 256 << 20) -> bool:
     """Whether the values of the target are what the relation makes of the source's, bit for bit."""
-    from isomorph.infer.factor import as_rule_text
-
+    text, sources, targets = as_rule_text(relation)
     try:
-        programs = Morph.parse(as_rule_text(relation) + "\n", file="relation").programs(None)
+        programs = Morph.parse(text + "\n", file="relation").programs(None)
     except MorphError:
         return False
-    report = verify(programs, Subset(source, relation.sources), Subset(target, relation.targets), max_memory=max_memory)
-    return _differences(report, Expected(relation.targets, ()))[0] == []
+    read, made = (Subset(side, _turned(names)) for side, names in ((source, sources), (target, targets)))
+    report = verify(programs, read, made, max_memory=max_memory)
+    return _differences(report, Expected(made.manifest, ()))[0] == []
+
+
+def _turned(names: Mapping[str, str]) -> dict[str, str]:
+    return {new: old for old, new in names.items()}
 
 
 def manifest(side: Checkpoint | Manifest) -> Manifest:

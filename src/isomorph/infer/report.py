@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from isomorph.errors import whole_line
-from isomorph.infer.nouns import Coverage, Evidence, Inference, Question
+from isomorph.infer.nouns import Coverage, Draft, Evidence, Inference, Part, Question, Relation
+from isomorph.tensors import Manifest, TensorSpec, dtype
 
 MOST_SHOWN = 8
 MOST_PROBLEMS = 12
@@ -67,10 +68,10 @@ def question_lines(question: Question) -> list[str]:
 
 
 def alternative_lines(question: Question) -> list[str]:
-    """What each alternative means for the first of its tensors, as rules without holes; and which tensors it is about."""
+    """What each alternative means, as rules; and which tensors it is about."""
     lines = []
     for number, one in enumerate(question.alternatives, 1):
-        lines += [f"  {number}  {one.words}", *("     " + line for line in _rules(one.relations[:1]).splitlines())]
+        lines += [f"  {number}  {one.words}", *("     " + line for line in _rules(one.relations).splitlines())]
     return [*lines, f"  of {_listed(question.targets)}"]
 
 
@@ -156,7 +157,7 @@ def to_json(inference: Inference) -> dict[str, Any]:
         coverage    targets, elements, sources; placed: {evidence: {tensors, elements}}; asked: {tensors, elements};
                     unplaced, dropped: names; verified: elements compared bit for bit, or null
         questions   key, kind, text, targets, likely (a number or null), why, answer (null), alternatives: number, words, rules
-        evidence    of each relation: sources, targets, evidence, note, rule
+        evidence    of each relation: sources, targets, evidence, note
         outliers    target, text
         approximate {unplaced target: what its values are nearest to}
         notes, problems    texts
@@ -187,7 +188,6 @@ def to_json(inference: Inference) -> dict[str, Any]:
                 "targets": list(one.targets),
                 "evidence": one.evidence,
                 "note": one.note,
-                "rule": _rules([one]),
             }
             for one in inference.evidence
         ],
@@ -215,11 +215,25 @@ def _question(one: Question) -> dict[str, Any]:
     }
 
 
-def _rules(relations: Iterable[Any]) -> str:
-    """Relations as rules of the notation, one a line, without holes."""
-    from isomorph.infer.factor import as_rule_text
+def _rules(relations: Sequence[Relation]) -> str:
+    """Relations as rules of the notation, with holes where several are alike. Dtypes do not show in rules; f32 stands for all."""
+    from isomorph.infer.generalise import generalise
+    from isomorph.language.unparse import unparse
 
-    return "\n".join(as_rule_text(one) for one in relations)
+    sides = tuple(
+        Manifest(
+            {
+                name: TensorSpec(dtype("f32"), one.shape(part))
+                for one in relations
+                for part in (one.right if is_target else one.left)
+                if isinstance(part, Part)
+                for name in part.every
+            }
+        )
+        for is_target in (False, True)
+    )
+    text = unparse(generalise(Draft(tuple(relations)), *sides))
+    return "\n".join(line for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#"))
 
 
 def _plain(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -27,15 +27,21 @@ def only(manifest: Manifest, names: Collection[str]) -> Manifest:
 
 
 class Subset(Checkpoint):
-    """`names` of a checkpoint. It owns nothing: closing it closes nothing."""
+    """Some tensors of a checkpoint, under other names where `names` is a mapping (new -> its own name there).
 
-    def __init__(self, whole: Checkpoint, names: Collection[str]) -> None:
+    It owns nothing: closing it closes nothing.
+    """
+
+    def __init__(self, whole: Checkpoint, names: Collection[str] | Mapping[str, str]) -> None:
         self._whole = whole
-        self._names = frozenset(names)
+        self._names: Mapping[str, str] = dict(names) if isinstance(names, Mapping) else {name: name for name in names}
 
     @cached_property
     def manifest(self) -> Manifest:
-        return only(self._whole.manifest, self._names)
+        held = self._whole.manifest
+        if all(new == old for new, old in self._names.items()):
+            return only(held, self._names)
+        return Manifest({new: held[old] for new, old in self._names.items()}, origin=held.origin)
 
     @property
     def paths(self) -> tuple[Path, ...]:
@@ -46,7 +52,7 @@ class Subset(Checkpoint):
         return self._whole.format
 
     def run(self, name: str) -> tuple[int, int] | None:
-        return self._whole.run(self._held(name))
+        return self._whole.run(self._names[name])
 
     def pread(self, file: int, offset: int, buffer: memoryview) -> None:
         self._whole.pread(file, offset, buffer)
@@ -54,12 +60,7 @@ class Subset(Checkpoint):
     def fetch(
         self, name: str, offset: int, shape: Sequence[int], strides: Sequence[int]
     ) -> np.ndarray[Any, np.dtype[Any]]:
-        return self._whole.fetch(self._held(name), offset, shape, strides)
+        return self._whole.fetch(self._names[name], offset, shape, strides)
 
     def check_unchanged(self) -> None:
         self._whole.check_unchanged()
-
-    def _held(self, name: str) -> str:
-        if name not in self._names:
-            raise KeyError(name)
-        return name

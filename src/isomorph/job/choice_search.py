@@ -1,0 +1,125 @@
+"""Which combination of alternatives makes two models one function: a search that runs few, and then tries to refute what it found.
+
+A wrong alternative spoils everything after the place where it is used, so outputs agree only when all are right. What is compared
+on the way shows more: the number of tensors inside the one model that are also inside the other grows with every alternative that
+is put right. One question after the other is therefore set to the alternative that shows most (coordinate ascent); where that ends
+before the outputs agree, all combinations are tried if they are few. A combination that agrees decides a question only if no
+other that was tried agrees too and answers it otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations, product
+from math import inf, prod
+from typing import NamedTuple
+
+Choice = tuple[int, ...]
+"""One alternative of every question, by its place."""
+MOST_RUNS = 256
+
+
+class Score(NamedTuple):
+    """What one combination shows.
+
+    `held`: on how many probes the outputs agree, the first one first; 0: they do not. `seen`: how many tensors both models hold.
+    `error`: of the outputs on the first probe, the largest over what is allowed.
+    """
+
+    held: int
+    seen: int
+    error: float
+
+
+FAILED = Score(0, -1, inf)
+
+
+@dataclass(frozen=True)
+class Searched:
+    """`best` agrees on most probes; where none agrees, it is the one that shows most.
+
+    `undecided` are the questions that another combination answers otherwise and agrees as well (all, where none agrees), or that
+    there were no runs left for. `refuted`: of each question, the smallest error that another alternative gave.
+    """
+
+    best: Choice
+    score: Score
+    undecided: frozenset[int]
+    refuted: Mapping[int, float] = field(default_factory=dict)
+    runs: int = 0
+
+
+def search(sizes: Sequence[int], start: Choice, score: Callable[[Choice], Score], most: int = MOST_RUNS) -> Searched:
+    """`sizes` are the numbers of alternatives; `score` runs one combination. At most `most` of them are run, one at least."""
+    known: dict[Choice, Score] = {}
+
+    def scored(choice: Choice) -> Score | None:
+        if choice not in known:
+            if len(known) >= max(most, 1):
+                return None
+            known[choice] = score(choice)
+        return known[choice]
+
+    best = _ascent(sizes, start, scored)
+    is_small = prod(sizes) <= most
+    if not known[best].held and is_small:
+        best = next((one for one in _all(sizes) if (found := scored(one)) is not None and found.held), best)
+    if not known[best].held:
+        best = max(known, key=lambda one: (known[one].seen, -known[one].error, [-place for place in one]))
+        return Searched(best, known[best], frozenset(range(len(sizes))), runs=len(known))
+    refuting = None
+    while refuting != best:
+        refuting = best
+        for other in _all(sizes) if is_small else _near(sizes, best):
+            if scored(other) is None:
+                break
+        best = max(known, key=lambda one: (known[one].held, one == best))
+    rivals = [one for one in known if known[one].held == known[best].held and one != best]
+    undecided = {place for one in rivals for place in range(len(sizes)) if one[place] != best[place]}
+    beside = {place: list(_beside(sizes, best, place)) for place in range(len(sizes))}
+    undecided |= {place for place, others in beside.items() if not all(one in known for one in others)}
+    refuted = {
+        place: min((known[one].error for one in others if one in known), default=inf)
+        for place, others in beside.items()
+    }
+    return Searched(best, known[best], frozenset(undecided), refuted, len(known))
+
+
+def _ascent(sizes: Sequence[int], start: Choice, scored: Callable[[Choice], Score | None]) -> Choice:
+    """From `start`, each question in turn set to what shows most, until the outputs agree or nothing shows more."""
+    best, reached = start, scored(start)
+    assert reached is not None, "one run is always allowed"
+    is_better = True
+    while is_better and not reached.held:
+        is_better = False
+        for place in range(len(sizes)):
+            for other in _beside(sizes, best, place):
+                found = scored(other)
+                if found is None:
+                    return best
+                if found.held:
+                    return other
+                if found.seen > reached.seen:
+                    best, reached, is_better = other, found, True
+    return best
+
+
+def _beside(sizes: Sequence[int], choice: Choice, place: int) -> Iterator[Choice]:
+    """The combinations that answer one question otherwise."""
+    for other in range(sizes[place]):
+        if other != choice[place]:
+            yield (*choice[:place], other, *choice[place + 1 :])
+
+
+def _near(sizes: Sequence[int], best: Choice) -> Iterator[Choice]:
+    """The combinations that answer one question otherwise, then those that answer two so."""
+    for place in range(len(sizes)):
+        yield from _beside(sizes, best, place)
+    for one, other in combinations(range(len(sizes)), 2):
+        for first in _beside(sizes, best, one):
+            yield from _beside(sizes, first, other)
+
+
+def _all(sizes: Sequence[int]) -> Iterator[Choice]:
+    yield from product(*(range(size) for size in sizes))
