@@ -1,0 +1,126 @@
+"""How the elements lie in a relation: asked of `arrange`, siblings' layouts first.
+
+One tensor of a class is looked into; for the others its moves, with the names exchanged, are a guess that is only confirmed. So a
+class comes out in one form, and what a member's own values leave open (a symmetric matrix, equal rows) is as in its siblings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from isomorph.infer.by_value.arrange import arrange
+from isomorph.infer.by_value.changes import Change
+from isomorph.infer.by_value.copies import is_silent
+from isomorph.infer.by_value.forms import renamed, renamed_moves
+from isomorph.infer.by_value.ledger import Scene
+from isomorph.infer.by_value.templates import named
+from isomorph.infer.factor import relation as relation_of
+from isomorph.infer.nouns import Relation
+from isomorph.plan.boxes import row_major
+from isomorph.plan.moves import Box, Fill, Move
+
+MOST_GUESSES = 4
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Moves of one member of a class, and the relation that says them."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    moves: tuple[Move, ...]
+    relation: Relation
+
+
+class Laying:
+    """Finds relations between tensors that are known to hold the same elements; remembers what siblings looked like."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self._known: dict[object, list[_Known]] = {}
+
+    def relation(
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        *,
+        change: Change | None = None,
+        zeros: Sequence[str] = (),
+        note: str = "",
+    ) -> Relation | None:
+        """The relation between these tensors, or None where no layout explains the values.
+
+        `zeros`: sources of zeros, one of which may be what fills a gap. `change`: if not given, the cast between their dtypes.
+        """
+        if change is None:
+            operators = self.scene.operators(sources, targets)
+            change = Change(operators, "") if operators else None
+        key = (
+            tuple(sorted({named(name).template for name in sources})),
+            tuple(sorted({named(name).template for name in targets})),
+        )
+        siblings = self._alike(key, sources, targets)
+        guesses = [renamed_moves(one.moves, names) for one, names in siblings]
+        moves = arrange(
+            self.scene.source,
+            list(sources),
+            self.scene.target,
+            list(targets),
+            change=change,
+            guesses=guesses,
+            max_memory=self.scene.max_memory,
+        )
+        if moves is None:
+            return None
+        operators = () if change is None else change.operators
+        for (one, names), guess in zip(siblings, guesses, strict=True):
+            if guess == moves:
+                return replace(renamed(one.relation, names), operators=operators, note=note)
+        moves = self._with_zeros(moves, zeros)
+        made = relation_of(
+            moves,
+            {name: self.scene.source.manifest[name] for name in dict.fromkeys((*sources, *_read(moves)))},
+            {name: self.scene.target.manifest[name] for name in targets},
+            operators=operators,
+            note=note,
+        )
+        if made is None:
+            return None
+        known = self._known.setdefault(key, [])
+        known.insert(0, _Known(tuple(sources), tuple(targets), moves, made))
+        del known[MOST_GUESSES:]
+        return made
+
+    def _alike(
+        self, key: object, sources: Sequence[str], targets: Sequence[str]
+    ) -> list[tuple[_Known, dict[str, str]]]:
+        """Members of the class whose tensors have the shapes of these, with their names -> these names."""
+        found = []
+        for one in self._known.get(key, ()):
+            if len(one.sources) != len(sources) or len(one.targets) != len(targets):
+                continue
+            extra = [name for name in one.relation.sources if name not in one.sources]
+            pairs = [
+                *zip(one.sources, sources, (self.scene.sources,) * len(sources), strict=True),
+                *zip(one.targets, targets, (self.scene.targets,) * len(targets), strict=True),
+            ]
+            if not extra and all(prints[was].shape == prints[now].shape for was, now, prints in pairs):
+                found.append((one, {was: now for was, now, _ in pairs}))
+        return found
+
+    def _with_zeros(self, moves: tuple[Move, ...], zeros: Sequence[str]) -> tuple[Move, ...]:
+        """Zeros read from the one source that holds just so many of them, in the place of a fill."""
+        fills = [number for number, move in enumerate(moves) if isinstance(move.source, Fill)]
+        if len(fills) != 1:
+            return moves
+        move = moves[fills[0]]
+        held = [name for name in zeros if self.scene.sources[name].numel == move.target.numel]
+        if len(held) != 1 or not is_silent(self.scene.sources[held[0]]):
+            return moves
+        box = Box(held[0], 0, move.target.shape, row_major(move.target.shape))
+        return (*moves[: fills[0]], replace(move, source=box), *moves[fills[0] + 1 :])
+
+
+def _read(moves: Sequence[Move]) -> list[str]:
+    return [move.source.tensor for move in moves if isinstance(move.source, Box)]

@@ -1,0 +1,151 @@
+"""Targets whose values say nothing of where they are from: all one value, or 0, 1, 2, …
+
+A constant that only one source and one target hold, and that is no common one, is a copy all the same: a logit scale of 2.6592.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from isomorph.infer.by_value.copies import is_silent, look
+from isomorph.infer.by_value.fingerprint import Print
+from isomorph.infer.by_value.forms import letters, permuted
+from isomorph.infer.by_value.hashing import hash_elements, total
+from isomorph.infer.by_value.ledger import Ledger, Scene
+from isomorph.infer.nouns import UNIT, Dim, Filled, Part, Relation, Silent, axis
+
+COMMON = ("0", "1", "-1", "0.5", "2", "-0.0", "inf", "-inf")
+"""Values that tensors are filled with before they are trained: two that hold them need not have to do with each other."""
+
+
+def place_silent(ledger: Ledger) -> list[Silent]:
+    """Book constants that one source only can have given, or none; give back those that names must place."""
+    scene = ledger.scene
+    groups: dict[tuple[object, ...], list[str]] = {}
+    for name in ledger.sources(silent=True):
+        if is_silent(scene.sources[name]):
+            groups.setdefault(_kind(scene.sources[name]), []).append(name)
+    wanted = [name for name in ledger.targets(silent=True) if is_silent(scene.targets[name])]
+    counts: dict[tuple[object, ...], int] = {}
+    for name in wanted:
+        counts[_kind(scene.targets[name])] = counts.get(_kind(scene.targets[name]), 0) + 1
+    found = []
+    for name in wanted:
+        one = scene.targets[name]
+        kind = _kind(one)
+        held = _holders(scene, name, groups)
+        if not one.numel:
+            candidates = [each for each in ledger.sources(silent=True) if scene.sources[each].shape == one.shape]
+            found.append(Silent(name, tuple(candidates), None))
+        elif len(held) == 1 and counts[kind] == 1 and one.constant not in COMMON and _fits(scene, held[0], name):
+            ledger.add(_copy(scene, held[0], name))
+        elif not held and one.constant is not None:
+            ledger.add(_filled(scene, name, one.constant))
+        else:
+            found.append(Silent(name, tuple(held), one.constant))
+    return found
+
+
+def place_arange(ledger: Ledger) -> None:
+    """Book targets of integers 0, 1, 2, … that no source holds: position ids."""
+    for name in ledger.targets():
+        one = ledger.scene.targets[name]
+        kept = [size for size in one.shape if size != 1]
+        if not one.dtype.is_integer or len(kept) != 1 or one.numel > 1 << 24:
+            continue
+        counted = np.arange(one.numel).astype(one.dtype.numpy)
+        values = ledger.scene.target.fetch(name, 0, (one.numel,), (1,)).view(one.dtype.numpy)
+        if total(hash_elements(counted, one.dtype)) == one.total and np.array_equal(values, counted):
+            ledger.add(_filled(ledger.scene, name, "arange"))
+
+
+def _kind(one: Print) -> tuple[object, ...]:
+    """Constants of one kind may stand for each other: the value as a hash (so in any dtype that holds it), or the number."""
+    return (one.constant,) if one.constant is not None else ("", one.total, one.numel)
+
+
+def _holders(scene: Scene, name: str, groups: dict[tuple[object, ...], list[str]]) -> list[str]:
+    """Sources of that one value: those of as many elements, else those that could be a part of it or it a part of them."""
+    one = scene.targets[name]
+    same = list(groups.get(_kind(one), ()))
+    if one.constant is not None and one.dtype.is_float:  # a value that the target's dtype rounded
+        per_element = one.total * pow(one.numel, -1, 1 << 64) % (1 << 64) if one.numel % 2 else None
+        for kind, names in groups.items():
+            if kind != _kind(one):
+                same += [each for each in names if _rounds_to(scene.sources[each], one, per_element)]
+    exact = [each for each in same if _fits(scene, each, name)]
+    if exact:
+        return exact
+    return [each for each in same if _may_be_part(scene.sources[each].shape, one.shape)]
+
+
+def _rounds_to(source: Print, target: Print, per_element: int | None) -> bool:
+    if target.dtype.name not in source.casts or not source.numel:
+        return False
+    seen = look(source, target.dtype).total
+    return seen * target.numel % (1 << 64) == target.total * source.numel % (1 << 64) and per_element != 0
+
+
+def _fits(scene: Scene, source: str, target: str) -> bool:
+    """True when both have the same axes, up to their order and unit axes."""
+    have = sorted(size for size in scene.sources[source].shape if size != 1)
+    want = sorted(size for size in scene.targets[target].shape if size != 1)
+    return have == want
+
+
+def _may_be_part(have: Sequence[int], want: Sequence[int]) -> bool:
+    """True when one could be a stack, a fusion, a reshape or a part of the other: all axes but one agree, or all elements do."""
+    if math.prod(have) == math.prod(want):
+        return True
+    few, many = sorted(([size for size in side if size != 1] for side in (have, want)), key=len)
+    left = list(many)
+    for size in few:
+        if size in left:
+            left.remove(size)
+    return len(left) <= 1 or (
+        bool(few) and max(math.prod(have), math.prod(want)) % min(math.prod(have), math.prod(want)) == 0
+    )
+
+
+def _copy(scene: Scene, source: str, target: str) -> Relation:
+    have, want = scene.sources[source], scene.targets[target]
+    sizes = [size for size in have.shape if size != 1]
+    order: list[int] = []
+    for size in (size for size in want.shape if size != 1):
+        order.append(next(number for number, each in enumerate(sizes) if each == size and number not in order))
+    return permuted(
+        (source,),
+        have.shape,
+        (target,),
+        want.shape,
+        tuple(order),
+        operators=scene.operators((source,), (target,)),
+        note=f"both are {want.constant} throughout, and nothing else is" if want.numel > 1 else "",
+    )
+
+
+def _filled(scene: Scene, target: str, text: str) -> Relation:
+    """The target made of a number."""
+    one = scene.targets[target]
+    names = iter(letters(len(one.shape)))
+    dims: list[Dim] = []
+    sizes: dict[str, int] = {}
+    for size in one.shape:
+        if size == 1 and text != "arange":
+            dims.append(UNIT)
+            continue
+        symbol = next(names)
+        dims.append(axis(symbol) if size != 1 else UNIT)
+        if size != 1:
+            sizes[symbol] = size
+    kept = tuple(dim for dim in dims if dim != UNIT) if text == "arange" else tuple(dims)
+    return Relation(
+        (Filled(text, kept, one.dtype),),
+        (Part((target,), tuple(dims)),),
+        sizes,
+        evidence="constant",
+        note="no source holds it",
+    )
