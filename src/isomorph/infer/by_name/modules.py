@@ -41,7 +41,7 @@ class Reading:
     """Which of its words the lexicon knows."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Module:
     """Classes of one parent, by leaf (`weight`, `bias`, …)."""
 

@@ -1,0 +1,178 @@
+"""All ways in which modules of the source could make modules of the target, each with its links and its score."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from isomorph.infer.by_name.correspondence import Bundle, Link
+from isomorph.infer.by_name.links import alike, link, padded
+from isomorph.infer.by_name.modules import Module
+from isomorph.infer.by_name.scoring import ROLE, Scorer, parent
+
+FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
+    "qkv": (("query", "key", "value"), ("query", "kv")),
+    "kv": (("key", "value"),),
+    "gate_up": (("gate", "up"),),
+    "up": (("gate", "up"),),
+}
+"""A fused role -> the roles it is made of."""
+PADDED = frozenset({"word", "lm_head", "position"})
+MOST_SIBLINGS = 6
+"""Of how many modules without a known role combinations are tried."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """These source modules make these target modules: one of each, or several on one side."""
+
+    sources: tuple[Module, ...]
+    targets: tuple[Module, ...]
+    links: Mapping[str, tuple[Link, ...]]
+    """Leaf -> the links of its tensors."""
+    score: float
+    is_whole: bool = True
+    """False when only some of the members have a counterpart, or a side is padded."""
+
+    @property
+    def why(self) -> str:
+        """What it rests on."""
+        roles = dict.fromkeys(module.reading.role for module in (*self.sources, *self.targets) if module.reading.role)
+        return " + ".join(roles) or "names"
+
+
+def single(scorer: Scorer, s: Module, t: Module) -> Candidate | None:
+    """One module of each side, where names and shapes allow it."""
+    score = scorer.score(s, t)
+    if score is None:
+        return None
+    links: dict[str, tuple[Link, ...]] = {}
+    whole = True
+    main = True
+    for leaf in s.leaves.keys() & t.leaves.keys():
+        found = _leaf_link(scorer, (s,), (t,), leaf)
+        if found is None and leaf == "weight":
+            found = _padded_link(scorer, s, t) if s.reading.role == t.reading.role in PADDED else None
+            main = found is not None
+            score -= 1
+        if found is not None:
+            links[leaf], entire = found
+            whole = whole and entire
+    if not main or not links:
+        return None
+    exact = s.main.shape == t.main.shape
+    missing = len(s.leaves.keys() ^ t.leaves.keys())
+    return Candidate((s,), (t,), links, score + 0.5 * exact - 0.25 * missing - (0 if whole else 1), whole)
+
+
+def _leaf_link(
+    scorer: Scorer, sources: Sequence[Module], targets: Sequence[Module], leaf: str
+) -> tuple[tuple[Link, ...], bool] | None:
+    left = [scorer.source.ranked[module.leaves[leaf].template] for module in sources]
+    right = [scorer.target.ranked[module.leaves[leaf].template] for module in targets]
+    if len(left) == len(right) == 1:
+        a, b = left[0], right[0]
+        if not _may_balance(a.of.shape, len(a.names), b.of.shape, len(b.names)):
+            return None
+        roles = [sources[0].reading.role]
+        if len(a.sizes) >= len(b.sizes):
+            return link(b, left, roles, is_target=True)
+        return link(a, right, roles, is_target=False)
+    if len(right) == 1:
+        return link(right[0], left, [module.reading.role for module in sources], is_target=True)
+    return link(left[0], right, [module.reading.role for module in targets], is_target=False)
+
+
+def _may_balance(one: tuple[int, ...], count: int, other: tuple[int, ...], others: int) -> bool:
+    """A quick look before the members are compared."""
+    return alike(one, other) or math.prod(one) * count == math.prod(other) * others or count == others
+
+
+def _padded_link(scorer: Scorer, s: Module, t: Module) -> tuple[tuple[Link, ...], bool] | None:
+    a, b = s.leaves["weight"], t.leaves["weight"]
+    if len(a.members) != 1 or len(b.members) != 1 or not padded(a.shape, b.shape):
+        return None
+    names = [next(iter(each.members.values())) for each in (a, b)]
+    surplus = math.prod(a.shape) - math.prod(b.shape)
+    return (Link((Bundle((names[0],), (), s.reading.role),), (Bundle((names[1],), (), t.reading.role),), surplus),), True
+
+
+def candidates(scorer: Scorer) -> list[Candidate]:
+    """All candidates, in the order of targets, then sources."""
+    out = [
+        found
+        for t in scorer.target.modules
+        for s in scorer.source.modules
+        if (found := single(scorer, s, t)) is not None
+    ]
+    out += fused(scorer, into_target=True)
+    out += fused(scorer, into_target=False)
+    return out
+
+
+def fused(scorer: Scorer, *, into_target: bool) -> Iterator[Candidate]:
+    """Several modules of one side that are one module of the other."""
+    whole, parts = (scorer.target, scorer.source) if into_target else (scorer.source, scorer.target)
+    groups = list(_groups(parts.modules))
+    taken = {(module.block, module.reading.role) for module in whole.modules}
+    for one in whole.modules:
+        role = one.reading.role
+        if role and role not in FUSED:
+            continue
+        if role == "up" and (one.block, "gate") in taken:
+            continue
+        for group, fits in groups:
+            if role and role not in fits:
+                continue
+            score = _context(scorer, one, group, into_target)
+            if score is None:
+                continue
+            named = bool(role) and all(module.reading.role for module in group)
+            sources, targets = (group, (one,)) if into_target else ((one,), group)
+            links = {}
+            entire = True
+            for leaf in one.leaves:
+                if all(leaf in module.leaves for module in group):
+                    found = _leaf_link(scorer, sources, targets, leaf)
+                    if found is not None:
+                        links[leaf], each = found
+                        entire = entire and each
+            main = next(iter({"weight"} & one.leaves.keys()), None)
+            if links and (main is None or main in links):
+                yield Candidate(sources, targets, links, score + (ROLE + 2 if named else 0), entire)
+
+
+def _context(scorer: Scorer, one: Module, group: Sequence[Module], into_target: bool) -> float | None:
+    found = []
+    for module in group:
+        value = scorer.place(module, one) if into_target else scorer.place(one, module)
+        if value is None:
+            return None
+        found.append(value)
+    return sum(found) / len(found)
+
+
+def _groups(modules: Sequence[Module]) -> Iterator[tuple[tuple[Module, ...], frozenset[str]]]:
+    """Sets of sibling modules that may be one on the other side, and the fused roles they may have there."""
+    below: dict[tuple[object, ...], list[Module]] = defaultdict(list)
+    for module in modules:
+        below[(parent(module), module.reading.kind, module.reading.is_shared)].append(module)
+    for siblings in below.values():
+        by_role: dict[str, list[Module]] = defaultdict(list)
+        for module in siblings:
+            by_role[module.reading.role].append(module)
+        wanted: dict[tuple[str, ...], set[str]] = defaultdict(set)
+        for role, ways in FUSED.items():
+            for way in ways:
+                wanted[way].add(role)
+        for way, roles in wanted.items():
+            if all(len(by_role[role]) == 1 for role in way):
+                yield tuple(by_role[role][0] for role in way), frozenset(roles)
+        unknown = [module for module in by_role[""] if len(module.main.shape) > 1]
+        if 2 <= len(unknown) <= MOST_SIBLINGS:
+            for length, roles in ((2, {"kv", "gate_up", "up"}), (3, {"qkv"})):
+                for chosen in itertools.combinations(unknown, length):
+                    yield chosen, frozenset(roles)
