@@ -3,8 +3,8 @@
     hash_elements([1.0] as bf16) == hash_elements([1.0] as f32) == hash_elements([1.0] as f64) != hash_elements([1] as i64)
 
 Sums modulo 2**64 of these hashes stand for multisets (MSet-Add: Clarke et al., Incremental multiset hash functions, 2003). They
-find what may be equal; what is equal is compared element by element. Each hash is a canonical element, mixed in two rounds (where it
-has 32 bits) or three (64 bits) of multiplication and shift, as in the finaliser of SplitMix64 (Steele, Lea, Flood, 2014):
+find what may be equal; what is equal is compared element by element. Each hash is a canonical element, mixed in two rounds (where
+it has 32 bits) or three (64 bits) of multiplication and shift, as in the finaliser of SplitMix64 (Steele, Lea, Flood, 2014):
 
     f16, bf16, f8, f32, and an f64 that f32 holds    the bits of f32 (NaN as a cast widens it; -0.0 is not 0.0)
     any other f64                                    its own bits, in a domain of their own
