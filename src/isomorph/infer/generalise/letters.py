@@ -48,6 +48,10 @@ def letters(rule: Rule, wanted: dict[str, str] | None = None) -> dict[str, str]:
             lone = _lone(rule, term)
             if lone is not None:
                 name(lone, ("pad",))
+    for term in (*rule.left, *rule.right):
+        for dim in term.dims or ():
+            if len(dim) > 1:
+                _name_dim(dim, (), rule, name)
     for side in _torch_first(rule):
         for term in side:
             _name_dims(term, rule, name)

@@ -80,6 +80,8 @@ def _unknown(
     """The axes that stay unknown when one side is read, in reading order."""
     read, made = (rule.left, rule.right) if forward else (rule.right, rule.left)
     known = {*bound, *literal}
+    if any(term.head is None for term in read):
+        return []  # what needs the dropped block is not made in this direction
     for term in (*read, *made):
         for token in term.name or ():
             if isinstance(token, Labels) and token.axis:

@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from isomorph.errors import MorphError
 from isomorph.infer.generalise import check
 from isomorph.infer.generalise.blocks import Block, Node, blocks
 from isomorph.infer.generalise.indices import linked
+from isomorph.infer.generalise.labels import blank, labelled
 from isomorph.infer.generalise.letters import letters
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.parts import rule_of
@@ -110,7 +112,15 @@ class _Job:
         if level == 0:
             return single
         alone = [rule for rule in single if rule.covers[0] in apart]
-        return linked([rule for rule in single if rule.covers[0] not in apart]) + alone
+        found = linked([rule for rule in single if rule.covers[0] not in apart])
+        if level > 1:
+            found = labelled(found, self.taken)
+        return found + alone
+
+    @cached_property
+    def taken(self) -> frozenset[str]:
+        """All names, with their numbers left open."""
+        return frozenset(map(blank, (*self.source, *self.target)))
 
     # ── from rules to text ───────────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,0 +1,268 @@
+"""Rules that differ in one place of their names become one, with labels there: `{p=query|key|value}` <-> `{p=q|k|v}`.
+
+Two rules of one form are laid upon each other: what their names begin and end with is kept, what lies between becomes labels. The
+smallest differences are joined first, so that words of one kind come together before anything else, and only where text is saved.
+A grid of labels need not be full where no tensor has the names that it lacks.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from isomorph.infer.generalise.blocks import LINE, width
+from isomorph.infer.generalise.ellipsis import forms
+from isomorph.infer.generalise.patterns import Form, Index, Labels, Rule, Template, Token, is_number, tokens
+
+MOST_LABELS = 12
+"""Labels of one hole; a longer list is a table, not a rule."""
+MOST_PAIRED = 48
+"""A rule is laid upon so many others of its form that stand next to it."""
+MANY = 160
+"""Above so many rules of a form not every pair is tried."""
+MOST_SPELLED = 4000
+"""So many names of a join are written out to see whether they are another's."""
+WIDEST = 130
+"""Characters of a line, about."""
+
+Skeleton = tuple[object, ...]
+Key = tuple[Form, tuple[tuple[Skeleton, Skeleton], ...]]
+
+
+def cost(rule: Rule) -> float:
+    """What a rule costs to read, in characters: its line, its names, its labels. Up to its last index it is a block's prefix."""
+    given: dict[str, tuple[str, ...]] = {}
+    return LINE + sum(_name_cost(name, given) for name in rule.names)
+
+
+def _name_cost(name: Template, given: dict[str, tuple[str, ...]]) -> float:
+    last = max((k for k, token in enumerate(name) if isinstance(token, Index)), default=-1)
+    total = 0.0
+    for k, token in enumerate(name):
+        one: float = width((token,))
+        if isinstance(token, Labels):
+            if token.axis and given.get(token.axis) == token.labels:
+                one = 3
+            else:
+                given[token.axis] = token.labels
+                shape = {label.count(".") + label.count("/") for label in token.labels}
+                one += 4 * (len(shape) > 1) * len(token.labels) + 2 * (max(shape) > 0) * len(token.labels)
+                one += 3 * max(0, len(token.labels) - 5)
+        total += one * (0.2 if k <= last else 1)
+    return total
+
+
+def labelled(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule]:
+    """Fewer rules. `taken` are all names of both sides: a join must not make a hole take one that is not its own."""
+    current = list(rules)
+    while True:
+        joined = _round(current, taken)
+        if joined is None:
+            return sorted(current, key=lambda rule: rule.covers[0])
+        current = joined
+
+
+@dataclass(frozen=True)
+class _Join:
+    size: float
+    gain: float
+    made: Rule
+    members: frozenset[int]
+
+
+def _round(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | None:
+    """One round of joins that do not touch each other, or None when none saves anything."""
+    joins: list[_Join] = []
+    for form, members in _buckets(rules).items():
+        for key, group in _groups(form, members).items():
+            found = _joined(rules, key, {number: members[number] for number in sorted(group)}, taken)
+            if found is not None:
+                joins.append(found)
+    joins.sort(key=lambda join: (join.size, -join.gain, min(join.members)))
+    used: set[int] = set()
+    made: list[Rule] = []
+    for join in joins:
+        if not (join.members & used):
+            used |= join.members
+            made.append(join.made)
+    if not made:
+        return None
+    return [rule for number, rule in enumerate(rules) if number not in used] + made
+
+
+def _buckets(rules: Sequence[Rule]) -> dict[Form, dict[int, Rule]]:
+    """Rules by every form that they can be written in, each with its rules in that form."""
+    made: dict[Form, dict[int, Rule]] = {}
+    bases: dict[tuple[Form, int | None], set[Form]] = {}
+    variants: dict[Form, Rule] = {}
+    for number, rule in enumerate(rules):
+        made.setdefault(rule.form, {})[number] = rule
+        for variant, base, rank in forms(rule):
+            made.setdefault(variant.form, {})[number] = variant
+            variants.setdefault(variant.form, variant)
+            bases.setdefault((base, rank), set()).add(variant.form)
+    for number, rule in enumerate(rules):
+        rank = next(iter(rule.ranks)) if rule.is_copy and len(rule.ranks) == 1 else None
+        for form in sorted(bases.get((rule.form, rank), ()), key=repr):
+            shape = variants[form]
+            if len(shape.names) == len(rule.names):
+                made[form].setdefault(number, replace(shape, left=_headed(shape.left, rule.left), right=_headed(shape.right, rule.right), covers=rule.covers, ranks=rule.ranks, notes=rule.notes))  # fmt: skip
+    return {form: members for form, members in made.items() if len(members) > 1}
+
+
+def _headed(terms: Sequence[object], heads: Sequence[object]) -> tuple[object, ...]:
+    return tuple(replace(term, head=other.head) for term, other in zip(terms, heads, strict=True))  # type: ignore[attr-defined, type-var]
+
+
+def _groups(form: Form, members: Mapping[int, Rule]) -> dict[Key, set[int]]:
+    """Rules that are alike but for one region in each name: key is what they share."""
+    bones = {number: [tuple(map(_bone, name)) for name in rule.names] for number, rule in members.items()}
+    order = sorted(bones, key=lambda number: (str(bones[number]), number))
+    reach = len(order) if len(order) <= MANY else MOST_PAIRED
+    found: dict[Key, set[int]] = {}
+    for at, one in enumerate(order):
+        for other in order[at + 1 : at + 1 + reach]:
+            ends = []
+            for first, second in zip(bones[one], bones[other], strict=True):
+                shared = _ends(first, second)
+                if shared is None:
+                    break
+                ends.append(shared)
+            else:
+                found.setdefault((form, tuple(ends)), set()).update((one, other))
+    return found
+
+
+def _bone(token: Token) -> object:
+    """What must be equal of a token: labels that count may differ."""
+    if isinstance(token, Labels) and token.axis.startswith("n"):
+        return ("labels", token.axis)
+    return token
+
+
+def _ends(first: Skeleton, second: Skeleton) -> tuple[Skeleton, Skeleton] | None:
+    """The common beginning and end of two names, None where they are the same or a hole lies between."""
+    shortest = min(len(first), len(second))
+    prefix = 0
+    while prefix < shortest and first[prefix] == second[prefix]:
+        prefix += 1
+    suffix = 0
+    while suffix < shortest - prefix and first[-1 - suffix] == second[-1 - suffix]:
+        suffix += 1
+    middles = (first[prefix : len(first) - suffix], second[prefix : len(second) - suffix])
+    if middles[0] == middles[1] or not all(isinstance(token, str) for middle in middles for token in middle):
+        return None
+    return first[:prefix], first[len(first) - suffix :]
+
+
+def _joined(
+    rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: AbstractSet[str]
+) -> _Join | None:
+    """The join of these rules (in the form of the key), where it is one and saves text."""
+    _, ends = key
+    if not 2 <= len(chosen) <= MOST_LABELS:
+        return None
+    regions: list[list[str]] = []
+    for k, (prefix, suffix) in enumerate(ends):
+        texts = []
+        for rule in chosen.values():
+            middle = rule.names[k][len(prefix) : len(rule.names[k]) - len(suffix)]
+            if not all(isinstance(token, str) for token in middle):
+                return None
+            texts.append("".join(map(str, middle)))
+        if len(set(texts)) != len(texts):
+            return None
+        regions.append(texts)
+    lists = _united([rule.names for rule in chosen.values()])
+    if lists is None:
+        return None
+    first = next(iter(chosen.values()))
+    names: list[Template] = []
+    for k, (prefix, suffix) in enumerate(ends):
+        name = first.names[k]
+        hole = Labels("new", tuple(regions[k]))
+        names.append((*name[: len(prefix)], hole, *name[len(name) - len(suffix) :]))
+    seen = iter(lists)
+    names = [tuple(next(seen) if _counts(token) and token.axis != "new" else token for token in name) for name in names]  # type: ignore[union-attr]
+    covers = sorted(number for rule in chosen.values() for number in rule.covers)
+    base = replace(first, ranks=frozenset().union(*(rule.ranks for rule in chosen.values())), notes=_notes(chosen.values()))
+    made = base.with_names(names, covers)
+    gain = sum(cost(rules[number]) for number in chosen) - cost(made)
+    if gain <= 0 or max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen):
+        return None
+    if not _is_free(made, chosen.values(), taken):
+        return None
+    size = sum(max(map(len, texts)) + 6 * any("." in text or "/" in text for text in texts) for texts in regions)
+    return _Join(size / len(regions), gain, made, frozenset(chosen))
+
+
+def _notes(rules: Iterable[Rule]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(note for rule in rules for note in rule.notes))
+
+
+def _counts(token: Token) -> bool:
+    return isinstance(token, Labels) and token.axis.startswith("n")
+
+
+def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
+    """The label holes that all of these names have, with the labels of all; None where labels do not pair alike."""
+    holes = [[token for name in names for token in name if isinstance(token, Labels) and _counts(token)] for names in every]
+    if len({len(one) for one in holes}) != 1:
+        return None
+    axes = [token.axis for token in holes[0]]
+    if any([token.axis for token in one] != axes for one in holes):
+        return None
+    columns: dict[str, list[tuple[str, ...]]] = {}
+    for axis in dict.fromkeys(axes):
+        places = [k for k, one in enumerate(axes) if one == axis]
+        rows: dict[tuple[str, ...], None] = {}
+        for one in holes:
+            rows.update(dict.fromkeys(zip(*(one[k].labels for k in places), strict=True)))
+        for column in zip(*rows, strict=True):
+            if len(set(column)) != len(column):
+                return None
+        if len(rows) > MOST_LABELS:
+            return None
+        columns[axis] = list(rows)
+    found = []
+    count: dict[str, int] = {}
+    for token in holes[0]:
+        at = count.setdefault(token.axis, 0)
+        count[token.axis] += 1
+        found.append(replace(token, labels=tuple(row[at] for row in columns[token.axis])))
+    return found
+
+
+def _is_free(made: Rule, members: Iterable[Rule], taken: AbstractSet[str]) -> bool:
+    """No name that the join makes beyond its members is one that is there, as far as its numbers are left open."""
+    if sum(math.prod(len(token.labels) for token in name if isinstance(token, Labels)) for name in made.names) > MOST_SPELLED:
+        return True  # the plan will tell
+    own = {text for rule in members for name in rule.names for text in spelled(name)}
+    full = {text for name in made.names for text in spelled(name)}
+    return not ((full - own) & taken)
+
+
+def spelled(name: Template) -> Iterator[str]:
+    """All texts of a name, by its labels; numbers are written `#`, stars `*`."""
+    ranges = {token.axis or f"={k}": len(token.labels) for k, token in enumerate(name) if isinstance(token, Labels)}
+    for numbers in itertools.product(*(range(size) for size in ranges.values())):
+        at = dict(zip(ranges, numbers, strict=True))
+        yield blank("".join(_text(token, at.get(_axis(token, k), 0)) for k, token in enumerate(name)))
+
+
+def _axis(token: Token, place: int) -> str:
+    return token.axis or f"={place}" if isinstance(token, Labels) else ""
+
+
+def _text(token: Token, at: int) -> str:
+    if isinstance(token, Labels):
+        return token.labels[at]
+    return token if isinstance(token, str) else "0" if isinstance(token, Index) else "*"
+
+
+def blank(name: str) -> str:
+    """The name with `#` for every number."""
+    return "".join("#" if is_number(token) else token for token in tokens(name))
