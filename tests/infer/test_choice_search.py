@@ -81,6 +81,6 @@ def test_a_question_that_no_run_was_left_for_stays_open() -> None:
 
 def test_more_inputs_tell_apart_what_one_does_not() -> None:
     """Two combinations agree on the first probe; one of them on the second too."""
-    held = {(0,): 1, (1,): 2}
+    held: dict[Choice, int] = {(0,): 1, (1,): 2}
     found = search([2], (0,), lambda choice: Score(held[choice], 0, 0.5))
     assert (found.best, found.undecided) == ((1,), frozenset())

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import Gap, MorphError, UsageError
+from isomorph.job.both_recognised import both_recognised
 from isomorph.job.port import UNCHANGED, Port, make_port
 
 if TYPE_CHECKING:
-    from isomorph.layouts.recognise import Recognition
     from isomorph.plan.plan import Plan
     from isomorph.tensors import Manifest
 
@@ -46,9 +46,9 @@ def traced_plan(
 ) -> TracedPlan:
     """Prove the morph on the reference's names and shapes, and hold what comes out against the candidate's.
 
-    Without a morph: the identity where names and shapes say so, else the way between the two layouts, which are recognised. Raises
-    MorphError for a morph that does not fit (with every gap, and with `--inverse` where it fits the other way round), and where a
-    layout is not recognised.
+    Without a morph: the identity where names and shapes say so, else the way between the two layouts, which are recognised, else
+    what inference reads from names and shapes without a doubt. Raises MorphError for a morph that does not fit (with every gap, and with
+    `--inverse` where it fits the other way round), and where a layout is not recognised and names leave something open.
     """
     told: dict[str, Any] = {"config": config, "settings": settings, "sizes": sizes}
     if morph is not None or to is not None:
@@ -58,7 +58,27 @@ def traced_plan(
         raise UsageError("--inverse needs a --morph: without one, the morph is found from the two state dicts")
     if _is_identity(reference, candidate):
         return _proved(make_port([_parsed(UNCHANGED)], **told), reference, candidate)
-    return _between_layouts(reference, candidate, from_, told, own_configs)
+    try:
+        return _between_layouts(reference, candidate, from_, told, own_configs)
+    except MorphError as refused:
+        if from_ is not None or refused.kinds != {"layout"}:
+            raise
+        return _inferred(reference, candidate, told, own_configs, refused)
+
+
+def _inferred(
+    reference: Manifest, candidate: Manifest, told: Mapping[str, Any], configs: Configs, refused: MorphError
+) -> TracedPlan:
+    """The morph that names and shapes alone say, where they leave nothing open; else what all of them were refused for."""
+    from isomorph.job.inferred_plan import inferred
+
+    found = inferred(_without(reference, _copies(reference)), _without(candidate, _copies(candidate)), configs)
+    if not found.text:
+        raise MorphError([*refused.gaps, *found.gaps]) from None
+    port = _with_config(make_port([_parsed(found.text)], **told), configs)
+    proved = _proved(port, reference, candidate)
+    title = "inferred from names and shapes"
+    return replace(proved, title=title, notes=(*found.notes, *proved.notes), is_found=True)
 
 
 def _chain(morph: Any) -> list[Any]:
@@ -124,7 +144,7 @@ def _way(
     from isomorph.layouts.compose import added, between, plan_makeable, plan_sized, stripped
     from isomorph.layouts.route import route
 
-    first, second = _both_recognised(source, _without(candidate, _copies(candidate)), from_, configs)
+    first, second = both_recognised(source, _without(candidate, _copies(candidate)), from_, configs)
     if first.layout.family.name != second.layout.family.name:
         raise UsageError(
             f"the reference is {first.layout}, the candidate {second.layout}: of two families, and nothing leads from one to the "
@@ -170,59 +190,6 @@ def _without(manifest: Manifest, names: Collection[str]) -> Manifest:
     from isomorph.tensors import Manifest as Held
 
     return Held({name: spec for name, spec in manifest.items() if name not in names}, origin=manifest.origin)
-
-
-def _both_recognised(
-    reference: Manifest,
-    candidate: Manifest,
-    from_: str | None,
-    configs: Configs,
-) -> tuple[Recognition, Recognition]:
-    """The layouts of both. Names that fit several families are read as of the one that the other side is of."""
-    from isomorph.layouts.recognise import ambiguity
-
-    first = _recognised(reference, "reference", configs[0], named=from_)
-    second = _recognised(candidate, "candidate", configs[1])
-    families = [_families(first), _families(second)]
-    common = [name for name in families[0] if name in families[1]]
-    if common and first.ambiguous and from_ is None:
-        first = _recognised(reference, "reference", configs[0], within=common[0])
-    if common and second.ambiguous:
-        second = _recognised(candidate, "candidate", configs[1], within=common[0])
-    for found, word, is_named in ((first, "reference", from_ is not None), (second, "candidate", False)):
-        if found.ambiguous and not is_named:
-            raise MorphError([*ambiguity(found).gaps, _unknown(word)])
-    return first, second
-
-
-def _families(found: Recognition) -> list[str]:
-    layouts = [found.layout, *(layout for layout, _ in found.others if found.ambiguous)]
-    return list(dict.fromkeys(layout.family.name for layout in layouts))
-
-
-def _recognised(
-    manifest: Manifest,
-    word: str,
-    config: Mapping[str, Any] | None,
-    *,
-    named: str | None = None,
-    within: str | None = None,
-) -> Recognition:
-    from isomorph.layouts.catalogue import find
-    from isomorph.layouts.recognise import recognise
-
-    only = None if named is None else find(named)
-    try:
-        return recognise(manifest, config, only=only, within=within)
-    except MorphError as refused:
-        if config is not None:  # a model's own config may hold what its shapes do not
-            return _recognised(manifest, word, None, named=named, within=within)
-        raise MorphError([*refused.gaps, _unknown(word)]) from None
-
-
-def _unknown(word: str) -> Gap:
-    hint = "Give the morph between the two models: --morph M.morph (in Python morph=…)"
-    return Gap("layout", f"the {word}'s state dict was not recognised, and no morph was given", hint=hint)
 
 
 def _proved(port: Port, reference: Manifest, candidate: Manifest) -> TracedPlan:
