@@ -6,7 +6,6 @@ right: of a square matrix two forms are left, and of a coincidence (as many head
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -22,7 +21,8 @@ CONVOLUTIONS = {
     4: ("oiyx", "yxio", "oyxi", "yxoi", "ioyx", "iyxo"),
     5: ("oizyx", "zyxio", "ozyxi", "zyxoi", "iozyx", "izyxo"),
 }
-"""How convolutions are laid out: torch and Paddle; Flax, TF and Keras; MLX; transposed ones of each. Space keeps its order."""
+"""How convolutions are laid out: torch and Paddle; Flax, TF and Keras; MLX; transposed ones of each. Space keeps its order, and no
+library with the channels first has them the other way round."""
 MOST_AXES = 8
 
 
@@ -125,7 +125,10 @@ def _same(source: Stack, target: Stack) -> Relation:
 def _convolutions(source: Stack, target: Stack) -> Iterator[Form]:
     rank = len(source.shape)
     orders = {
-        tuple(one.index(letter) for letter in other) for one, other in itertools.product(CONVOLUTIONS[rank], repeat=2)
+        tuple(one.index(letter) for letter in other)
+        for one in _laid_out(source.shape)
+        for other in _laid_out(target.shape)
+        if one == other or {one[:2], other[:2]} != {"oi", "io"}
     }
     seen: set[tuple[int, ...]] = set()
     for order in sorted(orders):
@@ -141,6 +144,14 @@ def _convolutions(source: Stack, target: Stack) -> Iterator[Form]:
         yield Form(
             relation, "kept" if list(moved) == sorted(moved) else "dims " + " ".join(map(str, order)), _text(moved)
         )
+
+
+def _laid_out(shape: tuple[int, ...]) -> list[str]:
+    """The layouts of a convolution in which its kernel is as long as it is wide; all, where it is not in any."""
+    every = CONVOLUTIONS[len(shape)]
+    space = [{size for letter, size in zip(layout, shape, strict=True) if letter in "xyz"} for layout in every]
+    found = [layout for layout, sizes in zip(every, space, strict=True) if len(sizes - {1}) <= 1]
+    return found or list(every)
 
 
 def _text(axes: Iterable[int]) -> str:

@@ -47,8 +47,8 @@ def by_names(one: Relation) -> Relation:
 
 
 def with_casts(relations: Sequence[Relation], source: Manifest, target: Manifest) -> tuple[Relation, ...]:
-    """Relations whose two sides have other dtypes, with a cast. Names do not say that values are the same after it: a narrower dtype
-    is rounded to."""
+    """Relations whose two sides have other dtypes, with a cast. Names do not say that values are the same after it: a narrower
+    dtype is rounded to."""
     found = []
     for one in relations:
         here = {source[name].dtype for name in one.sources if name in source}

@@ -1,7 +1,7 @@
 """Is a square matrix transposed? Certain where the field's convention and every sibling say the same; else it is asked.
 
-A sibling is a tensor of the same kind (a linear layer, an embedding, a convolution) with the same last word on both sides, whose shape
-does decide. Flax, Keras, TensorFlow and T5X call a matrix [in out] `kernel`; torch's `weight` is [out in].
+A sibling is a tensor of the same kind (a linear layer, an embedding, a convolution) with the same last word on both sides, whose
+shape does decide. Flax, Keras, TensorFlow and T5X call a matrix [in out] `kernel`; torch's `weight` is [out in].
 """
 
 from __future__ import annotations
@@ -153,12 +153,8 @@ def settled(member: Member, around: Siblings, is_same: bool) -> Member:
     if len(seen) != 1:
         return member
     (turn,) = seen
-    expected = CONVENTION.get((member.kind[1], member.kind[2]))
-    if turn not in turns or expected is None:
-        return member
-    if member.kind[0] != "convolution" and turn != expected:
-        return member
-    return _only(member, turn)
+    is_sure = member.kind[0] == "convolution" or turn == CONVENTION.get((member.kind[1], member.kind[2]))
+    return _only(member, turn) if turn in turns and is_sure else member
 
 
 def _only(member: Member, turn: str) -> Member:

@@ -1,9 +1,9 @@
 """Several bundles and the one that they are fused into -> its forms: one after another, head by head, group by group, rotated.
 
 Shapes say on which dim tensors are fused, hardly ever in which order. All orders of two or three parts are listed, and what the
-field has besides: of each head q, k, v (Megatron, BLOOM, GPT-NeoX), of each group r queries, a key, a value (Megatron-Core, Falcon),
-gate and up in turns, and the rows of q and k in halves or in pairs (rotary positions: transformers on one side, Meta or GGUF on the
-other).
+field has besides: of each head q, k, v (Megatron, BLOOM, GPT-NeoX), of each group r queries, a key, a value (Megatron-Core,
+Falcon), gate and up in turns, and the rows of q and k in halves or in pairs (rotary positions: transformers on one side, Meta or GGUF
+on the other).
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ def fused(parts: Sequence[Stack], whole: Stack, facts: Facts) -> list[Form]:
 
 
 def rotated(form: Form, widths: Sequence[int], *, rows_last: bool = False) -> list[Form]:
-    """A form of one tensor of queries or keys, and the same with its rows rotated in heads of these widths: halves to pairs, pairs to
-    halves. `rows_last`: the source is [in out]."""
+    """A form of one tensor of queries or keys, and the same with its rows rotated in heads of these widths: halves to pairs, pairs
+    to halves. `rows_last`: the source is [in out]."""
     found = [Form(form.relation, form.turn, form.cut, "rows in the same order")]
     left = form.relation.left[0]
     right = form.relation.right[0]

@@ -179,6 +179,8 @@ def choice(
 
 def _sources(members: Sequence[Member], found: Choice) -> str:
     """What an option says, in the names of the first tensors of each class."""
+    if not members:
+        return "nothing makes it"
     said: dict[str, str] = {}
     for member in members:
         if member.key not in said:
