@@ -32,6 +32,10 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_TRIED = 6
 """So many numbers `c` that fit the extremes are tried on the whole tensor."""
+TINY = 1e-30
+"""Numbers smaller than this may have been rounded by more than a step."""
+STEPS = 2
+"""A map and the casts about it round an element by fewer steps of the coarser dtype than this."""
 FEWEST = 4
 """Fewer different numbers than these do not tell a scaling from chance."""
 
@@ -138,12 +142,13 @@ def changes_of_leftovers(
     its = _sketches(target, target_names, max_memory)
     by_size: dict[tuple[int, int], list[str]] = {}
     for name, one in its.items():
-        by_size.setdefault((one.numel, one.n_nan), []).append(name)
+        by_size.setdefault((one.n_finite, one.n_nan), []).append(name)
+    groups = {size: _Group(names, [its[name] for name in names]) for size, names in by_size.items()}
     wanted: dict[str, int] = {}
     found: dict[str, list[tuple[str, Change]]] = {}
     for s, one in mine.items():
-        names = by_size.get((one.numel, one.n_nan), [])
-        for t in _alike(one, names, its):
+        group = groups.get((one.n_finite, one.n_nan))
+        for t in group.alike(one) if group is not None else ():
             if t not in wanted:
                 known = (prints or {}).get(t)
                 wanted[t] = known.total if known is not None else _total(target, t, Change((), ""), max_memory)
@@ -170,41 +175,69 @@ def array_changes(values: Array, made: Array, source: DType | None = None, targe
 def _sketches(checkpoint: Checkpoint, names: Iterable[str], max_memory: int) -> dict[str, Sketch]:
     manifest = checkpoint.manifest
     wanted = [name for name in names if manifest[name].dtype.is_float and manifest[name].numel]
-    return {name: sketch(checkpoint, name, max_memory=max_memory // 4) for name in wanted}
+    found = {name: sketch(checkpoint, name, max_memory=max_memory // 4) for name in wanted}
+    return {name: one for name, one in found.items() if one.n_finite}
 
 
-def _alike(one: Sketch, names: Sequence[str], its: Mapping[str, Sketch]) -> list[str]:
-    """Those of `names` that some map may make of `one`, by the least, the greatest, and the form: cheap, and never too strict."""
-    if not names or not one.n_finite:
-        return []
-    others = [its[name] for name in names]
-    step = np.array([_step(one.dtype, other.dtype) for other in others])
-    lows, highs = np.array([other.low for other in others]), np.array([other.high for other in others])
-    fits = np.zeros(len(names), np.bool_)
-    with np.errstate(all="ignore"):
-        for each in FIXED:
-            ends = np.array([one.low, one.high])
-            for op in each.operators:
-                ends = _roughly(op, ends)
-            if np.isnan(ends).any():
-                continue
-            margin = 4 * step * max(1.0, abs(one.low), abs(one.high), *np.abs(ends))
-            fits |= (np.abs(ends.min() - lows) <= margin) & (np.abs(ends.max() - highs) <= margin)
-        forms = np.array([other.form for other in others])
-        for sign in (1.0, -1.0):
-            form = np.array(one.form) * [sign, 1, sign, 1]
-            largest = max(abs(one.low), abs(one.high)) / one.rms if one.rms else math.inf
-            averaged = step * (8 / math.sqrt(one.n_finite) + largest**2 / one.n_finite) + step**2 + 1e-9
-            heavy = step * 8 * (1 + form[3])
-            near = np.abs(forms - form) <= np.stack([averaged, averaged, heavy, heavy], axis=1)
-            fits |= near.all(axis=1)
-    return [name for name, fit in zip(names, fits.tolist(), strict=True) if fit]
+class _Group:
+    """Tensors with as many elements as each other, as arrays: to be compared with one sketch all at once."""
+
+    def __init__(self, names: Sequence[str], sketches: Sequence[Sketch]) -> None:
+        self.names = names
+        self.bits = np.array([FLOATS[one.dtype.name].fraction_bits for one in sketches])
+        self.lows = np.array([one.low for one in sketches])
+        self.highs = np.array([one.high for one in sketches])
+        self.forms = np.array([one.form for one in sketches])
+
+    def alike(self, one: Sketch) -> list[str]:
+        """The names of those that some map may make of `one`, by the least, the greatest and the form: cheap, and not too strict."""
+        step = 0.5 ** np.minimum(self.bits, FLOATS[one.dtype.name].fraction_bits)
+        fits = np.zeros(len(self.names), np.bool_)
+        with np.errstate(all="ignore"):
+            for each in FIXED:
+                low, high, worth = _ends(each.operators, one)
+                margin = STEPS * worth * step
+                fits |= (np.abs(low - self.lows) <= margin) & (np.abs(high - self.highs) <= margin)
+            for sign in (1.0, -1.0):
+                fits |= self._scaled(one, sign, step)
+        return [name for name, fit in zip(self.names, fits.tolist(), strict=True) if fit]
+
+    def _scaled(self, one: Sketch, sign: float, step: Array) -> Array:
+        """Which may be `one` times a number of that sign. Rounding is averaged out in the means; in the others the largest counts."""
+        form = np.array(one.form) * [sign, 1, sign, 1]
+        largest = max(abs(one.low), abs(one.high)) / one.rms if one.rms else 0.0
+        averaged = step * (8 / math.sqrt(one.n_finite) + largest**2 / one.n_finite) + step**2 + 1e-9
+        heavy = step * 8 * (1 + form[3])
+        near = np.abs(self.forms - form) <= np.stack([averaged, averaged, heavy, heavy], axis=1)
+        low, high = (one.low, one.high) if sign > 0 else (-one.high, -one.low)
+        crossed = np.abs(self.highs * low - self.lows * high) <= 2 * STEPS * step * np.abs(self.highs * low)
+        tiny = np.minimum(np.abs(self.lows), np.abs(self.highs)) < TINY
+        return np.asarray(near.all(axis=1) & (crossed | tiny))
 
 
-def _roughly(op: Op, values: Array) -> Array:
-    if op.name == "add":
-        return np.asarray(values + float(op.number or 0))
-    return np.asarray(-values if op.name == "neg" else np.exp(values) if op.name == "exp" else np.log(values))
+def _ends(operators: Sequence[Op], one: Sketch) -> tuple[float, float, float]:
+    """Roughly the least and the greatest number that the operators make, and what one step of a dtype is at most worth there."""
+    ends = [one.low, one.high]
+    worth = max(abs(one.low), abs(one.high))
+    for op in operators:
+        if op.name == "add":
+            ends = [end + float(op.number or 0) for end in ends]
+        elif op.name == "neg":
+            ends = [-end for end in ends]
+        elif op.name == "exp":
+            ends = [math.exp(end) if end < 700 else math.inf for end in ends]
+            worth *= max(ends)
+        elif op.name == "log":
+            ends = [math.log(end) if end > 0 else math.nan for end in ends]
+            worth = 1.0
+        worth = max(worth, *map(abs, ends))
+    return min(ends), max(ends), worth
+
+
+def _near_ends(operators: Sequence[Op], mine: Sketch, its: Sketch) -> bool:
+    low, high, worth = _ends(operators, mine)
+    margin = STEPS * worth * _step(mine.dtype, its.dtype)
+    return abs(low - its.low) <= margin and abs(high - its.high) <= margin
 
 
 def _step(source: DType, target: DType) -> float:
@@ -221,6 +254,8 @@ def _tried(read: Callable[[], Iterable[Array]], mine: Sketch, its: Sketch, wante
     if mine.n_finite != its.n_finite or not mine.n_finite or mine.n_nan != its.n_nan:
         return
     for each in FIXED:
+        if not _near_ends(each.operators, mine, its):
+            continue
         kinds = _computing(mine.dtype, its.dtype)
         for kind in kinds[:1] if each.operators == (NEG,) else kinds:
             change = _with_casts(each, mine.dtype, kind, its.dtype)
@@ -249,6 +284,8 @@ def _scalings(mine: Sketch, its: Sketch) -> Iterator[tuple[DType, _Map]]:
     for sign in ("", "-"):
         lows, highs = (its.lows, its.highs) if not sign else (-its.highs[::-1], -its.lows[::-1])
         y = np.concatenate([lows, highs])
+        if x[0] * y[-1] != 0 and abs(x[0] * y[-1] - x[-1] * y[0]) > 2 * slack * abs(x[0] * y[-1]):
+            continue
         sure = (np.abs(x) > 0) & (np.abs(y) > _least_normal(its.dtype))
         if not sure.any():
             continue
