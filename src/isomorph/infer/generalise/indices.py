@@ -89,14 +89,23 @@ def _one(group: list[Rule]) -> Rule | list[list[Rule]]:
             axes.append((axis, values))
             holes[column.slot] = Index((axis,), pad=column.pad)
     used: set[str] = set()
+    astray: list[_Column] = []
     for column in other:
         hole = _hole(column, axes)
         if hole is None:
-            return _voted(group, column, axes) or _parted(group, _fewest(columns))
-        holes[column.slot] = hole
-        used.update(hole.axes)
-    if used != {axis for axis, _ in axes} or not _everywhere(group[0], holes, used):
-        return _parted(group, _fewest(columns))
+            astray.append(column)
+        else:
+            holes[column.slot] = hole
+            used.update(hole.axes)
+    if astray:
+        voted = _voted(group, astray[0], axes)
+        if voted is not None:
+            return voted
+    for axis, values in axes:
+        if axis not in used:
+            astray.extend(column for column in base if column.values == values)
+    if astray or not _everywhere(group[0], holes, used):
+        return _parted(group, _fewest(astray or columns))
     names = [
         tuple(holes.get((k, at), token) for at, token in enumerate(name)) for k, name in enumerate(group[0].names)
     ]

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.blocks import LINE, width
 from isomorph.infer.generalise.ellipsis import forms
-from isomorph.infer.generalise.patterns import Form, Index, Labels, Rule, Template, Token, is_number, tokens
+from isomorph.infer.generalise.letters import KINDS, MODELS, PARTS, STACKS, torch_first
+from isomorph.infer.generalise.patterns import REST, SEPARATORS, Form, Index, Labels, Rule, Template, Token, is_number, tokens
 
 MOST_LABELS = 12
 """Labels of one hole; a longer list is a table, not a rule."""
@@ -26,6 +28,14 @@ MANY = 160
 MOST_SPELLED = 4000
 """So many names of a join are written out to see whether they are another's."""
 WIDEST = 130
+STRANGE = 45
+"""Characters that it must save to put names together that share no word."""
+KIN = KINDS | STACKS | MODELS | PARTS | frozenset(map(str, range(10)))
+ORDER = (
+    "q query wq k key wk v value wv qkv o out output wo gate w1 up w3 down w2 weight kernel gamma scale bias beta "
+    "encoder decoder vision visual image text pre before post after self cross input attention intermediate fc proj"
+).split()
+_WORDS = re.compile(r"[^a-z0-9]+")
 """Characters of a line, about."""
 
 Skeleton = tuple[object, ...]
@@ -49,7 +59,7 @@ def _name_cost(name: Template, given: dict[str, tuple[str, ...]]) -> float:
             else:
                 given[token.axis] = token.labels
                 shape = {label.count(".") + label.count("/") for label in token.labels}
-                one += 4 * (len(shape) > 1) * len(token.labels) + 2 * (max(shape) > 0) * len(token.labels)
+                one += (6 * (len(shape) > 1) + 6 * (max(shape) > 0)) * len(token.labels)
                 one += 3 * max(0, len(token.labels) - 5)
         total += one * (0.2 if k <= last else 1)
     return total
@@ -67,6 +77,7 @@ def labelled(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule]:
 
 @dataclass(frozen=True)
 class _Join:
+    awkward: bool
     size: float
     gain: float
     made: Rule
@@ -81,7 +92,7 @@ def _round(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | None:
             found = _joined(rules, key, {number: members[number] for number in sorted(group)}, taken)
             if found is not None:
                 joins.append(found)
-    joins.sort(key=lambda join: (join.size, -join.gain, min(join.members)))
+    joins.sort(key=lambda join: (join.awkward, join.size, -join.gain, min(join.members)))
     used: set[int] = set()
     made: list[Rule] = []
     for join in joins:
@@ -110,7 +121,13 @@ def _buckets(rules: Sequence[Rule]) -> dict[Form, dict[int, Rule]]:
             shape = variants[form]
             if len(shape.names) == len(rule.names):
                 made[form].setdefault(number, replace(shape, left=_headed(shape.left, rule.left), right=_headed(shape.right, rule.right), covers=rule.covers, ranks=rule.ranks, notes=rule.notes))  # fmt: skip
-    return {form: members for form, members in made.items() if len(members) > 1}
+    return {form: members for form, members in made.items() if len(members) > 1 and _is_own(form, members, rules)}
+
+
+def _is_own(form: Form, members: Mapping[int, Rule], rules: Sequence[Rule]) -> bool:
+    """False for a form with `...` that some rule would have to be put into, but none has or needs to meet another."""
+    forms_there = {rules[number].form for number in members}
+    return form in forms_there or len(forms_there) > 1
 
 
 def _headed(terms: Sequence[object], heads: Sequence[object]) -> tuple[object, ...]:
@@ -165,6 +182,8 @@ def _joined(
     _, ends = key
     if not 2 <= len(chosen) <= MOST_LABELS:
         return None
+    if len({rules[number].form for number in chosen}) > 1 and not _in_last_piece(chosen.values(), ends):
+        return None
     regions: list[list[str]] = []
     for k, (prefix, suffix) in enumerate(ends):
         texts = []
@@ -176,6 +195,7 @@ def _joined(
         if len(set(texts)) != len(texts):
             return None
         regions.append(texts)
+    regions = [list(texts) for texts in zip(*_ordered(list(zip(*regions, strict=True))), strict=True)]
     lists = _united([rule.names for rule in chosen.values()])
     if lists is None:
         return None
@@ -190,13 +210,52 @@ def _joined(
     covers = sorted(number for rule in chosen.values() for number in rule.covers)
     base = replace(first, ranks=frozenset().union(*(rule.ranks for rule in chosen.values())), notes=_notes(chosen.values()))
     made = base.with_names(names, covers)
-    gain = sum(cost(rules[number]) for number in chosen) - cost(made)
+    if _touching(made):
+        return None
+    gain = sum(cost(rules[number]) for number in chosen) - cost(made) - _strangeness(ends, regions)
     if gain <= 0 or max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen):
         return None
     if not _is_free(made, chosen.values(), taken):
         return None
     size = sum(max(map(len, texts)) + 6 * any("." in text or "/" in text for text in texts) for texts in regions)
-    return _Join(size / len(regions), gain, made, frozenset(chosen))
+    return _Join(_awkward(made), size / len(regions), gain, made, frozenset(chosen))
+
+
+def _in_last_piece(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleton]]) -> bool:
+    """True when the rules differ in the last piece of their names alone, as weight and bias of one module do."""
+    for rule in rules:
+        for name, (prefix, suffix) in zip(rule.names, ends, strict=True):
+            rest = name[len(prefix) : len(name) - len(suffix)]
+            if any(token in SEPARATORS for token in (*suffix, *rest) if isinstance(token, str)):
+                return False
+    return True
+
+
+def _touching(rule: Rule) -> bool:
+    """True when two holes stand side by side: no reader can tell where one ends."""
+    return any(
+        not isinstance(one, str) and not isinstance(other, str)
+        for name in rule.names
+        for one, other in zip(name, name[1:], strict=False)
+    )
+
+
+def _awkward(rule: Rule) -> bool:
+    """True for `[... i]` on the side whose matrices are [out in]: the bias is an o, not an i."""
+    first = torch_first(rule)[0][0].dims
+    return first is not None and REST in first and first[-1] != REST
+
+
+def _strangeness(ends: Sequence[tuple[Skeleton, Skeleton]], regions: Sequence[Sequence[str]]) -> int:
+    """What it costs to put things together that have little to do with each other: whole pieces, and no words of one kind."""
+    for (prefix, suffix), texts in zip(ends, regions, strict=True):
+        words = {word for text in texts for word in _WORDS.sub(" ", text.lower()).split()}
+        if words <= KIN and all(texts):
+            return 0
+        inside = bool(prefix) and prefix[-1] not in SEPARATORS, bool(suffix) and suffix[0] not in SEPARATORS
+        if any(inside) and not any("." in text or "/" in text for text in texts):
+            return 0
+    return STRANGE
 
 
 def _notes(rules: Iterable[Rule]) -> tuple[str, ...]:
@@ -205,6 +264,26 @@ def _notes(rules: Iterable[Rule]) -> tuple[str, ...]:
 
 def _counts(token: Token) -> bool:
     return isinstance(token, Labels) and token.axis.startswith("n")
+
+
+def _ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Labels in the order of the field (q k v, weight bias, encoder decoder), of their numbers, or as they came."""
+    for column in reversed(list(zip(*rows, strict=True))):
+        if all(is_number(text) for text in column):
+            return sorted(rows, key=lambda row: tuple(int(text) if is_number(text) else 0 for text in row))
+    for column in zip(*rows, strict=True):
+        ranks = [_rank(text) for text in column]
+        if None not in ranks:
+            return [row for _, _, row in sorted((rank or 0, k, row) for k, (rank, row) in enumerate(zip(ranks, rows, strict=True)))]
+    return rows
+
+
+def _rank(text: str) -> int | None:
+    """The place of a label in the usual order, by its first word that has one."""
+    for word in _WORDS.sub(" ", text.lower()).split():
+        if word in ORDER:
+            return ORDER.index(word)
+    return None
 
 
 def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
@@ -226,7 +305,7 @@ def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
                 return None
         if len(rows) > MOST_LABELS:
             return None
-        columns[axis] = list(rows)
+        columns[axis] = _ordered(list(rows))
     found = []
     count: dict[str, int] = {}
     for token in holes[0]:

@@ -52,7 +52,7 @@ def letters(rule: Rule, wanted: dict[str, str] | None = None) -> dict[str, str]:
         for dim in term.dims or ():
             if len(dim) > 1:
                 _name_dim(dim, (), rule, name)
-    for side in _torch_first(rule):
+    for side in torch_first(rule):
         for term in side:
             _name_dims(term, rule, name)
     for term in (*rule.left, *rule.right):
@@ -109,7 +109,7 @@ def _lone(rule: Rule, term: Term) -> str | None:
     return lone[0] if len(lone) == 1 else None
 
 
-def _torch_first(rule: Rule) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
+def torch_first(rule: Rule) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
     """The side whose matrices are [out in] first, as far as the names tell."""
     right = {str(name[-1]) for name in rule.names[rule.n_left :] if name}
     left = {str(name[-1]) for name in rule.names[: rule.n_left] if name}
