@@ -40,6 +40,16 @@ def forms(rule: Rule) -> list[tuple[Rule, Form, int | None]]:
     return found
 
 
+def base_of(rule: Rule) -> tuple[Form, int | None] | None:
+    """The form of a rule with `...` where that is no axis at all, with its rank where it is a copy's."""
+    dims = [term.dims for term in (*rule.left, *rule.right)]
+    if not any(REST in (one or ()) for one in dims):
+        return None
+    without = [None if one is None else tuple(dim for dim in one if dim != REST) for one in dims]
+    short = plain(canonical(rule.with_dims(without)))
+    return short.form, len(without[0] or ()) if short.is_copy else None
+
+
 def _places(dims: tuple[Dim, ...], run: tuple[Dim, ...], axes: set[str]) -> int | None:
     """Where the run stands in these dims, when its axes stand nowhere else."""
     starts = [k for k in range(len(dims) - len(run) + 1) if dims[k : k + len(run)] == run]

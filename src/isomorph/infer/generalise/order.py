@@ -80,7 +80,7 @@ def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separat
             if relation not in names:
                 continue
             for other, side, made in open_patterns:
-                if other == number or other in found.get(number, ()):
+                if other == number or other in found.get(number, ()) or relation in rules[other].also:
                     continue
                 if any(reads(made, name) for name in names[relation][side]):
                     found.setdefault(number, set()).add(other)

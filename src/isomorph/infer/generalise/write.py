@@ -19,8 +19,9 @@ from isomorph.infer.generalise.labels import blank, labelled
 from isomorph.infer.generalise.letters import letters
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.parts import rule_of
-from isomorph.infer.generalise.patterns import Rule, Template, tokens
+from isomorph.infer.generalise.patterns import Rule, Star, Template, tokens
 from isomorph.infer.generalise.sizes import sensible_key
+from isomorph.infer.generalise.wildcards import separators, generals
 from isomorph.infer.generalise.writing import Letters, equation, name_tree
 from isomorph.infer.nouns import Draft, Relation
 from isomorph.language.parse import parse
@@ -34,6 +35,7 @@ from isomorph.language.tree import (
     Expression,
     Module,
     Number,
+    Paths,
     Scope,
     Statement,
     Term,
@@ -63,7 +65,7 @@ def generalise(
         expected = check.moves_of(check.plan_of(_settled(plain, 0), job.given))
     except MorphError:
         return plain
-    for level in (2, 1, 0):
+    for level in (3, 2, 1, 0):
         apart = set()
         for _ in range(MOST_ROUNDS):
             module = job.module(job.rules(frozenset(apart), level))
@@ -104,18 +106,25 @@ class _Job:
         given = check.Given(
             dict(enumerate(relations)), check.only(source, sources), check.only(target, targets), config
         )
-        return cls(relations, draft, source, target, config, title, given, (None, None))
+        return cls(relations, draft, source, target, config, title, given, separators((sources, targets)))
 
     def rules(self, apart: Collection[int], level: int) -> list[Rule]:
-        """The rules; `apart` are relations that stay by themselves. Level 0: a rule a relation, 1: numbers, 2: all."""
+        """The rules; `apart` are relations that stay by themselves. Level 0: a rule a relation, 1: numbers, 2: labels, 3: wildcards."""
         single = [rule_of(one, number, (self.source, self.target), self.config) for number, one in enumerate(self.relations)]
         if level == 0:
             return single
         alone = [rule for rule in single if rule.covers[0] in apart]
         found = linked([rule for rule in single if rule.covers[0] not in apart])
-        if level > 1:
+        if level == 2:
             found = labelled(found, self.taken)
+        elif level > 2:
+            found = generals(found, self.names, self.separators, lambda some: labelled(some, self.taken))
         return found + alone
+
+    @cached_property
+    def names(self) -> dict[int, Names]:
+        """The names of every relation."""
+        return {number: (one.sources, one.targets) for number, one in enumerate(self.relations)}
 
     @cached_property
     def taken(self) -> frozenset[str]:
@@ -126,12 +135,14 @@ class _Job:
 
     def module(self, rules: Sequence[Rule]) -> Module:
         """The rules as a module, parsed again from its text."""
-        names: dict[int, Names] = {number: (one.sources, one.targets) for number, one in enumerate(self.relations)}
-        order = above(rules, names, self.separators)
+        order = above(rules, self.names, self.separators)
         nodes = blocks(rules, order)
         statements = list(self._statements(nodes, ((), ())))
         statements.extend(_dropped(self.draft.dropped))
         statements.extend(_unplaced(self.draft.unplaced))
+        left, right = self.separators
+        if left and right and any(isinstance(token, Star) and token.path for rule in rules for name in rule.names for token in name):
+            statements.insert(0, Paths(left, right))
         if self.title and statements:
             statements[0] = replace(statements[0], comments=replace(statements[0].comments, above=(*self.title, *statements[0].comments.above)))
         return parse(unparse(Module(tuple(statements))))
