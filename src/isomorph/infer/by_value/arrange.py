@@ -1,0 +1,199 @@
+"""Source tensors + target tensors that hold the same elements -> the moves that make the one of the other, found by their values.
+
+    guesses ─▶ axes in another order ─▶ fibres (arrange_fibres.py) ─▶ elements (arrange_map.py)       the first that is confirmed
+
+Whatever is proposed is compared element by element before it is believed (arrange_reading.py).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from isomorph.errors import CheckError, MorphError
+from isomorph.formats.base import Checkpoint
+from isomorph.infer.by_value.arrange_fibres import by_fibres, filled_with
+from isomorph.infer.by_value.arrange_map import boxes, steps_of
+from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed
+from isomorph.infer.factor import relation
+from isomorph.infer.factor_blocks import Block, NoLayout, Spot
+from isomorph.language.tree import Op
+from isomorph.plan.boxes import row_major, simplify
+from isomorph.plan.moves import Box, Fill, Move
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+SAMPLE = 256
+"""Elements that an order of axes must explain before all are compared."""
+MOST_RANK = 5
+BYTES_PER_ELEMENT = 96
+"""What arranging element by element holds at its peak."""
+
+
+class Arranged(tuple[Move, ...]):
+    """The moves. `is_decided` is False where another layout explains the values as well: then they have not decided."""
+
+    is_decided: bool = True
+
+    @classmethod
+    def of(cls, moves: Sequence[Move], is_decided: bool = True) -> Arranged:
+        made = cls(moves)
+        made.is_decided = is_decided
+        return made
+
+
+def arrange(
+    source: Checkpoint,
+    source_names: Sequence[str],
+    target: Checkpoint,
+    target_names: Sequence[str],
+    *,
+    change: Changes = None,
+    guesses: Sequence[tuple[Move, ...]] = (),
+    max_memory: int = 256 << 20,
+) -> Arranged | None:
+    """The moves that fill these targets from these sources, or None where no layout is found that explains every element.
+
+    `change`: the operators that act on the sources' values before they are compared, for all sources or for each by its name; the
+    moves carry them. `guesses` are tried first. Elements that no source holds become constants. A layout that is a relation of the
+    notation is preferred to one that is none; the simplest is tried first.
+    """
+    left, right = Side(source, change), Side(target)
+    for guess in guesses:
+        if {move.target.tensor for move in guess} == set(target_names) and confirmed(guess, source, target, change):
+            return Arranged.of(guess)
+    try:
+        if {left.spec(name).dtype for name in source_names} - {right.spec(name).dtype for name in target_names}:
+            return None
+        plain = _plain(left, source_names, right, target_names, change)
+        if plain is not None:
+            return plain
+        return _first_relation(left, source_names, right, target_names, change, max_memory)
+    except (MorphError, CheckError):
+        return None
+
+
+def _first_relation(
+    left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], change: Changes, max_memory: int
+) -> Arranged | None:
+    known = {name: left.checkpoint.manifest[name] for name in sources}
+    made = {name: right.checkpoint.manifest[name] for name in targets}
+    kept: Arranged | None = None
+    for blocks in _proposed(left, sources, right, targets, max_memory):
+        moves = Arranged.of(_moves(blocks, change))
+        if not confirmed(moves, left.checkpoint, right.checkpoint, change):
+            continue
+        operators = next((change_of(change, name).operators for name in sources), ())
+        if relation(moves, known, made, operators=operators) is not None:
+            return moves
+        kept = kept or moves
+    return kept
+
+
+def _proposed(
+    left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], max_memory: int
+) -> Iterator[list[Block]]:
+    yield from by_fibres(left, sources, right, targets)
+    count = sum(left.spec(name).numel for name in sources) + sum(right.spec(name).numel for name in targets)
+    if count * BYTES_PER_ELEMENT <= max_memory:
+        found = _by_elements(left, sources, right, targets)
+        if found is not None:
+            yield found
+
+
+def _by_elements(left: Side, sources: Sequence[str], right: Side, targets: Sequence[str]) -> list[Block] | None:
+    steps = steps_of([right.spec(name).shape for name in targets])
+    found = boxes([left.whole(name) for name in sources], [right.whole(name) for name in targets], steps)
+    if found is None:
+        return None
+    blocks = []
+    for box in found:
+        name = targets[box.target]
+        to = Spot((name,), box.target_offset, box.target_strides)
+        if box.source >= 0:
+            at = Spot((sources[box.source],), box.source_offset, box.source_strides)
+            blocks.append(Block(box.shape, at, to))
+            continue
+        try:
+            blocks.append(Block(box.shape, filled_with(right, name, box.target_offset, box.shape), to))
+        except NoLayout:
+            return None
+    return blocks
+
+
+def _moves(blocks: Sequence[Block], change: Changes) -> list[Move]:
+    found = []
+    for block in blocks:
+        order = sorted(range(len(block.shape)), key=lambda k: -block.target.strides[k])
+        sizes = tuple(block.shape[k] for k in order)
+        there = tuple(block.target.strides[k] for k in order)
+        if isinstance(block.source, Fill):
+            shape, (strides,) = simplify(sizes, (there,))
+            source: Box | Fill = replace(block.source, shape=shape)
+            operators: tuple[Op, ...] = ()
+        else:
+            shape, (strides, here) = simplify(sizes, (there, tuple(block.source.strides[k] for k in order)))
+            source = Box(block.source.names[0], block.source.offset, shape, here)
+            operators = change_of(change, source.tensor).operators
+        found.append(Move(Box(block.target.names[0], block.target.offset, shape, strides), source, operators))
+    return sorted(found, key=lambda move: (move.target.tensor, move.target.offset))
+
+
+# ── one tensor, its axes in another order ────────────────────────────────────────────────────────────────────────────
+
+
+def _plain(left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], change: Changes) -> Arranged | None:
+    """One source and one target: the source's axes in some order, the plainest first."""
+    if len(sources) != 1 or len(targets) != 1:
+        return None
+    source, target = left.spec(sources[0]), right.spec(targets[0])
+    dims = [(size, stride) for size, stride in zip(source.shape, row_major(source.shape), strict=True) if size > 1]
+    if source.numel != target.numel or len(dims) > MOST_RANK:
+        return None
+    orders = sorted(itertools.permutations(range(len(dims))), key=lambda order: (_inversions(order), order))
+    found: Arranged | None = None
+    for order in orders:
+        sizes = tuple(dims[k][0] for k in order)
+        block = Block(
+            sizes, Spot((sources[0],), 0, tuple(dims[k][1] for k in order)), Spot((targets[0],), 0, row_major(sizes))
+        )
+        if not _fits_sample(block, left, right):
+            continue
+        moves = Arranged.of(_moves([block], change))
+        if confirmed(moves, left.checkpoint, right.checkpoint, change):
+            if found is not None:
+                found.is_decided = False
+                return found
+            found = moves
+    return found
+
+
+def _inversions(order: Sequence[int]) -> int:
+    return sum(a > b for a, b in itertools.combinations(order, 2))
+
+
+def _fits_sample(block: Block, left: Side, right: Side) -> bool:
+    assert isinstance(block.source, Spot)
+    numel = math.prod(block.shape)
+    run = block.shape[-1] if block.shape else 1
+    length = min(run, 16)
+    starts = sorted({int(k) // run * run for k in np.linspace(0, max(numel - 1, 0), SAMPLE // 16)})
+    for start in starts if numel else ():
+        rest, place = start, block.source.offset
+        for size, stride in zip(reversed(block.shape), reversed(block.source.strides), strict=True):
+            rest, digit = divmod(rest, size)
+            place += digit * stride
+        stride = block.source.strides[-1] if block.shape else 1
+        made = left.bits(block.source.names[0], place, (length,), (stride,))
+        found = right.bits(block.target.names[0], start, (length,), (1,))
+        if not np.array_equal(made, found):
+            return False
+    return True
+
+
+__all__ = ["Arranged", "arrange", "confirmed"]
