@@ -62,14 +62,16 @@ def renamed(relation: Relation, names: Mapping[str, str]) -> Relation:
     return replace(relation, left=side(relation.left), right=side(relation.right))
 
 
-def renamed_moves(moves: Sequence[Move], names: Mapping[str, str]) -> tuple[Move, ...]:
-    """The same moves between other tensors."""
+def renamed_moves(moves: Sequence[Move], names: Mapping[str, str], operators: tuple[Op, ...]) -> tuple[Move, ...]:
+    """The same moves between other tensors, with these operators on what is read."""
 
     def box(one: Box) -> Box:
         return replace(one, tensor=names.get(one.tensor, one.tensor))
 
     return tuple(
-        replace(move, target=box(move.target), source=box(move.source) if isinstance(move.source, Box) else move.source)
+        Move(box(move.target), box(move.source), operators)
+        if isinstance(move.source, Box)
+        else replace(move, target=box(move.target))
         for move in moves
     )
 

@@ -54,14 +54,15 @@ class Laying:
         `zeros`: sources of zeros, one of which may be what fills a gap. `change`: if not given, the cast between their dtypes.
         """
         if change is None:
-            operators = self.scene.operators(sources, targets)
-            change = Change(operators, "") if operators else None
+            cast = self.scene.operators(sources, targets)
+            change = Change(cast, "") if cast else None
         key = (
             tuple(sorted({named(name).template for name in sources})),
             tuple(sorted({named(name).template for name in targets})),
         )
         siblings = self._alike(key, sources, targets)
-        guesses = [renamed_moves(one.moves, names) for one, names in siblings]
+        operators = () if change is None else change.operators
+        guesses = [renamed_moves(one.moves, names, operators) for one, names in siblings]
         moves = arrange(
             self.scene.source,
             list(sources),
@@ -73,7 +74,6 @@ class Laying:
         )
         if moves is None:
             return None
-        operators = () if change is None else change.operators
         for (one, names), guess in zip(siblings, guesses, strict=True):
             if guess == moves:
                 return replace(renamed(one.relation, names), operators=operators, note=note)

@@ -29,6 +29,8 @@ MOST_FIBRES = 1 << 22
 COMMON = 16
 """A fibre that more tensors than this hold says nothing of where one is from."""
 FEWEST = 2
+TELLING = 16
+"""One fibre of so many elements is enough to tell where it is from."""
 SHARE = 0.02
 """A target is linked with a source when so many of its fibres, at least, are there."""
 
@@ -132,7 +134,7 @@ def _links(
                     holders = set(owners[start:stop].tolist())
                     if len(holders) <= COMMON:
                         for holder in holders:
-                            its[holder] = its.get(holder, 0) + 1
+                            its[holder] = its.get(holder, 0) + (FEWEST if length >= TELLING else 1)
     return {
         name: [names[number] for number, count in sorted(its.items()) if count >= max(FEWEST, SHARE * counts[name])]
         for name, its in votes.items()
@@ -167,7 +169,7 @@ def _table(
 
 def _lengths(shape: Sequence[int]) -> list[int]:
     kept = [size for size in shape if size != 1]
-    return [1] if len(kept) == 1 else [size for size in kept if size >= SHORTEST]
+    return [size for size in kept if size >= SHORTEST] + ([1] if len(kept) == 1 else [])
 
 
 def _axes(shape: Sequence[int], length: int) -> list[int | None]:
@@ -175,7 +177,7 @@ def _axes(shape: Sequence[int], length: int) -> list[int | None]:
     kept = [axis for axis, size in enumerate(shape) if size != 1]
     if len(kept) == 1 and length == 1:
         return [None]
-    return [axis for axis in kept if shape[axis] == length and length >= SHORTEST and len(kept) > 1]
+    return [axis for axis in kept if shape[axis] == length and length >= SHORTEST]
 
 
 def _three(shape: Sequence[int], axis: int | None) -> tuple[int, int, int]:
