@@ -123,7 +123,6 @@ def _same(source: Stack, target: Stack) -> Relation:
 
 
 def _convolutions(source: Stack, target: Stack) -> Iterator[Form]:
-    rank = len(source.shape)
     orders = {
         tuple(one.index(letter) for letter in other)
         for one in _laid_out(source.shape)

@@ -20,6 +20,15 @@ HEADS = (
     "encoder_attention_heads",
     "decoder_attention_heads",
 )
+GROUPS = (
+    "num_key_value_heads",
+    "n_kv_heads",
+    "n_query_groups",
+    "num_query_groups",
+    "num_kv_heads",
+    "multi_query_group_num",
+    "n_head_kv",
+)
 HEAD_DIM = ("head_dim", "d_kv", "kv_channels", "head_size", "d_head", "attention_head_dim", "dim_head")
 ROTARY = (
     "rope_theta",
@@ -45,9 +54,11 @@ _INDEX = re.compile(r"(?<![^./_])\d+(?![^./_:])")
 
 @dataclass(frozen=True)
 class Facts:
-    """`heads` and `widths` are numbers and widths of heads that configs state; `rotary`: positions may be rotated into q and k."""
+    """`heads`, `groups` (of keys and values) and `widths` are what configs state of heads; `rotary`: positions may be rotated into
+    q and k."""
 
     heads: tuple[int, ...] = ()
+    groups: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     rotary: bool = True
 
@@ -61,10 +72,21 @@ class Facts:
             found = [width for width in USUAL if common % width == 0 and (width < several[0] or common < several[0])]
         return tuple([width for width in found if not even or width % 2 == 0][:MOST_WIDTHS])
 
-    @property
-    def says_heads(self) -> bool:
-        """Whether a config states heads."""
-        return bool(self.heads or self.widths)
+    def groupings(self, rows: int) -> tuple[tuple[int, int], ...]:
+        """What the width of a head and the number of groups may be, where these are the rows of queries, keys and values together
+        and a group has several queries."""
+        found = []
+        for width in self.widths or USUAL[:MOST_WIDTHS]:
+            total = rows // width
+            if rows % width == 0 and total > 3:
+                stated = [
+                    *self.groups,
+                    *((total - heads) // 2 for heads in self.heads if total > heads and (total - heads) % 2 == 0),
+                ]
+                for groups in dict.fromkeys(stated or range(1, total // 3)):
+                    if groups and total % groups == 0 and total // groups > 3:
+                        found.append((width, groups))
+        return tuple(found[: 2 * MOST_WIDTHS])
 
 
 def facts_of(source: Manifest, target: Manifest, configs: Sequence[Mapping[str, Any] | None]) -> Facts:
@@ -72,14 +94,16 @@ def facts_of(source: Manifest, target: Manifest, configs: Sequence[Mapping[str, 
     stated = [pair for config in configs if config for pair in _flat(config)]
     rotates = any(key in ROTARY for key, _ in stated)
     return Facts(
-        tuple(dict.fromkeys(value for key in HEADS for name, value in stated if name == key and _is_size(value))),
-        tuple(dict.fromkeys(value for key in HEAD_DIM for name, value in stated if name == key and _is_size(value))),
+        _stated(HEADS, stated),
+        _stated(GROUPS, stated),
+        _stated(HEAD_DIM, stated),
         rotates or not all(_has_positions(side) for side in (source, target)),
     )
 
 
-def _is_size(value: object) -> bool:
-    return type(value) is int and value > 0
+def _stated(keys: Sequence[str], stated: Sequence[tuple[str, Any]]) -> tuple[int, ...]:
+    found = (value for key in keys for name, value in stated if name == key and type(value) is int and value > 0)
+    return tuple(dict.fromkeys(found))
 
 
 def _flat(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:

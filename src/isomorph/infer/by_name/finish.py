@@ -80,18 +80,14 @@ def with_copies(relations: Sequence[Relation]) -> tuple[Relation, ...]:
         part, other = before.right[0], one.right[0]
         assert isinstance(part, Part) and isinstance(other, Part)
         merged = replace(part, copies=(*part.copies, other.names, *other.copies))
-        found[first[key]] = replace(before, right=(merged,))
+        found[first[key]] = replace(before, right=(merged, *before.right[1:]))
     return tuple(found)
 
 
 def _form(one: Relation) -> object:
     """What two relations have alike that make copies; None for one that makes several tensors of several."""
-    if (
-        len(one.left) != 1
-        or len(one.right) != 1
-        or not isinstance(one.left[0], Part)
-        or not isinstance(one.right[0], Part)
-    ):
+    if not isinstance(one.right[0], Part) or any(isinstance(part, Part) for part in one.right[1:]):
         return None
     part = one.right[0]
-    return (one.left, part.dims, part.along, tuple(sorted(one.sizes.items())), one.operators)
+    sizes = tuple(sorted(one.sizes.items()))
+    return (one.left, part.dims, part.along, one.right[1:], sizes, tuple(sorted(one.sums.items())), one.operators)

@@ -9,6 +9,7 @@ from isomorph.infer.by_name.correspondence import Correspondence, Link, Match
 from isomorph.infer.by_name.facts import Facts
 from isomorph.infer.by_name.orientation import Member, kind_of, leaf
 from isomorph.infer.by_name.part_order import fused, rotated
+from isomorph.infer.by_name.reorder import parts_within, reordered
 from isomorph.tensors import Manifest
 
 Sides = tuple[Manifest, Manifest]
@@ -51,7 +52,10 @@ def _forms(link: Link, sides: Sides, facts: Facts, widths: Sequence[int], is_sam
     one, other = left[0], right[0]
     found = forms(one, other) if one.numel == other.numel else padded(one, other)
     is_rotated = facts.rotary and ROTATED & {one.role, other.role} and not is_same and one.names != other.names
-    if is_rotated:
+    inside = None if is_same or one.names == other.names else parts_within(one, other)
+    if inside is not None:
+        found = [each for form in found for each in reordered(form, *inside, facts)]
+    elif is_rotated:
         rows_last = leaf(one.names[0]) == "kernel"
         found = [each for form in found for each in rotated(form, widths, rows_last=rows_last)]
     return distinct(found)

@@ -2,8 +2,8 @@
 
 Shapes say on which dim tensors are fused, hardly ever in which order. All orders of two or three parts are listed, and what the
 field has besides: of each head q, k, v (Megatron, BLOOM, GPT-NeoX), of each group r queries, a key, a value (Megatron-Core,
-Falcon), gate and up in turns, and the rows of q and k in halves or in pairs (rotary positions: transformers on one side, Meta or GGUF
-on the other).
+Falcon), gate and up in turns, and the rows of q and k in halves or in pairs (rotary positions: transformers on one side, Meta or
+GGUF on the other).
 """
 
 from __future__ import annotations

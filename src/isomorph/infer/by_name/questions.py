@@ -93,9 +93,7 @@ def _question(group: Sequence[Member], around: Siblings) -> Question | None:
     likely = next(
         (number for number, way in enumerate(ways) if way[0] == turn), 0 if turn is None or has_orders else None
     )
-    alternatives = tuple(
-        Alternative(relations_in(group, way), _words(way, has_turns, has_orders, around, kind)) for way in ways
-    )
+    alternatives = tuple(Alternative(relations_in(group, way), _words(way, ways, around, kind)) for way in ways)
     keys = list(dict.fromkeys(member.key for member in group))
     count = sum(len(list(member.link.target_names)) for member in group)
     shown = ", ".join(keys[:2]) + (f" and {len(keys) - 2} more" if len(keys) > 2 else "")
@@ -118,18 +116,19 @@ def _parts(member: Member) -> list[str]:
     return [bundle.role or _NUMBER.sub("{}", bundle.names[0]) for bundle in several]
 
 
-def _words(way: Way, has_turns: bool, has_orders: bool, around: Siblings, kind: tuple[str, str, str]) -> str:
+def _words(way: Way, ways: Sequence[Way], around: Siblings, kind: tuple[str, str, str]) -> str:
+    """What tells a way from the others."""
     turn, cut, order = way
     words = []
-    if has_turns:
+    if len({one[:2] for one in ways}) > 1:
         said = {"kept": "kept", "transposed": "transposed: [o i] <-> [i o]"}.get(turn, turn)
-        if "|" in cut and any(" " in group for group in cut.split("|")):
-            said += f", axes {cut}"
+        if len({one[1] for one in ways if one[0] == turn}) > 1:
+            said += f" with axes {cut}"
         count = around.of(kind)[turn]
         if count:
             said += f", as its {count} non-square siblings are" if count > 1 else ", as its non-square sibling is"
         words.append(said)
-    if has_orders:
+    if len({one[2] for one in ways}) > 1:
         words.append(order)
     return "; ".join(words)
 
@@ -163,7 +162,7 @@ def choice(
             for way in ways:
                 words = _sources(members, found)
                 if len(ways) > 1:
-                    words += "; " + _words(way, bool(way[0]), bool(way[2]), around, members[0].kind)
+                    words += "; " + _words(way, ways, around, members[0].kind)
                 alternatives.append(Alternative(relations_in(members, way), words))
     if len(alternatives) == 1:
         return None, alternatives[0].relations
