@@ -8,8 +8,7 @@ Order plays no part: t may be s in any layout.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +18,7 @@ from isomorph.errors import CheckError, MorphError
 from isomorph.formats.base import Checkpoint
 from isomorph.infer.by_value.fingerprint import Print
 from isomorph.infer.by_value.hashing import MASK, TILE, hash_elements, total
+from isomorph.infer.by_value.maps import FIXED, NEG, Group, Map, near_ends, step_of
 from isomorph.infer.by_value.runs import runs
 from isomorph.infer.by_value.scales import numbers_near
 from isomorph.infer.by_value.sketches import Sketch, sketch, sketch_of
@@ -32,10 +32,6 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_TRIED = 6
 """So many numbers `c` that fit the extremes are tried on the whole tensor."""
-TINY = 1e-30
-"""Numbers smaller than this may have been rounded by more than a step."""
-STEPS = 2
-"""A map and the casts about it round an element by fewer steps of the coarser dtype than this."""
 FEWEST = 4
 """Fewer different numbers than these do not tell a scaling from chance."""
 
@@ -46,28 +42,6 @@ class Change:
 
     operators: tuple[Op, ...]
     words: str
-
-
-@dataclass(frozen=True)
-class _Map:
-    """A map of numbers: operators on one floating dtype, whether it turns their order, and its words."""
-
-    operators: tuple[Op, ...]
-    words: str
-    turns: bool = False
-
-
-NEG, EXP, LOG = Op("neg"), Op("exp"), Op("log")
-FIXED = (
-    _Map((Op("add", number="1"),), "w + 1"),
-    _Map((Op("add", number="-1"),), "w - 1"),
-    _Map((NEG,), "-w", turns=True),
-    _Map((EXP,), "exp(w)"),
-    _Map((EXP, NEG), "-exp(w)", turns=True),
-    _Map((LOG,), "log(w)"),
-    _Map((NEG, LOG), "log(-w)", turns=True),
-    _Map((NEG, Op("add", number="1")), "1 - w", turns=True),
-)
 
 
 def cast_change(source: DType, target: DType, *, exact: bool, saturate: bool = False) -> Change:
@@ -106,16 +80,19 @@ def value_changes(
     s: str,
     target: Checkpoint,
     t: str,
-    *,
+    print_of_source: Print | None = None,
     print_of_target: Print | None = None,
+    *,
     max_memory: int = 256 << 20,
 ) -> list[Change]:
     """The changes that make the elements of tensor `s` those of `t`, whatever their order; the simplest first, often one or none.
 
     A change without operators (and a cast alone) is not looked for: prints show those. Both tensors are read once for their
-    sketches, and `s` once for each candidate that the sketches leave.
+    sketches, and `s` once for each candidate that the sketches leave; the prints, where they are known, spare more.
     """
     spec, other = source.manifest[s], target.manifest[t]
+    if print_of_source is not None and print_of_target is not None and print_of_source.same > print_of_target.same:
+        return []
     if not (spec.dtype.is_float and other.dtype.is_float) or spec.numel != other.numel or not spec.numel:
         return []
     mine = sketch(source, s, max_memory=max_memory // 4)
@@ -143,7 +120,7 @@ def changes_of_leftovers(
     by_size: dict[tuple[int, int], list[str]] = {}
     for name, one in its.items():
         by_size.setdefault((one.n_finite, one.n_nan), []).append(name)
-    groups = {size: _Group(names, [its[name] for name in names]) for size, names in by_size.items()}
+    groups = {size: Group(names, [its[name] for name in names]) for size, names in by_size.items()}
     wanted: dict[str, int] = {}
     found: dict[str, list[tuple[str, Change]]] = {}
     for s, one in mine.items():
@@ -179,72 +156,6 @@ def _sketches(checkpoint: Checkpoint, names: Iterable[str], max_memory: int) -> 
     return {name: one for name, one in found.items() if one.n_finite}
 
 
-class _Group:
-    """Tensors with as many elements as each other, as arrays: to be compared with one sketch all at once."""
-
-    def __init__(self, names: Sequence[str], sketches: Sequence[Sketch]) -> None:
-        self.names = names
-        self.bits = np.array([FLOATS[one.dtype.name].fraction_bits for one in sketches])
-        self.lows = np.array([one.low for one in sketches])
-        self.highs = np.array([one.high for one in sketches])
-        self.forms = np.array([one.form for one in sketches])
-
-    def alike(self, one: Sketch) -> list[str]:
-        """The names of those that some map may make of `one`, by the least, the greatest and the form: cheap, and not too strict."""
-        step = 0.5 ** np.minimum(self.bits, FLOATS[one.dtype.name].fraction_bits)
-        fits = np.zeros(len(self.names), np.bool_)
-        with np.errstate(all="ignore"):
-            for each in FIXED:
-                low, high, worth = _ends(each.operators, one)
-                margin = STEPS * worth * step
-                fits |= (np.abs(low - self.lows) <= margin) & (np.abs(high - self.highs) <= margin)
-            for sign in (1.0, -1.0):
-                fits |= self._scaled(one, sign, step)
-        return [name for name, fit in zip(self.names, fits.tolist(), strict=True) if fit]
-
-    def _scaled(self, one: Sketch, sign: float, step: Array) -> Array:
-        """Which may be `one` times a number of that sign. Rounding is averaged out in the means; in the others the largest counts."""
-        form = np.array(one.form) * [sign, 1, sign, 1]
-        largest = max(abs(one.low), abs(one.high)) / one.rms if one.rms else 0.0
-        averaged = step * (8 / math.sqrt(one.n_finite) + largest**2 / one.n_finite) + step**2 + 1e-9
-        heavy = step * 8 * (1 + form[3])
-        near = np.abs(self.forms - form) <= np.stack([averaged, averaged, heavy, heavy], axis=1)
-        low, high = (one.low, one.high) if sign > 0 else (-one.high, -one.low)
-        crossed = np.abs(self.highs * low - self.lows * high) <= 2 * STEPS * step * np.abs(self.highs * low)
-        tiny = np.minimum(np.abs(self.lows), np.abs(self.highs)) < TINY
-        return np.asarray(near.all(axis=1) & (crossed | tiny))
-
-
-def _ends(operators: Sequence[Op], one: Sketch) -> tuple[float, float, float]:
-    """Roughly the least and the greatest number that the operators make, and what one step of a dtype is at most worth there."""
-    ends = [one.low, one.high]
-    worth = max(abs(one.low), abs(one.high))
-    for op in operators:
-        if op.name == "add":
-            ends = [end + float(op.number or 0) for end in ends]
-        elif op.name == "neg":
-            ends = [-end for end in ends]
-        elif op.name == "exp":
-            ends = [math.exp(end) if end < 700 else math.inf for end in ends]
-            worth *= max(ends)
-        elif op.name == "log":
-            ends = [math.log(end) if end > 0 else math.nan for end in ends]
-            worth = 1.0
-        worth = max(worth, *map(abs, ends))
-    return min(ends), max(ends), worth
-
-
-def _near_ends(operators: Sequence[Op], mine: Sketch, its: Sketch) -> bool:
-    low, high, worth = _ends(operators, mine)
-    margin = STEPS * worth * _step(mine.dtype, its.dtype)
-    return abs(low - its.low) <= margin and abs(high - its.high) <= margin
-
-
-def _step(source: DType, target: DType) -> float:
-    """The relative distance of two numbers, in the coarser of the two dtypes."""
-    return 2.0 ** -min(FLOATS[source.name].fraction_bits, FLOATS[target.name].fraction_bits)
-
-
 def _confirmed(source: Checkpoint, s: str, mine: Sketch, its: Sketch, wanted: int, max_memory: int) -> list[Change]:
     return list(_tried(lambda: runs(source, s, max_memory=max_memory // 4), mine, its, wanted))
 
@@ -254,7 +165,7 @@ def _tried(read: Callable[[], Iterable[Array]], mine: Sketch, its: Sketch, wante
     if mine.n_finite != its.n_finite or not mine.n_finite or mine.n_nan != its.n_nan:
         return
     for each in FIXED:
-        if not _near_ends(each.operators, mine, its):
+        if not near_ends(each.operators, mine, its):
             continue
         kinds = _computing(mine.dtype, its.dtype)
         for kind in kinds[:1] if each.operators == (NEG,) else kinds:
@@ -274,19 +185,19 @@ def _tried(read: Callable[[], Iterable[Array]], mine: Sketch, its: Sketch, wante
                 return
 
 
-def _scalings(mine: Sketch, its: Sketch) -> Iterator[tuple[DType, _Map]]:
+def _scalings(mine: Sketch, its: Sketch) -> Iterator[tuple[DType, Map]]:
     """`mul c`, for every likely c that takes the extremes to the extremes, and the dtype to compute it in; none where there are
     too few numbers to say so."""
     if mine.n_distinct < FEWEST:
         return
-    slack = 2 * _step(mine.dtype, its.dtype)
+    slack = 2 * step_of(mine.dtype, its.dtype)
     x = np.concatenate([mine.lows, mine.highs])
     for sign in ("", "-"):
         lows, highs = (its.lows, its.highs) if not sign else (-its.highs[::-1], -its.lows[::-1])
         y = np.concatenate([lows, highs])
         if x[0] * y[-1] != 0 and abs(x[0] * y[-1] - x[-1] * y[0]) > 2 * slack * abs(x[0] * y[-1]):
             continue
-        sure = (np.abs(x) > 0) & (np.abs(y) > _least_normal(its.dtype))
+        sure = (np.abs(x) > 0) & (np.abs(y) > 2.0 ** (1 - FLOATS[its.dtype.name].bias))
         if not sure.any():
             continue
         with np.errstate(all="ignore"):
@@ -297,11 +208,7 @@ def _scalings(mine: Sketch, its: Sketch) -> Iterator[tuple[DType, _Map]]:
         for kind in _computing(mine.dtype, its.dtype):
             for text in numbers_near(low, high, kind):
                 if text != "1":
-                    yield kind, _Map((Op("mul", number=sign + text),), f"w * {sign}{text}", turns=bool(sign))
-
-
-def _least_normal(dtype: DType) -> float:
-    return 2.0 ** (1 - FLOATS[dtype.name].bias)
+                    yield kind, Map((Op("mul", number=sign + text),), f"w * {sign}{text}", turns=bool(sign))
 
 
 def _computing(source: DType, target: DType) -> list[DType]:
@@ -313,7 +220,7 @@ def _computing(source: DType, target: DType) -> list[DType]:
     return [kind for kind in dict.fromkeys(found) if kind.nbytes > 1]
 
 
-def _with_casts(each: _Map, source: DType, kind: DType, target: DType) -> Change:
+def _with_casts(each: Map, source: DType, kind: DType, target: DType) -> Change:
     """The map computed in `kind`, with the casts before and after."""
     before = cast_change(source, kind, exact=widens(source, kind))
     after = cast_change(kind, target, exact=widens(kind, target))
