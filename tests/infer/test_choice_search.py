@@ -18,10 +18,12 @@ class World:
     def __init__(self, *truths: Choice, inner: bool = True) -> None:
         self.truths, self.inner, self.runs = truths, inner, 0
 
-    def score(self, choice: Choice) -> Score:
+    def score(self, choice: Choice, is_inside: bool) -> Score:
         self.runs += 1
         right = max(self._right(choice, truth) for truth in self.truths)
-        return Score(int(choice in self.truths), right if self.inner else 0, 0.1 if choice in self.truths else 1e6)
+        return Score(
+            int(choice in self.truths), right if self.inner and is_inside else 0, 0.1 if choice in self.truths else 1e6
+        )
 
     def _right(self, choice: Choice, truth: Choice) -> int:
         return next(
@@ -68,9 +70,9 @@ def test_without_a_view_inside_few_combinations_are_all_tried() -> None:
 
 def test_where_nothing_agrees_nothing_is_decided() -> None:
     """The nearest is told."""
-    found = search([2, 2], (0, 0), lambda choice: Score(0, sum(choice), 5.0))
+    found = search([2, 2], (0, 0), lambda choice, _: Score(0, sum(choice), 5.0))
     assert (found.best, found.undecided, found.score.held) == ((1, 1), frozenset({0, 1}), 0)
-    assert search([2], (0,), lambda _: FAILED).undecided == {0}
+    assert search([2], (0,), lambda *_: FAILED).undecided == {0}
 
 
 def test_a_question_that_no_run_was_left_for_stays_open() -> None:
@@ -82,5 +84,5 @@ def test_a_question_that_no_run_was_left_for_stays_open() -> None:
 def test_more_inputs_tell_apart_what_one_does_not() -> None:
     """Two combinations agree on the first probe; one of them on the second too."""
     held: dict[Choice, int] = {(0,): 1, (1,): 2}
-    found = search([2], (0,), lambda choice: Score(held[choice], 0, 0.5))
+    found = search([2], (0,), lambda choice, _: Score(held[choice], 0, 0.5))
     assert (found.best, found.undecided) == ((1,), frozenset())

@@ -1,10 +1,10 @@
 """Which combination of alternatives makes two models one function: a search that runs few, and then tries to refute what it found.
 
 A wrong alternative spoils everything after the place where it is used, so outputs agree only when all are right. What is compared
-on the way shows more: the number of tensors inside the one model that are also inside the other grows with every alternative that
-is put right. One question after the other is therefore set to the alternative that shows most (coordinate ascent); where that ends
-before the outputs agree, all combinations are tried if they are few. A combination that agrees decides a question only if no
-other that was tried agrees too and answers it otherwise.
+on the way shows more: how much of what the one model computes inside the other computes too grows with every alternative that is
+put right. So one question after the other is set to what shows more, and two at a time where one alone does not help (a weight and a
+bias of one module); where that ends before the outputs agree, all combinations are tried if they are few. A combination that
+agrees decides a question only if no other that was tried agrees too and answers it otherwise.
 """
 
 from __future__ import annotations
@@ -23,16 +23,17 @@ MOST_RUNS = 256
 class Score(NamedTuple):
     """What one combination shows.
 
-    `held`: on how many probes the outputs agree, the first one first; 0: they do not. `seen`: how many tensors both models hold.
+    `held`: on how many probes the outputs agree, the first one first; 0: they do not. `seen`: how much of what the reference
+    computes inside the candidate computes too.
     `error`: of the outputs on the first probe, the largest over what is allowed.
     """
 
     held: int
-    seen: int
+    seen: float
     error: float
 
 
-FAILED = Score(0, -1, inf)
+FAILED = Score(0, -1.0, inf)
 
 
 @dataclass(frozen=True)
@@ -50,15 +51,20 @@ class Searched:
     runs: int = 0
 
 
-def search(sizes: Sequence[int], start: Choice, score: Callable[[Choice], Score], most: int = MOST_RUNS) -> Searched:
-    """`sizes` are the numbers of alternatives; `score` runs one combination. At most `most` of them are run, one at least."""
+def search(
+    sizes: Sequence[int], start: Choice, score: Callable[[Choice, bool], Score], most: int = MOST_RUNS
+) -> Searched:
+    """`sizes` are the numbers of alternatives; `score` runs a combination, and looks inside if it is told to.
+
+    At most `most` combinations are run, one at least.
+    """
     known: dict[Choice, Score] = {}
 
-    def scored(choice: Choice) -> Score | None:
+    def scored(choice: Choice, is_inside: bool = False) -> Score | None:
         if choice not in known:
             if len(known) >= max(most, 1):
                 return None
-            known[choice] = score(choice)
+            known[choice] = score(choice, is_inside)
         return known[choice]
 
     best = _ascent(sizes, start, scored)
@@ -86,22 +92,20 @@ def search(sizes: Sequence[int], start: Choice, score: Callable[[Choice], Score]
     return Searched(best, known[best], frozenset(undecided), refuted, len(known))
 
 
-def _ascent(sizes: Sequence[int], start: Choice, scored: Callable[[Choice], Score | None]) -> Choice:
-    """From `start`, each question in turn set to what shows most, until the outputs agree or nothing shows more."""
-    best, reached = start, scored(start)
+def _ascent(sizes: Sequence[int], start: Choice, scored: Callable[[Choice, bool], Score | None]) -> Choice:
+    """From `start` always on to what shows more: one question answered otherwise, or where none helps, two; until outputs agree."""
+    best, reached = start, scored(start, True)
     assert reached is not None, "one run is always allowed"
     is_better = True
     while is_better and not reached.held:
         is_better = False
-        for place in range(len(sizes)):
-            for other in _beside(sizes, best, place):
-                found = scored(other)
-                if found is None:
-                    return best
-                if found.held:
-                    return other
-                if found.seen > reached.seen:
-                    best, reached, is_better = other, found, True
+        for other in _near(sizes, best):
+            found = scored(other, True)
+            if found is None:
+                return best
+            if found.held or found.seen > reached.seen:
+                best, reached, is_better = other, found, True
+                break
     return best
 
 

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 SEED = 4
 SAME = {"float64": 1e-9, "float32": 1e-4}
-"""How near two sums over a tensor must be to be one, relative to the sum of the absolute values."""
+"""How near two sums over a channel must be to be one, relative to the sum of the absolute values."""
+MOST_ALIKE = 4
+"""Channels whose first sums are equal that are looked at."""
 
 
 def decider(first: Given, second: Given, *, inputs: Any = None) -> Decide:
@@ -100,15 +102,15 @@ class Trial:
         titles = sides[0].title, sides[1].title
         return cls(draft.questions, manifests[0], made, probes, tuple(seen), tuple(tolerances), titles, places)
 
-    def score(self, choice: Choice) -> Score:
+    def score(self, choice: Choice, is_inside: bool) -> Score:
         """Fill the candidate by these alternatives, and run it: on the first probe, and on the others where that agrees."""
         try:
             self.fill(choice)
-            first = self.made.candidate.run(self.probes[0].candidate)
+            first = self.made.candidate.run(self.probes[0].candidate, watch=None if is_inside else ())
         except (UsageError, MorphError, ValueError):
             return FAILED
         error = self._error(0, first)
-        shown = shared(self.seen[0], first, SAME.get(self.made.dtype, 1e-2))
+        shown = shared(self.seen[0], first, SAME.get(self.made.dtype, 1e-2)) if is_inside else 0.0
         held = int(error <= 1)
         for at in range(1, len(self.probes) if held else 0):
             held += self._error(at, self.made.candidate.run(self.probes[at].candidate, watch=())) <= 1
@@ -162,36 +164,50 @@ def dtype_made(relation: Relation, manifest: Manifest) -> DType:
     return found
 
 
-def shared(left: Capture, right: Capture, tolerance: float) -> int:
-    """How many tensors that the reference computes the candidate computes too, whatever the order of their elements.
+def shared(left: Capture, right: Capture, tolerance: float) -> float:
+    """Of how many tensors that the reference computes the channels the candidate computes too, wherever and in whatever order.
 
-    Sums over a tensor (of x, x², x³) do not see how it is laid out: what one model holds as (batch, heads, tokens, d) another may
-    as (tokens, batch, width). Tensors that differ are told apart with near certainty; nothing is proved by it.
+    A channel is told by its sums (of x, x², x³) over all other axes, which do not see how these are laid out, and a fused tensor
+    holds the channels of its parts. Each tensor counts by the part of its channels that is found.
     """
-    ones, others = _sums(left), _sums(right)
-    count = 0
-    for numel, rows in ones.items():
-        there = others.get(numel)
-        if there is None:
-            continue
-        gaps = np.abs(rows[:, None, :3] - there[None, :, :3])
-        count += int((gaps <= tolerance * rows[:, None, 3:]).all(axis=2).any(axis=1).sum())
+    there = {numel: _sorted(np.concatenate(rows)) for numel, rows in _channels(right).items()}
+    count = 0.0
+    for numel, tensors in _channels(left).items():
+        if numel in there:
+            count += sum(float(_is_in(rows, there[numel], tolerance).mean()) for rows in tensors)
     return count
 
 
-def _sums(capture: Capture) -> dict[int, Array]:
-    """Number of elements -> one row a tensor: Σx, Σx², Σx³, and the same of |x|."""
-    found: dict[int, list[list[float]]] = {}
-    for site, value in capture.values.items():
-        if site.border != "out" or value.dtype.kind != "f" or value.size < 2:
+def _channels(capture: Capture) -> dict[int, list[Array]]:
+    """Elements in a channel -> of every floating tensor at a border, one row a channel: Σx, Σx², Σx³, and the same of |x|."""
+    found: dict[int, list[Array]] = {}
+    for value in {id(value): value for value in capture.values.values()}.values():
+        if value.dtype.kind != "f" or value.ndim < 2 or value.size < 2:
             continue
-        x = value.astype(np.float64, copy=False).reshape(-1)
-        with np.errstate(all="ignore"):
-            row = [float(x.sum()), float((x * x).sum()), float((x * x * x).sum())]
-            row += [float(np.abs(x).sum()), row[1], float(np.abs(x * x * x).sum())]
-        if np.isfinite(row).all():
-            found.setdefault(value.size, []).append(row)
-    return {numel: np.array(rows) for numel, rows in found.items()}
+        for axis in (value.ndim - 1, 1) if value.ndim == 4 else (value.ndim - 1,):
+            x = np.moveaxis(value, axis, -1).astype(np.float64, copy=False).reshape(-1, value.shape[axis])
+            with np.errstate(all="ignore"):
+                square = x * x
+                sums = [x.sum(0), square.sum(0), (square * x).sum(0), np.abs(x).sum(0), np.abs(square * x).sum(0)]
+            rows = np.stack([*sums[:4], sums[1], sums[4]], axis=1)
+            if np.isfinite(rows).all():
+                found.setdefault(len(x), []).append(rows)
+    return found
+
+
+def _sorted(rows: Array) -> Array:
+    return np.asarray(rows[np.argsort(rows[:, 0], kind="stable")])
+
+
+def _is_in(rows: Array, known: Array, tolerance: float) -> Array:
+    """Which rows are among those that are known (sorted by their first column)."""
+    slack = tolerance * rows[:, 3:]
+    first = np.searchsorted(known[:, 0], rows[:, 0] - slack[:, 0], side="left")
+    found = np.zeros(len(rows), bool)
+    for step in range(MOST_ALIKE):
+        at = np.minimum(first + step, len(known) - 1)
+        found |= (np.abs(known[at, :3] - rows[:, :3]) <= slack).all(axis=1)
+    return found
 
 
 def _output_sites(capture: Capture) -> list[Any]:

@@ -47,8 +47,8 @@ def traced_plan(
     """Prove the morph on the reference's names and shapes, and hold what comes out against the candidate's.
 
     Without a morph: the identity where names and shapes say so, else the way between the two layouts, which are recognised, else
-    what inference reads from names and shapes without a doubt. Raises MorphError for a morph that does not fit (with every gap, and with
-    `--inverse` where it fits the other way round), and where a layout is not recognised and names leave something open.
+    what inference reads from names and shapes without a doubt. Raises MorphError for a morph that does not fit (with every gap, and
+    with `--inverse` where it fits the other way round), and where no layout is recognised and names leave something open.
     """
     told: dict[str, Any] = {"config": config, "settings": settings, "sizes": sizes}
     if morph is not None or to is not None:
