@@ -120,7 +120,7 @@ def _buckets(rules: Sequence[Rule]) -> dict[Form, dict[int, Rule]]:
         for form in sorted(bases.get((rule.form, rank), ()), key=repr):
             shape = variants[form]
             if len(shape.names) == len(rule.names):
-                made[form].setdefault(number, replace(shape, left=_headed(shape.left, rule.left), right=_headed(shape.right, rule.right), covers=rule.covers, ranks=rule.ranks, notes=rule.notes))  # fmt: skip
+                made[form].setdefault(number, replace(shape, left=_headed(shape.left, rule.left), right=_headed(shape.right, rule.right), covers=rule.covers, ranks=rule.ranks, notes=rule.notes, laid=True))  # fmt: skip
     return {form: members for form, members in made.items() if len(members) > 1 and _is_own(form, members, rules)}
 
 
@@ -182,7 +182,8 @@ def _joined(
     _, ends = key
     if not 2 <= len(chosen) <= MOST_LABELS:
         return None
-    if len({rules[number].form for number in chosen}) > 1 and not _in_last_piece(chosen.values(), ends):
+    laid = [number for number, rule in chosen.items() if rule.laid]
+    if len(laid) == len(chosen) or (laid and not _in_last_piece(chosen.values(), ends)):
         return None
     regions: list[list[str]] = []
     for k, (prefix, suffix) in enumerate(ends):
@@ -208,7 +209,7 @@ def _joined(
     seen = iter(lists)
     names = [tuple(next(seen) if _counts(token) and token.axis != "new" else token for token in name) for name in names]  # type: ignore[union-attr]
     covers = sorted(number for rule in chosen.values() for number in rule.covers)
-    base = replace(first, ranks=frozenset().union(*(rule.ranks for rule in chosen.values())), notes=_notes(chosen.values()))
+    base = replace(first, laid=False, ranks=frozenset().union(*(rule.ranks for rule in chosen.values())), notes=_notes(chosen.values()))
     made = base.with_names(names, covers)
     if _touching(made):
         return None

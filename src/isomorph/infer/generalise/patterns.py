@@ -98,6 +98,8 @@ class Rule:
     sizes: tuple[tuple[str, int], ...] = ()
     ranks: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=(), compare=False)
+    laid: bool = field(default=False, compare=False)
+    """Written in a form with `...` where `...` is no axis at all."""
     also: frozenset[int] = field(default=frozenset(), compare=False)
     """Relations that a general rule would do right, whether or not it is their turn."""
 

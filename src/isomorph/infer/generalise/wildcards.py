@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.ellipsis import base_of, forms
-from isomorph.infer.generalise.labels import cost
+from isomorph.infer.generalise.labels import blank, cost
 from isomorph.infer.generalise.order import Names, Separators, patterns
 from isomorph.infer.generalise.patterns import Form, Index, Labels, Rule, Star, Template, Token, token_axes
 from isomorph.language.names import NamePattern, TwoCuts, Unsized
@@ -19,7 +19,7 @@ from isomorph.language.names import NamePattern, TwoCuts, Unsized
 MOST_GENERAL = 8
 """General rules of a morph."""
 LEAST = 3
-"""A general rule stands for so many classes at least."""
+"""A general rule stands for so many different paths at least."""
 MOST_TRIED = 400
 """Candidates that are held against all classes: those that come from most rules."""
 COST = 14
@@ -73,7 +73,7 @@ def generals(
         found: tuple[float, int] | None = None
         for number, one in enumerate(candidates):
             here = one.right & shares.keys()
-            if len(here) < LEAST or not _fits(one, chosen):
+            if len(here) < 2 or not _fits(one, chosen):
                 continue
             gain = sum(shares[k] for k in sorted(here)) - cost(one.rule) - COST
             if gain > 0 and (found is None or gain > found[0]):
@@ -144,13 +144,21 @@ def _judged(
         wanted.add(base)
     good: set[int] = set()
     meets: set[int] = set()
+    seen: set[str] = set()
     for k, (own, pairs) in enumerate(zip(known, samples, strict=True)):
         results = [_result(left, right, one, other) for one, other in pairs]
         if any(result != "no" for result in results):
             meets.add(k)
             if own & wanted and all(result == "right" for result in results):
                 good.add(k)
-    return General(rule, frozenset(good), frozenset(meets)) if len(good) >= LEAST else None
+                seen.update(_paths(left, pairs))
+    return General(rule, frozenset(good), frozenset(meets)) if len(seen) >= LEAST else None
+
+
+def _paths(made: NamePattern, pairs: Sequence[tuple[str, str]]) -> set[str]:
+    """What `**` stands for, with numbers left open."""
+    values = [made.read(one) for one, _ in pairs]
+    return {blank(".".join(value)) for read in values if read for value in read.values() if isinstance(value, tuple)}
 
 
 def _result(left: NamePattern, right: NamePattern, one: str, other: str) -> str:
@@ -174,8 +182,13 @@ def _starred(rule: Rule, marks: Separators) -> list[Rule]:
     left, right = (_pieces(name, mark) for name, mark in zip(rule.names, marks, strict=True))
     found = []
     for start, other, length in _runs(left, right):
+        while start and length and any(isinstance(token, Index) for token in left[start]):
+            start, other, length = start + 1, other + 1, length - 1  # a block's prefix ends behind its index
         for kept in range(min(3, length)):
             end = length - kept
+            behind = left[start + end :]
+            if any(isinstance(token, Index) for piece in behind for token in piece) or not (behind or rule.is_copy):
+                continue
             names = []
             for pieces, at, mark in ((left, start, marks[0]), (right, other, marks[1])):
                 names.append(_joined([*pieces[:at], (Star(True),), *pieces[at + end :]], mark or _mark(rule.names)))

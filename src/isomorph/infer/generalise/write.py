@@ -14,8 +14,9 @@ from functools import cached_property
 from isomorph.errors import MorphError
 from isomorph.infer.generalise import check
 from isomorph.infer.generalise.blocks import Block, Node, blocks
+from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
-from isomorph.infer.generalise.labels import blank, labelled
+from isomorph.infer.generalise.labels import WIDEST, blank, labelled
 from isomorph.infer.generalise.letters import letters
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.parts import rule_of
@@ -29,7 +30,6 @@ from isomorph.language.tree import (
     Binding,
     Comments,
     ConfigPath,
-    Drop,
     DropStatement,
     Equation,
     Expression,
@@ -123,8 +123,24 @@ class _Job:
 
     @cached_property
     def names(self) -> dict[int, Names]:
-        """The names of every relation."""
-        return {number: (one.sources, one.targets) for number, one in enumerate(self.relations)}
+        """The names of every relation, and of what goes nowhere, by the numbers that rules cover."""
+        found: dict[int, Names] = {number: (one.sources, one.targets) for number, one in enumerate(self.relations)}
+        for name in self.draft.dropped:
+            found[len(found)] = ((name,), ())
+        for name in self.draft.unplaced:
+            found[len(found)] = ((), (name,))
+        return found
+
+    @cached_property
+    def drops(self) -> list[Rule]:
+        """What goes nowhere, on either side."""
+        first = len(self.relations)
+        used = [name for one in self.relations for name in one.sources]
+        made = [name for one in self.relations for name in one.targets]
+        return [
+            *dropped(self.draft.dropped, used, first),
+            *dropped(self.draft.unplaced, made, first + len(self.draft.dropped), made=True),
+        ]
 
     @cached_property
     def taken(self) -> frozenset[str]:
@@ -135,11 +151,9 @@ class _Job:
 
     def module(self, rules: Sequence[Rule]) -> Module:
         """The rules as a module, parsed again from its text."""
-        order = above(rules, self.names, self.separators)
-        nodes = blocks(rules, order)
-        statements = list(self._statements(nodes, ((), ())))
-        statements.extend(_dropped(self.draft.dropped))
-        statements.extend(_unplaced(self.draft.unplaced))
+        every = [*rules, *self.drops]
+        order = above(every, self.names, self.separators)
+        statements = list(self._statements(blocks(every, order), ((), ())))
         left, right = self.separators
         if left and right and any(isinstance(token, Star) and token.path for rule in rules for name in rule.names for token in name):
             statements.insert(0, Paths(left, right))
@@ -152,6 +166,8 @@ class _Job:
         for node in nodes:
             if isinstance(node, Block):
                 found.append(self._scope(node, outer))
+            elif node.right[-1].head is None and len(node.names) == 1 and node.n_left == 1 and node.right[-1].dims is None:
+                _drop(found, node)
             else:
                 found.append(self._equation(node, outer))
         return found
@@ -195,11 +211,13 @@ def _expression(config: Config, size: int) -> Expression:
     return Number(size) if key is None else ConfigPath(tuple(key.split(".")))
 
 
-def _dropped(names: Sequence[str]) -> list[Statement]:
-    if not names:
-        return []
-    return [DropStatement(tuple(Term(name_tree(tokens(name), {}, {})) for name in names))]
-
-
-def _unplaced(names: Sequence[str]) -> list[Statement]:
-    return [Equation((Term(Drop()),), "<->", (Term(name_tree(tokens(name), {}, {})),)) for name in names]
+def _drop(statements: list[Statement], rule: Rule) -> None:
+    """`drop X`, beside others where the line has room."""
+    term = Term(name_tree(rule.names[0], {}, {}))
+    last = statements[-1] if statements else None
+    if isinstance(last, DropStatement):
+        wider = DropStatement((*last.terms, term))
+        if len(unparse(Module((wider,)))) <= WIDEST:
+            statements[-1] = wider
+            return
+    statements.append(DropStatement((term,)))
