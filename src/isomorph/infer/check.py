@@ -7,13 +7,14 @@ by its own reading.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from isomorph.errors import MorphError
 from isomorph.formats.base import Checkpoint
 from isomorph.infer.factor import as_rule_text
 from isomorph.infer.nouns import Draft, Relation
+from isomorph.infer.report import listed
 from isomorph.infer.subset import Subset
 from isomorph.language.morph import Morph
 from isomorph.plan.plan import Plan
@@ -24,7 +25,6 @@ from isomorph.verify.report import Report
 
 FILE = "port.morph"
 """What messages call the text, which is in no file yet."""
-MOST_LISTED = 6
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def _unlike(plan: Plan, target: Manifest, expected: Expected, *, with_dtypes: bo
     lacking = [name for name in wanted if name not in made]
     extra = [name for name in made if name not in target]
     if lacking:
-        problems.append(f"the morph does not make {_listed(lacking)}")
+        problems.append(f"the morph does not make {listed(lacking)}")
     if extra:
-        problems.append(f"the morph makes what the target does not have: {_listed(extra)}")
+        problems.append(f"the morph makes what the target does not have: {listed(extra)}")
     for name in wanted:
         if name in made and made[name].shape != target[name].shape:
             problems.append(f"the morph makes {name} {made[name].shown}; it is {target[name].shown}")
@@ -127,7 +127,7 @@ def _unlike(plan: Plan, target: Manifest, expected: Expected, *, with_dtypes: bo
 def _lost(plan: Plan, expected: Expected) -> list[str]:
     known = frozenset(expected.dropped)
     lost = [name for name in plan.dropped if name not in known]
-    return [f"the morph drops what has a place in the target: {_listed(lost)}"] if lost else []
+    return [f"the morph drops what has a place in the target: {listed(lost)}"] if lost else []
 
 
 def _way_back(
@@ -145,9 +145,9 @@ def _way_back(
     unlike = [name for name, one in back.targets.items() if name not in source or source[name].shape != one.spec.shape]
     problems = []
     if lacking:
-        problems.append(f"the way back does not make {_listed(lacking)}")
+        problems.append(f"the way back does not make {listed(lacking)}")
     if unlike:
-        problems.append(f"the way back makes what the source does not have: {_listed(unlike)}")
+        problems.append(f"the way back makes what the source does not have: {listed(unlike)}")
     return problems
 
 
@@ -162,8 +162,3 @@ def _differences(report: Report, expected: Expected) -> tuple[list[str], int]:
         problems.append(f"only {report.elements:,} of {report.expected_elements:,} elements could be compared")
     left_out = sum(one.numel for one in report.differences if one.tensor in meant)
     return problems, report.elements - left_out
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" … and {len(names) - MOST_LISTED:,} more" if len(names) > MOST_LISTED else ""
-    return ", ".join(names[:MOST_LISTED]) + more

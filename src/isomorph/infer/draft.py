@@ -23,6 +23,7 @@ from isomorph.infer.nouns import (
     Silent,
     axis,
 )
+from isomorph.infer.report import listed
 from isomorph.tensors import Manifest
 
 Holds = Callable[[Relation], bool]
@@ -136,6 +137,17 @@ def of_outlier(outlier: Outlier) -> Question | None:
     )
 
 
+def unsaid(matched: Matched, draft: Draft) -> dict[str, str]:
+    """Unplaced target -> what its values say of it, in words: what they are near to, or which sources hold the same."""
+    found = {name: matched.approximate[name] for name in draft.unplaced if name in matched.approximate}
+    left = frozenset(draft.unplaced)
+    for one in matched.silent:
+        if one.target in left:
+            held = f"{len(one.candidates):,} sources hold the same, and names do not say which it is"
+            found[one.target] = held if one.value is None else f"all its values are {one.value}; {held}"
+    return found
+
+
 def constant(silent: Silent, target: Manifest) -> Relation:
     """The relation that makes a target of the one value that fills it."""
     spec = target[silent.target]
@@ -166,7 +178,6 @@ def _with_alternatives(question: Question, left: tuple[Alternative, ...]) -> Que
 def _contradictions(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
-    shown = ", ".join(names[:4]) + (f" … and {len(names) - 4:,} more" if len(names) > 4 else "")
     return (
-        f"names would place {len(names):,} targets that the values of both files contradict; they are not placed: {shown}",
+        f"names would place {len(names):,} targets that the values of both files contradict; they are not placed: {listed(names)}",
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 from isomorph.errors import whole_line
 from isomorph.infer.nouns import Coverage, Draft, Evidence, Inference, Part, Question, Relation
+from isomorph.plan.folding import fold_numbers, template
 from isomorph.tensors import Manifest, TensorSpec, dtype
 
 MOST_SHOWN = 8
@@ -72,7 +73,7 @@ def alternative_lines(question: Question) -> list[str]:
     lines = []
     for number, one in enumerate(question.alternatives, 1):
         lines += [f"  {number}  {one.words}", *("     " + line for line in _rules(one.relations).splitlines())]
-    return [*lines, f"  of {_listed(question.targets)}"]
+    return [*lines, f"  of {listed(question.targets)}"]
 
 
 def proof_line(inference: Inference) -> str:
@@ -117,7 +118,7 @@ def _covered(seen: Coverage) -> list[str]:
         lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
     if seen.dropped:
         lines.append(
-            _row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {_listed(seen.dropped)}")
+            _row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {listed(seen.dropped)}")
         )
     return lines
 
@@ -126,18 +127,27 @@ def _unplaced(inference: Inference) -> list[str]:
     names = inference.coverage.unplaced
     if not names:
         return []
-    lines = [_row("unplaced", f"{_count(len(names), 'target')}: {_listed(names)}")]
-    near = [name for name in names if name in inference.approximate]
-    lines += [f"{'':<10}{name}: {inference.approximate[name]}" for name in near[:MOST_SHOWN]]
+    lines = [_row("unplaced", f"{_count(len(names), 'target')}: {listed(names)}")]
+    near: dict[str, list[str]] = {}
+    for name in names:
+        if name in inference.approximate:
+            near.setdefault(template(name), []).append(name)
+    for alike in list(near.values())[:MOST_SHOWN]:
+        others = f"   ({_count(len(alike), 'tensor')} alike)" if len(alike) > 1 else ""
+        lines.append(f"{'':<10}{alike[0]}: {inference.approximate[alike[0]]}{others}")
     if len(near) > MOST_SHOWN:
-        lines.append(f"{'':<10}… and {len(near) - MOST_SHOWN} more are near a source (--json lists all)")
+        lines.append(f"{'':<10}… and {len(near) - MOST_SHOWN} more classes are near a source (--json lists all)")
     return lines
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_SHOWN]) + (
-        f" … and {len(names) - MOST_SHOWN:,} more" if len(names) > MOST_SHOWN else ""
-    )
+def listed(names: Sequence[str]) -> str:
+    """Names that differ in numbers alone as one, of many the first: `layers.{0..23}.norm.weight 24, head.bias`."""
+    classes: dict[str, list[str]] = {}
+    for name in names:
+        classes.setdefault(template(name), []).append(name)
+    shown = [f"{fold_numbers(one)}{f' {len(one):,}' if len(one) > 1 else ''}" for one in classes.values()]
+    more = f" … and {len(shown) - MOST_SHOWN:,} more classes" if len(shown) > MOST_SHOWN else ""
+    return ", ".join(shown[:MOST_SHOWN]) + more
 
 
 def _row(word: str, said: str) -> str:

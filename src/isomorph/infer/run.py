@@ -17,7 +17,7 @@ from isomorph.formats.base import Checkpoint
 from isomorph.infer.answers import chosen
 from isomorph.infer.check import Checked, Expected, check, holds, manifest
 from isomorph.infer.coverage import coverage
-from isomorph.infer.draft import decided, from_names, from_values, supposed
+from isomorph.infer.draft import decided, from_names, from_values, supposed, unsaid
 from isomorph.infer.meter import Stage, metered
 from isomorph.infer.nouns import Coverage, Draft, Inference, Matched, Outlier, Proposed, Question
 from isomorph.language.morph import Morph
@@ -134,7 +134,7 @@ def _evidence(
         matched, proposed, sources, targets, lambda one: holds(one, source, target, max_memory=max_memory)
     )
     said = (*matched.notes, *proposed.notes, *notes, *_strangers(matched, draft))
-    return _Found(draft, tuple(dict.fromkeys(said)), matched.outliers, matched.approximate)
+    return _Found(draft, tuple(dict.fromkeys(said)), matched.outliers, unsaid(matched, draft))
 
 
 def _matched(source: Checkpoint, target: Checkpoint, max_memory: int, progress: Stage | None) -> Matched:
