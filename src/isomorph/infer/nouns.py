@@ -259,6 +259,8 @@ class Inference:
     """The verifier's report, where values were compared."""
     approximate: Mapping[str, str] = field(default_factory=dict)
     """Unplaced target -> what its values are nearest to, in words."""
+    by_values: bool = True
+    """Whether both sides had values that were compared."""
 
     @property
     def is_proved(self) -> bool:

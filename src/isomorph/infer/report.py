@@ -80,7 +80,8 @@ def proof_line(inference: Inference) -> str:
     """What was proved, or in one line why nothing was."""
     seen = inference.coverage
     if not inference.text:
-        return _row("nothing", f"of DST is in SRC: 0 of {_count(seen.targets, 'tensor')} placed")
+        by = "by values" if inference.by_values else "by names and shapes"
+        return _row("nothing", f"of DST is in SRC {by}: 0 of {_count(seen.targets, 'tensor')} placed")
     if inference.problems:
         return "NOT PROVED  " + _count(len(inference.problems), "problem")
     if seen.verified is not None:
@@ -116,7 +117,7 @@ def _covered(seen: Coverage) -> list[str]:
     ]
     if seen.asked[0]:
         lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
-    if seen.dropped:
+    if seen.dropped and seen.placed:
         lines.append(
             _row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {listed(seen.dropped)}")
         )
@@ -162,6 +163,7 @@ def to_json(inference: Inference) -> dict[str, Any]:
     """Plain data, in the same form from release to release (`schema` counts changes):
 
         schema      1
+        by_values   both sides had values that were compared
         proved      all is placed, nothing asked, and the proof holds
         morph       its text; "" where nothing was placed
         coverage    targets, elements, sources; placed: {evidence: {tensors, elements}}; asked: {tensors, elements};
@@ -179,6 +181,7 @@ def to_json(inference: Inference) -> dict[str, Any]:
     seen = inference.coverage
     return {
         "schema": SCHEMA,
+        "by_values": inference.by_values,
         "proved": inference.is_proved,
         "morph": inference.text,
         "coverage": {

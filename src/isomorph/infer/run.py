@@ -82,6 +82,7 @@ def infer(
         found.outliers,
         tuple(notes),
         approximate=found.approximate,
+        by_values=found.by_values,
     )
     if not draft.relations and not draft.questions:
         return made
@@ -106,6 +107,7 @@ class _Found:
     notes: tuple[str, ...] = ()
     outliers: tuple[Outlier, ...] = ()
     approximate: Mapping[str, str] = field(default_factory=dict)
+    by_values: bool = True
 
 
 def _evidence(
@@ -122,7 +124,7 @@ def _evidence(
     sources, targets = manifest(source), manifest(target)
     if names_only or not (isinstance(source, Checkpoint) and isinstance(target, Checkpoint)):
         proposed = propose(sources, targets, configs=configs, use_catalogue=use_catalogue)
-        return _Found(from_names(proposed, sources, targets), proposed.notes)
+        return _Found(from_names(proposed, sources, targets), proposed.notes, by_values=False)
     matched = _matched(source, target, max_memory, progress)
     known = (*matched.relations, *(one.found for one in matched.outliers))
     proposed = (
