@@ -6,6 +6,7 @@ tensors (`x.{e}.w [o i] <-> x.w [e o i]`) is an axis like any other, of the firs
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -155,7 +156,11 @@ def _progressions(group: list[Block], specs: Mapping[str, TensorSpec]) -> Iterat
                 step = None  # the next ones are nearer to each other
         while step is not None and end < len(group) and _step(group[end - 1], group[end]) == step:
             end += 1
-        yield _progression(group[start:end], specs)
+        run = _progression(group[start:end], specs)
+        if run is None:
+            yield from group[start:end]
+        else:
+            yield run
         start = end
 
 
@@ -179,7 +184,8 @@ def _side_step(first: Spot, second: Spot) -> tuple[bool, int]:
     return first.names != second.names, second.offset - first.offset
 
 
-def _progression(run: list[Block], specs: Mapping[str, TensorSpec]) -> Block:
+def _progression(run: list[Block], specs: Mapping[str, TensorSpec]) -> Block | None:
+    """One block for a run of them; None where its axes would not nest."""
     first = run[0]
     if len(run) == 1:
         return first
@@ -200,11 +206,20 @@ def _progression(run: list[Block], specs: Mapping[str, TensorSpec]) -> Block:
                 raise NoLayout
             stride = len(spot.names) * specs[spot.names[0]].numel
             sides.append((replace(spot, names=names), (stride, *spot.strides)))
-    shape, (left, right) = simplify((len(run), *first.shape), [strides for _, strides in sides])
+    sizes = (len(run), *first.shape)
+    if not all(isinstance(spot, Fill) or _nests(sizes, strides) for spot, strides in sides):
+        return None
+    shape, (left, right) = simplify(sizes, [strides for _, strides in sides])
     source, target = sides[0][0], sides[1][0]
     assert isinstance(target, Spot)
     kept = replace(source, shape=shape) if isinstance(source, Fill) else replace(source, strides=left)
     return Block(shape, kept, replace(target, strides=right))
+
+
+def _nests(sizes: Sequence[int], strides: Sequence[int]) -> bool:
+    """True when each step is at least as long as the whole of the next smaller axis."""
+    axes = sorted(zip(strides, sizes, strict=True))
+    return all(outer[0] >= inner[0] * inner[1] for inner, outer in itertools.pairwise(axes))
 
 
 # ── stacks ───────────────────────────────────────────────────────────────────────────────────────────────────────────

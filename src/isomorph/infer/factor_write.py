@@ -1,18 +1,17 @@
-"""What was read off the blocks, written as a Relation: axes that stay together joined, letters given, what is left over dropped."""
+"""What was read off the blocks, written as a Relation: letters given, constants and what is dropped in their places."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
 
 from isomorph.errors import MorphError
-from isomorph.infer.factor_blocks import Block, Names, NoLayout, Spot
+from isomorph.infer.factor_blocks import Block, NoLayout, Spot
+from isomorph.infer.factor_draft import Draft, Node, Term, alike, cells, drafted, join, name_units, order
 from isomorph.infer.factor_moves import blocks_in
-from isomorph.infer.factor_parse import AxisOf, Chain, Same, Stack
+from isomorph.infer.factor_parse import AxisOf, Same, Stack
 from isomorph.infer.nouns import Dim, Dropped, Filled, Part, Product, Relation
 from isomorph.language.tree import Op
 from isomorph.operators.reference import constant
@@ -21,38 +20,6 @@ from isomorph.plan.moves import Fill
 from isomorph.tensors import DType, TensorSpec
 
 VALUE_CHANGING = {"neg", "add", "mul", "exp", "log", "sum"}
-
-
-@dataclass
-class Node:
-    """A Chain whose axes are the ones that stand for all that are the same."""
-
-    axes: list[AxisOf]
-    inner: list[Node]
-    key: int | None
-
-
-@dataclass
-class Term:
-    """A stack of tensors on its way to become a Part."""
-
-    names: Names
-    along: list[AxisOf]
-    dims: list[list[Node]]
-    taken: dict[tuple[int, ...], int]
-    number_key: int | None
-
-
-@dataclass
-class Draft:
-    """Both sides, with the size of every axis. `constants` and `dropped` are axes, outermost first."""
-
-    left: list[Term]
-    right: list[Term]
-    sizes: dict[AxisOf, int]
-    constants: list[tuple[int, list[AxisOf]]] = field(default_factory=list)
-    """(block, axes)."""
-    dropped: list[list[AxisOf]] = field(default_factory=list)
 
 
 def written(
@@ -64,8 +31,9 @@ def written(
     operators: tuple[Op, ...],
 ) -> Relation:
     """The relation of these stacks. Raises NoLayout where it would not be exactly these blocks."""
-    draft = _drafted(blocks, left, right, same)
-    _order(draft)
+    draft = drafted(blocks, left, right, same)
+    order(draft)
+    join(draft)
     read = {specs[name].dtype for term in draft.left for name in term.names}
     if len(read) > 1:
         raise NoLayout
@@ -78,19 +46,21 @@ def written(
         except ValueError:
             return False
 
-    def write(one: Mapping[AxisOf, AxisOf], named_units: bool = False) -> Relation:
-        return _Writer(blocks, draft, dtype, operators, one, named_units).relation()
+    def write(one: Mapping[AxisOf, AxisOf]) -> Relation:
+        return _Writer(blocks, draft, dtype, operators, one, in_turn).relation()
 
-    joined = _joined(draft)
+    in_turn = False
     plain = write({})
     if not holds(plain):
-        draft = joined
-        plain = write({}, named_units=True)
-        if not holds(plain):
-            raise NoLayout
-        return plain
+        in_turn = True
+        plain = write({})
+    if not holds(plain):
+        name_units(draft)
+        plain = write({})
+    if not holds(plain):
+        raise NoLayout
     one: dict[AxisOf, AxisOf] = {}
-    for group in list(_alike(draft)):
+    for group in list(alike(draft)):
         tried = {**one, **{axis: group[0][k] for axes in group[1:] for k, axis in enumerate(axes)}}
         found = write(tried)
         if holds(found):
@@ -111,127 +81,6 @@ def _form(block: Block) -> object:
     return shape, strides, block.target.names, block.target.offset, repr(block.source.value), str(block.source.dtype)
 
 
-# ── the draft ────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _drafted(blocks: list[Block], left: list[Stack], right: list[Stack], same: Same) -> Draft:
-    sizes = {
-        same.find((number, axis)): size for number, block in enumerate(blocks) for axis, size in enumerate(block.shape)
-    }
-    gaps = itertools.count()
-
-    def node(chain: Chain) -> Node:
-        axes = [same.find(axis) for axis in chain.axes]
-        if chain.gap > 1:
-            gap = (-1, next(gaps))
-            sizes[gap] = chain.gap
-            axes.append(gap)
-        return Node(axes, [node(each) for each in chain.inner], chain.key)
-
-    def term(stack: Stack) -> Term:
-        (first,) = stack.dims[0]
-        dims = [[node(chain) for chain in chains] for chains in stack.dims[1:]]
-        return Term(stack.names, [same.find(axis) for axis in first.axes], dims, dict(stack.taken), first.key)
-
-    draft = Draft([term(stack) for stack in left], [term(stack) for stack in right], sizes)
-    for each in draft.left:
-        for place, axes in _cells(each):
-            if place not in each.taken:
-                draft.dropped.append(axes)
-    for each in draft.right:
-        for place, axes in _cells(each):
-            number = each.taken.get(place)
-            if number is None:
-                raise NoLayout
-            if isinstance(blocks[number].source, Fill):
-                draft.constants.append((number, axes))
-    return draft
-
-
-def _cells(term: Term) -> Iterator[tuple[tuple[int, ...], list[AxisOf]]]:
-    """Every choice of a summand in each dim: its place among the patterns (-1: a gap), and its axes."""
-    assert term.number_key is not None
-    for choice in itertools.product(*(list(_leaves(nodes, [])) for nodes in term.dims)):
-        place = (term.number_key, *(-1 if key is None else key for key, _ in choice))
-        yield place, [*term.along, *(axis for _, axes in choice for axis in axes)]
-
-
-def _leaves(nodes: Sequence[Node], above: list[AxisOf]) -> Iterator[tuple[int | None, list[AxisOf]]]:
-    for node in nodes:
-        if node.inner:
-            yield from _leaves(node.inner, above + node.axes)
-        else:
-            yield node.key, above + node.axes
-
-
-def _order(draft: Draft) -> None:
-    """Terms of either side in the order in which the other side reads them."""
-    for side, other in ((draft.right, draft.left), (draft.left, draft.right)):
-        if len(other) == 1 or side is draft.left:
-            rank: dict[int, int] = {}
-            for term in other:
-                for place, _ in _cells(term):
-                    if place in term.taken:
-                        rank.setdefault(term.taken[place], len(rank))
-            last = len(rank)
-            side.sort(key=lambda term: min((rank.get(number, last) for number in term.taken.values()), default=last))
-
-
-def _joined(draft: Draft) -> Draft:
-    """Neighbours that follow each other wherever one of them stands become one axis. Changes the draft."""
-    chains: list[list[AxisOf]] = []
-
-    def collect(nodes: Sequence[Node]) -> None:
-        for node in nodes:
-            chains.append(node.axes)
-            collect(node.inner)
-
-    for term in (*draft.left, *draft.right):
-        chains.append(term.along)
-        for nodes in term.dims:
-            collect(nodes)
-    after: dict[AxisOf, set[AxisOf | None]] = {}
-    before: dict[AxisOf, set[AxisOf | None]] = {}
-    for chain in chains:
-        for first, second in itertools.pairwise((None, *chain, None)):
-            if first is not None:
-                after.setdefault(first, set()).add(second)
-            if second is not None:
-                before.setdefault(second, set()).add(first)
-    follows = {
-        axis: second
-        for axis, seconds in after.items()
-        if len(seconds) == 1 and (second := next(iter(seconds))) is not None and before[second] == {axis}
-    }
-    gone = set(follows.values())
-    for axis in [axis for axis in follows if axis not in gone]:
-        each = axis
-        while each in follows:
-            each = follows[each]
-            draft.sizes[axis] *= draft.sizes[each]
-    for chain in (*chains, *draft.dropped, *(axes for _, axes in draft.constants)):
-        chain[:] = [axis for axis in chain if axis not in gone]
-    return draft
-
-
-def _alike(draft: Draft) -> Iterator[list[list[AxisOf]]]:
-    """Summands of one sum that have the same sizes: they may be called alike."""
-
-    def sums(nodes: list[Node]) -> Iterator[list[Node]]:
-        yield nodes
-        for node in nodes:
-            yield from sums(node.inner)
-
-    for term in (*draft.right, *draft.left):
-        for dim in term.dims:
-            for nodes in sums(dim):
-                groups: dict[tuple[int, ...], list[list[AxisOf]]] = {}
-                for node in nodes:
-                    if node.key is not None and node.axes:
-                        groups.setdefault(tuple(draft.sizes[axis] for axis in node.axes), []).append(node.axes)
-                yield from (group for group in groups.values() if len(group) > 1)
-
-
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -245,20 +94,22 @@ class _Writer:
         dtype: DType | None,
         operators: tuple[Op, ...],
         one: Mapping[AxisOf, AxisOf],
-        named_units: bool,
+        in_turn: bool,
     ) -> None:
         self.blocks, self.draft, self.dtype, self.operators, self.one = blocks, draft, dtype, operators, one
         self.letters: dict[AxisOf, str] = {}
         self.sums: dict[str, Dim] = {}
         self.sizes: dict[str, int] = {}
-        self.units = itertools.count() if named_units else None
-        self.unit_of: dict[int, str] = {}
+        self.in_turn = in_turn
 
     def relation(self) -> Relation:
         left: list[Part | Filled | Dropped] = [self.part(term) for term in self.draft.left]
         right: list[Part | Filled | Dropped] = [self.part(term) for term in self.draft.right]
         left = self.with_constants(left)
-        right.extend(Dropped(self.plain(axes)) for axes in self.draft.dropped)
+        if self.in_turn:
+            right = self.with_dropped(right)
+        else:
+            right.extend(Dropped(self.plain(axes)) for *_, axes in self.draft.dropped)
         return Relation(tuple(left), tuple(right), dict(self.sizes), operators=self.operators, sums=dict(self.sums))
 
     def part(self, term: Term) -> Part:
@@ -295,7 +146,7 @@ class _Writer:
             return left
         first_read: dict[int, int] = {}
         for term in self.draft.right:
-            for place, _ in _cells(term):
+            for place, _ in cells(term):
                 first_read.setdefault(term.taken[place], len(first_read))
         ranked: list[tuple[int, Part | Filled | Dropped]] = [
             (min(first_read[number] for number in term.taken.values()), part)
@@ -305,6 +156,21 @@ class _Writer:
             fill = self.blocks[number].source
             assert isinstance(fill, Fill)
             ranked.append((first_read[number], self.filled(fill, axes)))
+        ranked.sort(key=lambda each: each[0])
+        return [part for _, part in ranked]
+
+    def with_dropped(self, right: list[Part | Filled | Dropped]) -> list[Part | Filled | Dropped]:
+        """What is dropped where the left reads it, between the terms of the right."""
+        rank: dict[object, int] = {}
+        for term in self.draft.left:
+            for place, _ in cells(term):
+                rank.setdefault(term.taken.get(place, (id(term), place)), len(rank))
+        last = len(rank)
+        ranked: list[tuple[int, Part | Filled | Dropped]] = [
+            (min(rank.get(number, last) for number in term.taken.values()), part)
+            for term, part in zip(self.draft.right, right, strict=True)
+        ]
+        ranked += [(rank[id(term), place], Dropped(self.plain(axes))) for term, place, axes in self.draft.dropped]
         ranked.sort(key=lambda each: each[0])
         return [part for _, part in ranked]
 
