@@ -30,7 +30,10 @@ def relations_of(plan: Plan) -> tuple[Relation, ...]:
     for each in found.groups.values():
         for group in each:
             groups[frozenset(name for part in group.parts for name in part.values())] = group
-    specs = {**{name: spec.shape for name, spec in plan.source.items()}, **{name: one.spec.shape for name, one in plan.targets.items()}}
+    specs = {
+        **{name: spec.shape for name, spec in plan.source.items()},
+        **{name: one.spec.shape for name, one in plan.targets.items()},
+    }
     empty = [group for group in found.groups.values() for one in group if not one.rule.left]
     assert not empty
     made = []
@@ -43,7 +46,9 @@ def relations_of(plan: Plan) -> tuple[Relation, ...]:
     return tuple(made)
 
 
-def _relation(rule: StageRule, group: Group | None, instance: Instance, specs: Mapping[str, tuple[int, ...]]) -> Relation:
+def _relation(
+    rule: StageRule, group: Group | None, instance: Instance, specs: Mapping[str, tuple[int, ...]]
+) -> Relation:
     values = dict(group.values) if group is not None else {}
     sizes = dict(instance.sizes)
     rest = _rest(rule, instance, sizes, specs)
@@ -81,7 +86,8 @@ def _part(term: NamedTerm, values: Mapping[str, object], sizes: Mapping[str, int
         )
 
     ties = [
-        dict(zip(term.ties, slot, strict=True)) for slot in itertools.product(*(range(sizes[axis]) for axis in term.ties))
+        dict(zip(term.ties, slot, strict=True))
+        for slot in itertools.product(*(range(sizes[axis]) for axis in term.ties))
     ]
     first, *copies = map(names, ties)
     return Part(first, dims, term.stacked, tuple(copies))

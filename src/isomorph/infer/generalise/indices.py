@@ -21,7 +21,9 @@ def linked(rules: Sequence[Rule]) -> list[Rule]:
     """The rules with index holes, in the order of their first ones. Only rules without counting axes are given."""
     groups: dict[object, list[Rule]] = {}
     for rule in rules:
-        groups.setdefault((rule.form, rule.ranks if not rule.is_copy else None, tuple(map(_skeleton, rule.names))), []).append(rule)
+        groups.setdefault(
+            (rule.form, rule.ranks if not rule.is_copy else None, tuple(map(_skeleton, rule.names))), []
+        ).append(rule)
     found: list[Rule] = []
     for group in groups.values():
         found.extend(_link(group))
@@ -46,7 +48,11 @@ class _Column:
         if all(str(int(text)) == text for text in self.texts):
             return None
         width = min(map(len, self.texts))
-        return f"{width:02}" if 1 < width < 10 and all(str(int(text)).zfill(width) == text for text in self.texts) else "no"
+        return (
+            f"{width:02}"
+            if 1 < width < 10 and all(str(int(text)).zfill(width) == text for text in self.texts)
+            else "no"
+        )
 
 
 def _link(rules: list[Rule]) -> list[Rule]:
@@ -106,9 +112,7 @@ def _one(group: list[Rule]) -> Rule | list[list[Rule]]:
             astray.extend(column for column in base if column.values == values)
     if astray or not _everywhere(group[0], holes, used):
         return _parted(group, _fewest(astray or columns))
-    names = [
-        tuple(holes.get((k, at), token) for at, token in enumerate(name)) for k, name in enumerate(group[0].names)
-    ]
+    names = [tuple(holes.get((k, at), token) for at, token in enumerate(name)) for k, name in enumerate(group[0].names)]
     covers = sorted(number for rule in group for number in rule.covers)
     made = group[0].with_names(names, covers)
     return replace(made, ranks=frozenset().union(*(rule.ranks for rule in group)), notes=_notes(group))

@@ -17,7 +17,18 @@ from dataclasses import dataclass, replace
 from isomorph.infer.generalise.blocks import LINE, width
 from isomorph.infer.generalise.ellipsis import forms
 from isomorph.infer.generalise.letters import KINDS, MODELS, PARTS, STACKS, torch_first
-from isomorph.infer.generalise.patterns import REST, SEPARATORS, Form, Index, Labels, Rule, Template, Token, is_number, tokens
+from isomorph.infer.generalise.patterns import (
+    REST,
+    SEPARATORS,
+    Form,
+    Index,
+    Labels,
+    Rule,
+    Template,
+    Token,
+    is_number,
+    tokens,
+)
 
 MOST_LABELS = 12
 """Labels of one hole; a longer list is a table, not a rule."""
@@ -31,10 +42,51 @@ WIDEST = 130
 STRANGE = 45
 """Characters that it must save to put names together that share no word."""
 KIN = KINDS | STACKS | MODELS | PARTS | frozenset(map(str, range(10)))
-ORDER = (
-    "q query wq k key wk v value wv qkv o out output wo gate w1 up w3 down w2 weight kernel gamma scale bias beta "
-    "encoder decoder vision visual image text pre before post after self cross input attention intermediate fc proj"
-).split()
+ORDER = [
+    "q",
+    "query",
+    "wq",
+    "k",
+    "key",
+    "wk",
+    "v",
+    "value",
+    "wv",
+    "qkv",
+    "o",
+    "out",
+    "output",
+    "wo",
+    "gate",
+    "w1",
+    "up",
+    "w3",
+    "down",
+    "w2",
+    "weight",
+    "kernel",
+    "gamma",
+    "scale",
+    "bias",
+    "beta",
+    "encoder",
+    "decoder",
+    "vision",
+    "visual",
+    "image",
+    "text",
+    "pre",
+    "before",
+    "post",
+    "after",
+    "self",
+    "cross",
+    "input",
+    "attention",
+    "intermediate",
+    "fc",
+    "proj",
+]
 _WORDS = re.compile(r"[^a-z0-9]+")
 """Characters of a line, about."""
 
@@ -175,9 +227,7 @@ def _ends(first: Skeleton, second: Skeleton) -> tuple[Skeleton, Skeleton] | None
     return first[:prefix], first[len(first) - suffix :]
 
 
-def _joined(
-    rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: AbstractSet[str]
-) -> _Join | None:
+def _joined(rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: AbstractSet[str]) -> _Join | None:
     """The join of these rules (in the form of the key), where it is one and saves text."""
     _, ends = key
     if not 2 <= len(chosen) <= MOST_LABELS:
@@ -209,12 +259,17 @@ def _joined(
     seen = iter(lists)
     names = [tuple(next(seen) if _counts(token) and token.axis != "new" else token for token in name) for name in names]  # type: ignore[union-attr]
     covers = sorted(number for rule in chosen.values() for number in rule.covers)
-    base = replace(first, laid=False, ranks=frozenset().union(*(rule.ranks for rule in chosen.values())), notes=_notes(chosen.values()))
+    base = replace(
+        first,
+        laid=False,
+        ranks=frozenset().union(*(rule.ranks for rule in chosen.values())),
+        notes=_notes(chosen.values()),
+    )
     made = base.with_names(names, covers)
     if _touching(made):
         return None
     gain = sum(cost(rules[number]) for number in chosen) - cost(made) - _strangeness(ends, regions)
-    if gain <= 0 or max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen):
+    if gain <= 0 or (max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen)):
         return None
     if not _is_free(made, chosen.values(), taken):
         return None
@@ -275,7 +330,12 @@ def _ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     for column in zip(*rows, strict=True):
         ranks = [_rank(text) for text in column]
         if None not in ranks:
-            return [row for _, _, row in sorted((rank or 0, k, row) for k, (rank, row) in enumerate(zip(ranks, rows, strict=True)))]
+            return [
+                row
+                for _, _, row in sorted(
+                    (rank or 0, k, row) for k, (rank, row) in enumerate(zip(ranks, rows, strict=True))
+                )
+            ]
     return rows
 
 
@@ -289,7 +349,9 @@ def _rank(text: str) -> int | None:
 
 def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
     """The label holes that all of these names have, with the labels of all; None where labels do not pair alike."""
-    holes = [[token for name in names for token in name if isinstance(token, Labels) and _counts(token)] for names in every]
+    holes = [
+        [token for name in names for token in name if isinstance(token, Labels) and _counts(token)] for names in every
+    ]
     if len({len(one) for one in holes}) != 1:
         return None
     axes = [token.axis for token in holes[0]]
@@ -318,7 +380,10 @@ def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
 
 def _is_free(made: Rule, members: Iterable[Rule], taken: AbstractSet[str]) -> bool:
     """No name that the join makes beyond its members is one that is there, as far as its numbers are left open."""
-    if sum(math.prod(len(token.labels) for token in name if isinstance(token, Labels)) for name in made.names) > MOST_SPELLED:
+    if (
+        sum(math.prod(len(token.labels) for token in name if isinstance(token, Labels)) for name in made.names)
+        > MOST_SPELLED
+    ):
         return True  # the plan will tell
     own = {text for rule in members for name in rule.names for text in spelled(name)}
     full = {text for name in made.names for text in spelled(name)}

@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 
 from isomorph.infer.generalise.patterns import Dim, Index, Labels, Rule, Template, Term, dims_axes, token_axes
 
-LAYERS = frozenset("layer layers block blocks h resblocks encoderblock l".split())
-EXPERTS = frozenset("expert experts".split())
-STAGES = frozenset("stage stages levels".split())
-KINDS = frozenset("weight bias kernel scale gamma beta weights w b running var mean".split())
-STACKS = frozenset("encoder decoder".split())
-MODELS = frozenset("vision text visual image audio".split())
-PARTS = frozenset("q k v o query key value out qkv proj gate up".split())
+LAYERS = frozenset(["layer", "layers", "block", "blocks", "h", "resblocks", "encoderblock", "l"])
+EXPERTS = frozenset(["expert", "experts"])
+STAGES = frozenset(["stage", "stages", "levels"])
+KINDS = frozenset(["weight", "bias", "kernel", "scale", "gamma", "beta", "weights", "w", "b", "running", "var", "mean"])
+STACKS = frozenset(["encoder", "decoder"])
+MODELS = frozenset(["vision", "text", "visual", "image", "audio"])
+PARTS = frozenset(["q", "k", "v", "o", "query", "key", "value", "out", "qkv", "proj", "gate", "up"])
 EMBEDDINGS = ("emb", "wte", "vocab", "token")
 POSITIONS = ("pos", "wpe")
 SPARE = "abcfgjkruwzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -78,7 +78,11 @@ def _index_letters(template: Template, at: int, position: int, token: Index) -> 
         return ("e", "x")
     if word in STAGES:
         return ("s", "l")
-    if word in LAYERS and (word != "h" or before == ".") and (before in ("._", ".", "_", "/") or word.startswith(("enc", "layer", "block"))):
+    if (
+        word in LAYERS
+        and (word != "h" or before == ".")
+        and (before in ("._", ".", "_", "/") or word.startswith(("enc", "layer", "block")))
+    ):
         return ("l", "j", "k") if position == 0 else ("j", "k")
     return ("l", "j", "n", "k") if before in (".", "/") else ("n", "k", "j")
 
@@ -104,7 +108,9 @@ def _lone(rule: Rule, term: Term) -> str | None:
     side = rule.left if any(term is one for one in rule.left) else rule.right
     other = rule.right if side is rule.left else rule.left
     beside = {axis for one in side if one is not term for axis in dims_axes(one.dims)}
-    in_sums = {product[0] for one in other for dim in one.dims or () if len(dim) > 1 for product in dim if len(product) == 1}
+    in_sums = {
+        product[0] for one in other for dim in one.dims or () if len(dim) > 1 for product in dim if len(product) == 1
+    }
     lone = [axis for axis in dims_axes(term.dims) if axis not in beside and axis in in_sums]
     return lone[0] if len(lone) == 1 else None
 
@@ -113,14 +119,17 @@ def torch_first(rule: Rule) -> tuple[tuple[Term, ...], tuple[Term, ...]]:
     """The side whose matrices are [out in] first, as far as the names tell."""
     right = {str(name[-1]) for name in rule.names[rule.n_left :] if name}
     left = {str(name[-1]) for name in rule.names[: rule.n_left] if name}
-    if any("kernel" in _text(name) for name in rule.names[: rule.n_left]) or ("weight" in right and "weight" not in left):
+    if any("kernel" in _text(name) for name in rule.names[: rule.n_left]) or (
+        "weight" in right and "weight" not in left
+    ):
         return rule.right, rule.left
     return rule.left, rule.right
 
 
 def _text(template: Template) -> str:
     return "".join(
-        token if isinstance(token, str) else "|".join(token.labels) if isinstance(token, Labels) else "" for token in template
+        token if isinstance(token, str) else "|".join(token.labels) if isinstance(token, Labels) else ""
+        for token in template
     ).lower()
 
 
@@ -169,7 +178,9 @@ def _name_dim(dim: Dim, choices: Sequence[str], rule: Rule, name: object) -> Non
     if len(free) == 1 and len(dim[0]) == len([axis for axis in axes if axis in named]) + 1:
         name(free[0], choices)
     else:
-        for axis, letter in zip(free, ("h", "d") if len(free) == 2 else ("g", "r", "d") if len(free) == 3 else free, strict=False):
+        for axis, letter in zip(
+            free, ("h", "d") if len(free) == 2 else ("g", "r", "d") if len(free) == 3 else free, strict=False
+        ):
             name(axis, (letter,))
     for factor in dim[0]:
         if not isinstance(factor, str):
@@ -178,7 +189,9 @@ def _name_dim(dim: Dim, choices: Sequence[str], rule: Rule, name: object) -> Non
 
 def _part_letters(axis: str, rule: Rule) -> Sequence[str]:
     """q, k, v of a sum, by the names of the tensors that hold the axis."""
-    holders = [term.name for term in (*rule.left, *rule.right) if term.name is not None and axis in dims_axes(term.dims)]
+    holders = [
+        term.name for term in (*rule.left, *rule.right) if term.name is not None and axis in dims_axes(term.dims)
+    ]
     found: list[str] = []
     for template in holders:
         words = [token.lower() for token in template if isinstance(token, str)]

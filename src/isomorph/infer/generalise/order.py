@@ -68,6 +68,10 @@ def patterns(rule: Rule, separators: Separators) -> tuple[list[NamePattern], lis
     return left, right
 
 
+def _is_same_question(one: Rule, other: Rule) -> bool:
+    return one.group is not None and other.group is not None and one.group[0] == other.group[0]
+
+
 def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separators) -> dict[int, frozenset[int]]:
     """For each rule the numbers of those it must stand above. `names` are those of (some of) the relations."""
     open_patterns = []
@@ -80,7 +84,12 @@ def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separat
             if relation not in names:
                 continue
             for other, side, made in open_patterns:
-                if other == number or other in found.get(number, ()) or relation in rules[other].also:
+                if (
+                    _is_same_question(rule, rules[other])
+                    or other == number
+                    or other in found.get(number, ())
+                    or relation in rules[other].also
+                ):
                     continue
                 if any(reads(made, name) for name in names[relation][side]):
                     found.setdefault(number, set()).add(other)

@@ -1,7 +1,7 @@
 """A relation as a rule: the names of each part anti-unified to one template (Plotkin 1970), plain copies recognised.
 
-    q_proj.weight, k_proj.weight, v_proj.weight along p   ->   {p=q|k|v}_proj.weight
-    experts.0.w1, experts.0.w3, experts.1.w1, … along a   ->   experts.{e}.{w=w1|w3}, and `a` is (e w) everywhere
+q_proj.weight, k_proj.weight, v_proj.weight along p   ->   {p=q|k|v}_proj.weight
+experts.0.w1, experts.0.w3, experts.1.w1, … along a   ->   experts.{e}.{w=w1|w3}, and `a` is (e w) everywhere
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def rule_of(
 
     def factors(axis: str) -> Sequence[object]:
         if axis in relation.sums:
-            return (tuple(tuple(found for each in product for found in factors(each)) for product in relation.sums[axis]),)
+            return (
+                tuple(tuple(found for each in product for found in factors(each)) for product in relation.sums[axis]),
+            )
         if axis in split:
             return split[axis].axes
         return () if sizes.get(axis) == 1 and axis not in split else (names.get(axis, axis),)
@@ -72,7 +74,15 @@ def rule_of(
                 terms[-1].append(Term(head, dims_of(part.dims)))
     ranks = frozenset(len(part.dims) for part in relation.left[:1])
     left, right = (tuple(side) for side in terms)
-    made = Rule(left, right, (number,), relation.operators, relation.one_way, ranks=ranks)
+    made = Rule(
+        left,
+        right,
+        (number,),
+        relation.operators,
+        relation.one_way,
+        ranks=ranks,
+        notes=(relation.note,) if relation.note else (),
+    )
     made, counts = _canonical(made, counts)
     preferred = {axis: 0 for axis, size in counts.items() if sensible_key(config, size) is not None}
     return plain(sized(made, counts, preferred))
@@ -92,7 +102,13 @@ def plain(rule: Rule) -> Rule:
     if one is None or one != other or any(len(dim) != 1 or len(dim[0]) > 1 for dim in one):
         return rule
     axes = set(dims_axes(one))
-    if any(axis in axes for name in rule.names for token in name if isinstance(token, Labels | Index) for axis in _axes(token)):
+    if any(
+        axis in axes
+        for name in rule.names
+        for token in name
+        if isinstance(token, Labels | Index)
+        for axis in _axes(token)
+    ):
         return rule
     stacked = any(axis.startswith("a") for name in rule.names for token in name for axis in _axes(token))
     return rule if stacked and len(one) == 0 else rule.with_dims((None, None))
@@ -106,7 +122,9 @@ def _axes(token: Token) -> tuple[str, ...]:
 
 def _filling(part: Filled, side: Sequence[object], manifest: Manifest) -> Filling:
     """A constant; its dtype is said where no tensor beside it has it."""
-    beside = {manifest[name].dtype for other in side if isinstance(other, Part) for name in other.names if name in manifest}
+    beside = {
+        manifest[name].dtype for other in side if isinstance(other, Part) for name in other.names if name in manifest
+    }
     if part.dtype is None or beside == {part.dtype}:
         return Filling(part.text)
     return Filling(part.text, str(part.dtype))
@@ -132,9 +150,9 @@ def _split_axes(relation: Relation) -> Mapping[str, _Split]:
         for position, axis in enumerate(part.along):
             held_by[axis] = held_by.get(axis, 0) + 1
             split = _split(part, position, axis, relation.sizes)
-            if split is not None and found.setdefault(axis, split) != split:
-                refused.add(axis)
-            elif split is None and len(part.along) == 1:
+            if (split is not None and found.setdefault(axis, split) != split) or (
+                split is None and len(part.along) == 1
+            ):
                 refused.add(axis)
     return {axis: split for axis, split in found.items() if axis not in refused}
 
@@ -239,7 +257,11 @@ def _by_columns(
         return None
     together = _joined(made)
     labelled = [token.axis for token in together if isinstance(token, Labels)]
-    return tuple(together) if all(len({t for t in together if isinstance(t, Labels) and t.axis == a}) == 1 for a in labelled) else None
+    return (
+        tuple(together)
+        if all(len({t for t in together if isinstance(t, Labels) and t.axis == a}) == 1 for a in labelled)
+        else None
+    )
 
 
 def _hole(axis: str, texts: Sequence[str]) -> Token:
@@ -263,12 +285,21 @@ def _joined(made: Sequence[Token]) -> list[Token]:
         if isinstance(token, Labels) and joined:
             before = joined[-1]
             if isinstance(before, Labels) and before.axis == token.axis:
-                joined[-1] = replace(before, labels=tuple(a + b for a, b in zip(before.labels, token.labels, strict=True)))
+                joined[-1] = replace(
+                    before, labels=tuple(a + b for a, b in zip(before.labels, token.labels, strict=True))
+                )
                 continue
-            if len(joined) > 1 and isinstance(before, str) and isinstance(joined[-2], Labels) and joined[-2].axis == token.axis:
+            if (
+                len(joined) > 1
+                and isinstance(before, str)
+                and isinstance(joined[-2], Labels)
+                and joined[-2].axis == token.axis
+            ):
                 first = joined[-2]
                 joined[-2:] = [
-                    replace(first, labels=tuple(a + before + b for a, b in zip(first.labels, token.labels, strict=True)))
+                    replace(
+                        first, labels=tuple(a + before + b for a, b in zip(first.labels, token.labels, strict=True))
+                    )
                 ]
                 continue
         joined.append(token)

@@ -40,15 +40,15 @@ def sized(rule: Rule, sizes: Mapping[str, int], preferred: Mapping[str, int]) ->
 
 def _written(rule: Rule, literal: Mapping[str, str]) -> Rule:
     dims = [
-        None if term.dims is None else tuple(map_axes(dim, lambda axis: (literal.get(axis, axis),)) for dim in term.dims)
+        None
+        if term.dims is None
+        else tuple(map_axes(dim, lambda axis: (literal.get(axis, axis),)) for dim in term.dims)
         for term in (*rule.left, *rule.right)
     ]
     return rule.with_dims(dims)
 
 
-def _structural(
-    rule: Rule, unknown: list[str], sizes: Mapping[str, int], preferred: Mapping[str, int]
-) -> str | None:
+def _structural(rule: Rule, unknown: list[str], sizes: Mapping[str, int], preferred: Mapping[str, int]) -> str | None:
     """The axis that is best written as a number: the 2 of `(h half 2)`, the 3 of `(heads 3 d)`; None where there is none.
 
     One that is outermost in no product is rather structural than a count; one that the config tells is rather a count.

@@ -135,7 +135,10 @@ def _forms(rule: Rule) -> set[tuple[Form, int | None]]:
 
 
 def _judged(
-    rule: Rule, known: Sequence[set[tuple[Form, int | None]]], samples: Sequence[list[tuple[str, str]]], marks: Separators
+    rule: Rule,
+    known: Sequence[set[tuple[Form, int | None]]],
+    samples: Sequence[list[tuple[str, str]]],
+    marks: Separators,
 ) -> General | None:
     (left,), (right,) = patterns(rule, marks)
     wanted = {(rule.form, None)}
@@ -249,5 +252,3 @@ def _same(one: Template, other: Template) -> bool:
     if one != other or not one:
         return False
     return not any(axis.startswith("a") for token in one for axis in token_axes(token))
-
-

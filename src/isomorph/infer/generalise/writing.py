@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from isomorph.infer.generalise.patterns import Dim, Filling, Index, Labels, Rule, Star, Template, Term, Token
+from isomorph.infer.generalise.patterns import Dim, Filling, Index, Labels, Rule, Star, Template, Term
 from isomorph.language import tree
 from isomorph.language.tree import (
     Axis,
@@ -139,7 +139,9 @@ def dim_tree(dim: Dim, letters: Letters) -> tree.Dim:
         return _factor(dim[0][0], letters)
     if dim == ((),):
         return Integer(1)
-    return Sum(tuple(Product(tuple(_factor(factor, letters) for factor in product) or (Integer(1),)) for product in dim))
+    return Sum(
+        tuple(Product(tuple(_factor(factor, letters) for factor in product) or (Integer(1),)) for product in dim)
+    )
 
 
 def _factor(factor: str | Dim, letters: Letters) -> tree.Dim:
@@ -148,5 +150,3 @@ def _factor(factor: str | Dim, letters: Letters) -> tree.Dim:
     if factor == "...":
         return Ellipsis()
     return Integer(int(factor)) if factor.isdigit() else Axis(letters[factor])
-
-

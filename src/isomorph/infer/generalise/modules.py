@@ -1,0 +1,160 @@
+"""Rules -> a module: blocks, drops, what is said once for the file, comments. The text is canonical: it is parsed again from itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from isomorph.infer.generalise.blocks import Block, Node, blocks
+from isomorph.infer.generalise.letters import letters
+from isomorph.infer.generalise.order import Names, Separators, above
+from isomorph.infer.generalise.patterns import Rule, Star, Template
+from isomorph.infer.generalise.questions import asked, order, words
+from isomorph.infer.generalise.sizes import sensible_key
+from isomorph.infer.generalise.wheres import hoisted
+from isomorph.infer.generalise.writing import Given, Letters, equation, name_tree
+from isomorph.infer.nouns import Question
+from isomorph.language.parse import parse
+from isomorph.language.tree import (
+    Binding,
+    Comments,
+    ConfigPath,
+    DropStatement,
+    Equation,
+    Expression,
+    Module,
+    Number,
+    Op,
+    OperatorLine,
+    Paths,
+    Scope,
+    Statement,
+    Term,
+)
+from isomorph.language.unparse import unparse
+
+WIDEST = 130
+MOST_NOTES = 2
+LONGEST_NOTE = 90
+
+Config = Mapping[str, object] | None
+
+
+@dataclass(frozen=True)
+class Page:
+    """What a module is written with, besides its rules. `names` are those of the relations by the numbers that rules cover."""
+
+    names: Mapping[int, Names]
+    separators: Separators
+    config: Config = None
+    title: tuple[str, ...] = ()
+    line: tuple[Op, ...] = ()
+    questions: tuple[Question, ...] = ()
+
+    def module(self, rules: Sequence[Rule], *, is_open: bool = True) -> Module:
+        """The rules as a module. `is_open` False: alternatives as rules like any other, for the plan."""
+        nodes = blocks(rules, above(rules, self.names, self.separators))
+        statements = hoisted(self._statements(nodes, ((), ()), is_open))
+        if self.line:
+            statements.insert(0, OperatorLine(self.line))
+        left, right = self.separators
+        if (
+            left
+            and right
+            and any(isinstance(one, Star) and one.path for rule in rules for name in rule.names for one in name)
+        ):
+            statements.insert(0, Paths(left, right))
+        if self.title and statements:
+            first = statements[0]
+            above_it = (*(_one_line(line) for line in self.title), *first.comments.above)
+            statements[0] = replace(first, comments=replace(first.comments, above=above_it))
+        return parse(unparse(Module(tuple(statements))))
+
+    def _statements(self, nodes: Sequence[Node], outer: tuple[Template, Template], is_open: bool) -> list[Statement]:
+        found: list[Statement] = []
+        last: int | None = None
+        for node in nodes:
+            if isinstance(node, Block):
+                found.append(self._scope(node, outer, is_open))
+                continue
+            if is_drop(node):
+                _drop(found, node)
+                continue
+            question = node.group[0] if node.group is not None and is_open else None
+            found.append(self._equation(node, outer, is_open, is_first=question is not None and question != last))
+            last = question
+        return found
+
+    def _scope(self, block: Block, outer: tuple[Template, Template], is_open: bool) -> Scope:
+        named = self.letters(_first(block))
+        given: Given = {}
+        left = name_tree(block.prefixes[0][len(outer[0]) :], named, given)
+        right = name_tree(block.prefixes[1][len(outer[1]) :], named, {}, (given,))
+        return Scope(left, right, tuple(self._statements(block.body, block.prefixes, is_open)))
+
+    def letters(self, rule: Rule) -> Letters:
+        """The names of a rule's axes; bound ones by what the config calls them."""
+        wanted: dict[str, str] = {}
+        for axis, size in rule.sizes:
+            name = _called(self.config, size)
+            if name and name not in wanted.values():
+                wanted[axis] = name
+        return letters(rule, wanted)
+
+    def _equation(self, rule: Rule, outer: tuple[Template, Template], is_open: bool, is_first: bool) -> Equation:
+        named = self.letters(rule)
+        where = [Binding(named[axis], _expression(self.config, size)) for axis, size in rule.sizes]
+        comments = Comments(end=_note(rule.notes))
+        if rule.group is not None and is_open:
+            question = self.questions[rule.group[0]]
+            comments = Comments(asked(question) if is_first else (), words(question, order(question)[rule.group[1]]))
+        made = equation(rule, named, outer, where=where, comments=comments)
+        return replace(made, open=made.open and is_open)
+
+
+def is_drop(rule: Rule) -> bool:
+    """True for `drop X`."""
+    return len(rule.left) == len(rule.right) == 1 and rule.right[0].head is None and rule.right[0].dims is None
+
+
+def _first(block: Block) -> Rule:
+    """A rule of the block; its prefixes are those of all."""
+    node: Node = block
+    while isinstance(node, Block):
+        node = node.body[0]
+    return node
+
+
+def _drop(statements: list[Statement], rule: Rule) -> None:
+    """`drop X`, beside others where the line has room."""
+    term = Term(name_tree(rule.names[0], {}, {}))
+    last = statements[-1] if statements else None
+    if isinstance(last, DropStatement):
+        wider = DropStatement((*last.terms, term))
+        if len(unparse(Module((wider,)))) <= WIDEST:
+            statements[-1] = wider
+            return
+    statements.append(DropStatement((term,)))
+
+
+def _note(notes: Sequence[str]) -> str | None:
+    """The end of a line that says what was decided by what."""
+    said = "; ".join(map(_one_line, notes[:MOST_NOTES])) + (" …" if len(notes) > MOST_NOTES else "")
+    return (said if len(said) <= LONGEST_NOTE else said[: LONGEST_NOTE - 1] + "…") or None
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text).strip()
+
+
+def _called(config: Config, size: int) -> str:
+    key = sensible_key(config, size)
+    if key is None:
+        return ""
+    last = key.rpartition(".")[2].lower()
+    return "heads" if "head" in last and "dim" not in last else "e" if "expert" in last else ""
+
+
+def _expression(config: Config, size: int) -> Expression:
+    key = sensible_key(config, size)
+    return Number(size) if key is None else ConfigPath(tuple(key.split(".")))
