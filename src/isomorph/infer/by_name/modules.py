@@ -106,6 +106,8 @@ def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, int]:
     while start > 0 and pieces[start - 1] == pieces[-1]:
         start -= 1
     whole = raw[start:]
+    if start > 1 and raw[start - 1 :] in book.leaves:
+        return book.leaves[raw[start - 1 :]], len(raw) - start + 1
     if start > 0 and whole in book.leaves:
         return book.leaves[whole], len(whole)
     if len(raw) == 1 and raw in book.endings:
@@ -243,19 +245,44 @@ def _numbered_mlps(made: list[Module]) -> list[Module]:
 
 
 def _ordered_norms(made: list[Module]) -> list[Module]:
-    """`norm:1/2`, `norm:2/2` for the norms of a block, in the order in which they act, where their names say it."""
+    """Which norm of its block each is: `norm:a`, `norm:c`, `norm:m` act around the attention, the cross attention and the mlp;
+    with a digit where there are two. By the places that their names say, and by their numbers."""
     out = list(made)
+    crossed = {module.block for module in made if module.reading.kind == "cross"}
     for group in _siblings(made, "norm"):
         placed = [at for at in group if made[at].reading.role.removeprefix("norm.").isdigit()]
-        ranks = [made[at].reading.rank for at in placed]
-        if len(placed) > 1 and all(rank is not None for rank in ranks) and len(set(ranks)) == len(placed):
-            keys = [(rank[0] if rank else 0) for rank in ranks]
-        else:
-            keys = [int(made[at].reading.role.removeprefix("norm.")) for at in placed]
-        if len(set(keys)) < len(placed):
-            for at in placed:
-                out[at] = replace(made[at], reading=replace(made[at].reading, role="norm.?"))
+        if not placed:
             continue
-        for place, (_, at) in enumerate(sorted(zip(keys, placed, strict=True)), 1):
-            out[at] = replace(made[at], reading=replace(made[at].reading, role=f"norm:{place}/{len(placed)}"))
+        named = _places([made[at] for at in placed], made[placed[0]].block in crossed)
+        for at, role in zip(placed, named, strict=True):
+            out[at] = replace(made[at], reading=replace(made[at].reading, role=role))
     return out
+
+
+def _places(norms: Sequence[Module], is_crossed: bool) -> list[str]:
+    places = [int(module.reading.role.removeprefix("norm.")) for module in norms]
+    numbered = [at for at, place in enumerate(places) if place == NUMBERED and norms[at].reading.rank is not None]
+    order = sorted(numbered, key=lambda at: norms[at].reading.rank or (0, 0))
+    if len({norms[at].reading.rank for at in numbered}) < len(numbered):
+        return ["norm.?"] * len(norms)
+    others = len(norms) - len(numbered)
+    if len(numbered) == 2:
+        spread = [10, 30]
+    elif len(numbered) == 3 and is_crossed and not others:
+        spread = [10, 20, 30]
+    elif len(numbered) > 2 and not others:
+        return [f"norm:{order.index(at) + 1}/{len(norms)}" for at in range(len(norms))]
+    else:
+        spread = [place for place in range(NUMBERED, NUMBERED + len(numbered))]
+    for at, place in zip(order, spread, strict=True):
+        places[at] = place
+    if len(set(places)) < len(places):
+        return ["norm.?"] * len(norms)
+    ranked = sorted(places)
+    full = {1: ["a"], 2: ["a", "m"], 3: ["a", "c", "m"] if is_crossed else [], 4: [] if is_crossed else ["a1", "a2", "m1", "m2"]}
+    letters = full.get(len(places)) or [f"{'?acm'[place // 10]}{place % 10}" for place in ranked]
+    return [f"norm:{letters[ranked.index(place)]}" for place in places]
+
+
+NUMBERED = 15
+"""The place of a norm that only a number, or nothing, tells from the others of its block."""

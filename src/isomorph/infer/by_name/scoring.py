@@ -127,7 +127,7 @@ class Scorer:
         if "norm.?" in (a, b):
             return value if a.startswith("norm:") or b.startswith("norm:") else None
         if a.startswith("norm:") and b.startswith("norm:"):
-            return value - 1 if a.split("/")[1] != b.split("/")[1] else None
+            return value - 1 if a[5] == b[5] or "/" in a + b and a.split("/")[-1] != b.split("/")[-1] else None
         if {a, b} == {"norm.final", "norm.fc"}:
             return value - 2
         return value - 1 if "norm.inner" in (a, b) and {a, b} & {"norm.attention", "norm.mlp"} else None

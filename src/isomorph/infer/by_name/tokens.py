@@ -32,9 +32,9 @@ def tokens(name: str) -> tuple[Token, ...]:
     >>> [token.text for token in tokens("h.10.selfAttn/ln_1.weight:0")]
     ['h', '10', 'self', 'attn', 'ln', '1', 'weight']
 
-    TensorFlow's `:0` at the end is no token. Words end at separators, where the case changes, and between letters and digits.
+    TensorFlow's `:0` and `/.ATTRIBUTES/VARIABLE_VALUE` at the end are no tokens. Words end at separators, where the case changes, and between letters and digits.
     """
-    body = name.removesuffix(":0")
+    body = name.removesuffix(":0").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
     found: list[Token] = []
     piece = 0
     at = 0
