@@ -7,7 +7,7 @@ from math import prod
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isomorph.job.choice_search import FAILED, Choice, Score, search
+from isomorph.job.choice_search import FAILED, MOST_RUNS, Choice, Runs, Score, search
 
 SIZES = st.lists(st.integers(2, 4), min_size=1, max_size=6)
 
@@ -37,9 +37,9 @@ def test_the_truth_is_found_and_every_question_decided(data: st.DataObject) -> N
     sizes = data.draw(SIZES)
     truth, start = (tuple(data.draw(st.integers(0, size - 1)) for size in sizes) for _ in range(2))
     world = World(truth)
-    found = search(sizes, start, world.score)
+    found = search(sizes, start, Runs(world.score))
     assert (found.best, found.undecided) == (truth, frozenset())
-    assert world.runs == found.runs <= 256
+    assert world.runs == found.runs <= MOST_RUNS
     assert all(error == 1e6 for error in found.refuted.values())
 
 
@@ -48,9 +48,9 @@ def test_the_way_to_the_truth_is_short(data: st.DataObject) -> None:
     """By what is seen inside, far fewer runs than there are combinations: each question a few times."""
     sizes = [3] * 8
     truth = tuple(data.draw(st.integers(0, 2)) for _ in sizes)
-    found = search(sizes, (0,) * 8, World(truth).score)
+    found = search(sizes, (0,) * 8, Runs(World(truth).score))
     assert (found.best, found.undecided) == (truth, frozenset())
-    assert found.runs < 256 < prod(sizes)
+    assert found.runs < MOST_RUNS < prod(sizes)
 
 
 @given(st.data())
@@ -58,25 +58,25 @@ def test_what_another_combination_explains_too_stays_open(data: st.DataObject) -
     """Two truths: the questions in which they differ are open, the others decided."""
     sizes = data.draw(st.lists(st.integers(2, 3), min_size=2, max_size=4))
     one, other = (tuple(data.draw(st.integers(0, size - 1)) for size in sizes) for _ in range(2))
-    found = search(sizes, (0,) * len(sizes), World(one, other).score)
+    found = search(sizes, (0,) * len(sizes), Runs(World(one, other).score))
     assert found.undecided == {at for at in range(len(sizes)) if one[at] != other[at]}
     assert found.best in (one, other)
 
 
 def test_without_a_view_inside_few_combinations_are_all_tried() -> None:
-    found = search([2, 2, 3], (0, 0, 0), World((1, 1, 2), inner=False).score)
+    found = search([2, 2, 3], (0, 0, 0), Runs(World((1, 1, 2), inner=False).score))
     assert (found.best, found.undecided, found.runs) == ((1, 1, 2), frozenset(), 12)
 
 
 def test_where_nothing_agrees_nothing_is_decided() -> None:
     """The nearest is told."""
-    found = search([2, 2], (0, 0), lambda choice, _: Score(0, sum(choice), 5.0))
+    found = search([2, 2], (0, 0), Runs(lambda choice, _: Score(0, sum(choice), 5.0)))
     assert (found.best, found.undecided, found.score.held) == ((1, 1), frozenset({0, 1}), 0)
-    assert search([2], (0,), lambda *_: FAILED).undecided == {0}
+    assert search([2], (0,), Runs(lambda *_: FAILED)).undecided == {0}
 
 
 def test_a_question_that_no_run_was_left_for_stays_open() -> None:
-    found = search([2, 2, 2], (0, 0, 0), World((0, 0, 0)).score, most=3)
+    found = search([2, 2, 2], (0, 0, 0), Runs(World((0, 0, 0)).score, most=3))
     assert found.best == (0, 0, 0)
     assert found.undecided == {2}
 
@@ -84,5 +84,5 @@ def test_a_question_that_no_run_was_left_for_stays_open() -> None:
 def test_more_inputs_tell_apart_what_one_does_not() -> None:
     """Two combinations agree on the first probe; one of them on the second too."""
     held: dict[Choice, int] = {(0,): 1, (1,): 2}
-    found = search([2], (0,), lambda choice, _: Score(held[choice], 0, 0.5))
+    found = search([2], (0,), Runs(lambda choice, _: Score(held[choice], 0, 0.5)))
     assert (found.best, found.undecided) == ((1,), frozenset())

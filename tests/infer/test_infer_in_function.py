@@ -15,7 +15,8 @@ from isomorph.infer.nouns import Alternative, Draft, Part, Question, Relation, a
 from isomorph.infer.run import Decision
 from isomorph.job.arrays import manifest_of
 from isomorph.job.infer import opened
-from isomorph.job.infer_in_function import decider, shared
+from isomorph.job.infer_in_function import decider
+from isomorph.job.shared_channels import shared
 from isomorph.trace.sides import side_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "trace"))

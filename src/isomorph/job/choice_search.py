@@ -2,8 +2,8 @@
 
 A wrong alternative spoils everything after the place where it is used, so outputs agree only when all are right. What is compared
 on the way shows more: how much of what the one model computes inside the other computes too grows with every alternative that is
-put right. So one question after the other is set to what shows more, and two at a time where one alone does not help (a weight and a
-bias of one module); where that ends before the outputs agree, all combinations are tried if they are few. A combination that
+put right. So one question after the other is set to what shows more, and two at a time where one alone does not help (a weight and
+a bias of one module); where that ends before the outputs agree, all combinations are tried if they are few. A combination that
 agrees decides a question only if no other that was tried agrees too and answers it otherwise.
 """
 
@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations, product
+from itertools import chain, combinations, islice, product
 from math import inf, prod
 from typing import NamedTuple
 
 Choice = tuple[int, ...]
 """One alternative of every question, by its place."""
-MOST_RUNS = 256
+MOST_RUNS = 512
+MOST_PAIRS = 128
+"""Runs that try to refute what was found by answering two questions otherwise."""
+MOST_TOGETHER = 256
+"""Combinations that are all tried where none agrees yet."""
 
 
 class Score(NamedTuple):
@@ -51,34 +55,38 @@ class Searched:
     runs: int = 0
 
 
-def search(
-    sizes: Sequence[int], start: Choice, score: Callable[[Choice, bool], Score], most: int = MOST_RUNS
-) -> Searched:
-    """`sizes` are the numbers of alternatives; `score` runs a combination, and looks inside if it is told to.
+class Runs:
+    """What every combination that was run showed; None for more, once there were `most`."""
 
-    At most `most` combinations are run, one at least.
-    """
-    known: dict[Choice, Score] = {}
+    def __init__(self, score: Callable[[Choice, bool], Score], most: int = MOST_RUNS) -> None:
+        self._score = score
+        self._most = max(most, 1)
+        self.known: dict[Choice, Score] = {}
 
-    def scored(choice: Choice, is_inside: bool = False) -> Score | None:
-        if choice not in known:
-            if len(known) >= max(most, 1):
+    def __call__(self, choice: Choice, *, is_inside: bool = False) -> Score | None:
+        if choice not in self.known:
+            if len(self.known) >= self._most:
                 return None
-            known[choice] = score(choice, is_inside)
-        return known[choice]
+            self.known[choice] = self._score(choice, is_inside)
+        return self.known[choice]
 
-    best = _ascent(sizes, start, scored)
-    is_small = prod(sizes) <= most
-    if not known[best].held and is_small:
-        best = next((one for one in _all(sizes) if (found := scored(one)) is not None and found.held), best)
+
+def search(sizes: Sequence[int], start: Choice, runs: Runs) -> Searched:
+    """`sizes` are the numbers of alternatives; at least one combination is run, the one to start from."""
+    known = runs.known
+    best = climb(sizes, start, runs)
+    if not known[best].held and prod(sizes) <= MOST_TOGETHER:
+        best = next((one for one in _all(sizes) if (found := runs(one)) is not None and found.held), best)
     if not known[best].held:
         best = max(known, key=lambda one: (known[one].seen, -known[one].error, [-place for place in one]))
         return Searched(best, known[best], frozenset(range(len(sizes))), runs=len(known))
     refuting = None
     while refuting != best:
         refuting = best
-        for other in _all(sizes) if is_small else _near(sizes, best):
-            if scored(other) is None:
+        near, singles = _near(sizes, best), sum(sizes) - len(sizes)
+        more = _all(sizes) if prod(sizes) <= MOST_PAIRS else islice(near, MOST_PAIRS)
+        for other in chain(islice(near, singles), more):
+            if runs(other) is None:
                 break
         best = max(known, key=lambda one: (known[one].held, one == best))
     rivals = [one for one in known if known[one].held == known[best].held and one != best]
@@ -92,15 +100,16 @@ def search(
     return Searched(best, known[best], frozenset(undecided), refuted, len(known))
 
 
-def _ascent(sizes: Sequence[int], start: Choice, scored: Callable[[Choice, bool], Score | None]) -> Choice:
+def climb(sizes: Sequence[int], start: Choice, runs: Runs) -> Choice:
     """From `start` always on to what shows more: one question answered otherwise, or where none helps, two; until outputs agree."""
-    best, reached = start, scored(start, True)
-    assert reached is not None, "one run is always allowed"
+    best, reached = start, runs(start, is_inside=True)
+    if reached is None:
+        return start
     is_better = True
     while is_better and not reached.held:
         is_better = False
         for other in _near(sizes, best):
-            found = scored(other, True)
+            found = runs(other, is_inside=True)
             if found is None:
                 return best
             if found.held or found.seen > reached.seen:

@@ -15,16 +15,14 @@ import numpy as np
 
 from isomorph.errors import MorphError, UsageError
 from isomorph.infer.draft import decided, supposed
-from isomorph.infer.factor import moves_of
-from isomorph.infer.nouns import Draft, Filled, Part, Question, Relation
+from isomorph.infer.nouns import Draft, Question
 from isomorph.infer.run import Decide, Decision
-from isomorph.infer.subset import only
-from isomorph.job.choice_search import FAILED, Choice, Score, Searched, search
+from isomorph.job.choice_search import FAILED, Choice, Runs, Score, Searched, climb, search
+from isomorph.job.relation_plan import plan_of
+from isomorph.job.shared_channels import shared
 from isomorph.job.trace import read_inputs
 from isomorph.job.traced_models import known_facts
-from isomorph.plan.moves import Move
-from isomorph.plan.plan import Plan, Target
-from isomorph.tensors import DType, Manifest, TensorSpec, dtype
+from isomorph.tensors import Manifest
 from isomorph.trace.align import Alignment
 from isomorph.trace.bridge import Bridge
 from isomorph.trace.compare import measures_of
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
 SEED = 4
 SAME = {"float64": 1e-9, "float32": 1e-4}
 """How near two sums over a channel must be to be one, relative to the sum of the absolute values."""
-MOST_ALIKE = 4
-"""Channels whose first sums are equal that are looked at."""
 
 
 def decider(first: Given, second: Given, *, inputs: Any = None) -> Decide:
@@ -52,15 +48,67 @@ def decider(first: Given, second: Given, *, inputs: Any = None) -> Decide:
     sides = side_of(first.model), side_of(second.model)
 
     def decide(draft: Draft) -> Decision:
-        trial = Trial.of(draft, sides, _probes(first, second, sides, inputs))
-        questions = draft.questions
-        start = supposed(draft)
-        found = search(
-            [len(one.alternatives) for one in questions], tuple(start[one.key] for one in questions), trial.score
-        )
-        return _decision(questions, found, trial)
+        probes = _probes(first, second, sides, inputs)
+        supposed_places = supposed(draft)
+        start = tuple(supposed_places[one.key] for one in draft.questions)
+        matrices = [at for at, one in enumerate(draft.questions) if not _is_of_vectors(one, sides[0].manifest())]
+        if 0 < len(matrices) < len(draft.questions):
+            start = _matrices_first(draft, sides, probes, start, matrices)
+        trial = Trial.of(draft, sides, probes)
+        found = search([len(one.alternatives) for one in draft.questions], start, Runs(trial.score))
+        return _decision(draft.questions, found, trial)
 
     return decide
+
+
+def _matrices_first(
+    draft: Draft, sides: tuple[Side, Side], probes: tuple[Probe, ...], start: Choice, matrices: Sequence[int]
+) -> Choice:
+    """Where to start: with what matrices show by themselves, while biases and norms that are asked for too are all of one value.
+
+    The fused weight of q, k and v and its bias are two questions, and neither shows anything while the other is answered wrongly.
+    A vector of one value is the same in whatever order.
+    """
+    manifest = sides[0].manifest()
+    asked = [one for at, one in enumerate(draft.questions) if at not in matrices]
+    level = {name for one in asked for each in one.alternatives for it in each.relations for name in it.sources}
+    trial = Trial.of(draft, sides, probes[:1], frozenset(name for name in level if name in manifest))
+
+    def score(choice: Choice, is_inside: bool) -> Score:
+        return trial.score(_with(start, matrices, choice), is_inside)
+
+    sizes = [len(draft.questions[at].alternatives) for at in matrices]
+    best = climb(sizes, tuple(start[at] for at in matrices), Runs(score))
+    return _with(start, matrices, best)
+
+
+def _with(choice: Choice, places: Sequence[int], new: Choice) -> Choice:
+    changed = dict(zip(places, new, strict=True))
+    return tuple(changed.get(at, one) for at, one in enumerate(choice))
+
+
+def _is_of_vectors(question: Question, manifest: Manifest) -> bool:
+    """Whether it is about tensors of one axis alone: biases, norms."""
+    names = {name for one in question.alternatives for each in one.relations for name in each.sources}
+    return all(sum(size > 1 for size in manifest[name].shape) <= 1 for name in names)
+
+
+@dataclass(frozen=True)
+class Levelled(Regime):
+    """A regime in which some tensors have one value throughout, of the size that theirs were drawn with."""
+
+    level: frozenset[str] = frozenset()
+
+    def state(
+        self, reference: Side, seed: int = 0, probe: Probe | None = None, copies: tuple[Side, Side] | None = None
+    ) -> dict[str, Array] | None:
+        made = super().state(reference, seed, probe, copies)
+        for name in sorted(self.level) if made is not None else ():
+            assert made is not None
+            value = np.asarray(made[name], np.float64)
+            size = float(np.float32(np.sqrt(np.mean(value * value)))) if value.size else 0.0
+            made[name] = np.full(value.shape, size)
+        return made
 
 
 def _probes(first: Given, second: Given, sides: tuple[Side, Side], inputs: Any) -> tuple[Probe, ...]:
@@ -84,14 +132,19 @@ class Trial:
     filled: Choice
 
     @classmethod
-    def of(cls, draft: Draft, sides: tuple[Side, Side], probes: tuple[Probe, ...]) -> Trial:
-        """Raises UsageError where a model does not run, or the relations that stand make no map."""
+    def of(
+        cls, draft: Draft, sides: tuple[Side, Side], probes: tuple[Probe, ...], level: frozenset[str] = frozenset()
+    ) -> Trial:
+        """`level`: reference tensors that get one value throughout.
+
+        Raises UsageError where a model does not run, ValueError where the relations that stand make no map.
+        """
         manifests = sides[0].manifest(), sides[1].manifest()
         start = supposed(draft)
         whole = decided(draft, start, "function", *manifests)
         bridge = Bridge(plan_of(whole.relations, manifests[0]))
         made, _ = prepared(*sides, bridge, probes[0], None)
-        made.fill(Regime("hot", HOT), sides[0], probes[0], SEED)
+        made.fill(Levelled("hot", HOT, level), sides[0], probes[0], SEED)
         floors = [made.floor(probe) for probe in probes]
         seen = [made.reference.run(probe.reference, watch=None if not at else ()) for at, probe in enumerate(probes)]
         tolerances = [
@@ -135,79 +188,6 @@ class Trial:
             return float("inf")
         allowed = SINGLE if self.made.dtype == "float64" else 1.0  # a table that one side computes in float32
         return max(one.error / (one.tolerance * allowed) for one in measures)
-
-
-def plan_of(relations: Sequence[Relation], manifest: Manifest) -> Plan:
-    """The plan that these relations are, on the tensors that they read. Raises ValueError for one that is no bijection.
-
-    It holds moves and targets alone: what a bridge reads. Targets have the dtype of what they are made of; copies are not checked.
-    """
-    targets: dict[str, Target] = {}
-    moves: list[Move] = []
-    for one in relations:
-        made = {name: TensorSpec(dtype_made(one, manifest), one.shape(part)) for part in one.right
-                if isinstance(part, Part) for name in part.every}  # fmt: skip
-        moves += moves_of(one, manifest, made)
-        targets.update({name: Target(name, spec, "exact", 0, 0) for name, spec in made.items()})
-    read = only(manifest, {name for one in relations for name in one.sources})
-    return Plan(read, targets, tuple(moves), (), (), ())
-
-
-def dtype_made(relation: Relation, manifest: Manifest) -> DType:
-    """The dtype of what a relation makes: its constants' or its sources', after its casts."""
-    kinds = [manifest[name].dtype for name in relation.sources]
-    kinds += [one.dtype for one in relation.left if isinstance(one, Filled) and one.dtype is not None]
-    found = kinds[0] if kinds else dtype("f32")
-    for op in relation.operators:
-        if op.name == "cast" and op.target is not None:
-            found = dtype(op.target)
-    return found
-
-
-def shared(left: Capture, right: Capture, tolerance: float) -> float:
-    """Of how many tensors that the reference computes the channels the candidate computes too, wherever and in whatever order.
-
-    A channel is told by its sums (of x, x², x³) over all other axes, which do not see how these are laid out, and a fused tensor
-    holds the channels of its parts. Each tensor counts by the part of its channels that is found.
-    """
-    there = {numel: _sorted(np.concatenate(rows)) for numel, rows in _channels(right).items()}
-    count = 0.0
-    for numel, tensors in _channels(left).items():
-        if numel in there:
-            count += sum(float(_is_in(rows, there[numel], tolerance).mean()) for rows in tensors)
-    return count
-
-
-def _channels(capture: Capture) -> dict[int, list[Array]]:
-    """Elements in a channel -> of every floating tensor at a border, one row a channel: Σx, Σx², Σx³, and the same of |x|."""
-    found: dict[int, list[Array]] = {}
-    for value in {id(value): value for value in capture.values.values()}.values():
-        if value.dtype.kind != "f" or value.ndim < 2 or value.size < 2:
-            continue
-        for axis in (value.ndim - 1, 1) if value.ndim == 4 else (value.ndim - 1,):
-            x = np.moveaxis(value, axis, -1).astype(np.float64, copy=False).reshape(-1, value.shape[axis])
-            with np.errstate(all="ignore"):
-                square = x * x
-                sums = [x.sum(0), square.sum(0), (square * x).sum(0), np.abs(x).sum(0), np.abs(square * x).sum(0)]
-            rows = np.stack([*sums[:4], sums[1], sums[4]], axis=1)
-            if np.isfinite(rows).all():
-                found.setdefault(len(x), []).append(rows)
-    return found
-
-
-def _sorted(rows: Array) -> Array:
-    return np.asarray(rows[np.argsort(rows[:, 0], kind="stable")])
-
-
-def _is_in(rows: Array, known: Array, tolerance: float) -> Array:
-    """Which rows are among those that are known (sorted by their first column)."""
-    slack = tolerance * rows[:, 3:]
-    first = np.searchsorted(known[:, 0], rows[:, 0] - slack[:, 0], side="left")
-    found = np.zeros(len(rows), bool)
-    for step in range(MOST_ALIKE):
-        at = np.minimum(first + step, len(known) - 1)
-        found |= (np.abs(known[at, :3] - rows[:, :3]) <= slack).all(axis=1)
-    return found
 
 
 def _output_sites(capture: Capture) -> list[Any]:
