@@ -31,7 +31,7 @@ def place_changed(ledger: Ledger, laying: Laying) -> None:
     for target, candidates in found.items():
 
         def rank(one: Candidate, target: str = target) -> tuple[int, int, int, str]:
-            shared = likeness(named(one[0]).index, named(target).index)
+            shared = likeness(named(one[0]).numbers, named(target).numbers)
             return -votes[_kind(target, one)], -shared, len(one[1].operators), one[0]
 
         for source, change in sorted(candidates, key=rank):

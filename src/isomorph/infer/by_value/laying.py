@@ -63,7 +63,7 @@ class Laying:
         siblings = self._alike(key, sources, targets)
         operators = () if change is None else change.operators
         guesses = [renamed_moves(one.moves, names, operators) for one, names in siblings]
-        moves = arrange(
+        found = arrange(
             self.scene.source,
             list(sources),
             self.scene.target,
@@ -72,12 +72,12 @@ class Laying:
             guesses=guesses,
             max_memory=self.scene.max_memory,
         )
-        if moves is None:
+        if found is None:
             return None
         for (one, names), guess in zip(siblings, guesses, strict=True):
-            if guess == moves:
+            if guess == tuple(found):
                 return replace(renamed(one.relation, names), operators=operators, note=note)
-        moves = self._with_zeros(moves, zeros)
+        moves = self._with_zeros(tuple(found), zeros)
         made = relation_of(
             moves,
             {name: self.scene.source.manifest[name] for name in dict.fromkeys((*sources, *_read(moves)))},

@@ -17,7 +17,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from isomorph.formats.base import Checkpoint
-from isomorph.infer.by_value.approximate import nearest
 from isomorph.infer.by_value.changed import place_changed
 from isomorph.infer.by_value.equal import place_equal
 from isomorph.infer.by_value.fingerprint import fingerprints
@@ -66,9 +65,15 @@ def match(
         outliers=tuple(unlike),
         unused=tuple(name for name in source.manifest if name not in used),
         unplaced=unplaced,
-        approximate=dict(nearest(source, target, unplaced)) if unplaced else {},
+        approximate=_approximate(source, target, unplaced),
         notes=tuple(dict.fromkeys(ledger.notes)),
     )
+
+
+def _approximate(source: Checkpoint, target: Checkpoint, unplaced: Sequence[str]) -> dict[str, str]:
+    from isomorph.infer.by_value.approximate import nearest  # it needs what no other step does
+
+    return dict(nearest(source, target, unplaced)) if unplaced else {}
 
 
 def _scene(source: Checkpoint, target: Checkpoint, max_memory: int, progress: Callable[[int], None] | None) -> Scene:

@@ -61,7 +61,7 @@ def _sizes(relation: Relation, part: Part) -> tuple[int, ...]:
 
 
 def _index(relation: Relation) -> tuple[int, ...]:
-    return named(relation.targets[0]).index
+    return named(relation.targets[0]).numbers
 
 
 def _lines(members: Mapping[Index, Relation], slot: int) -> Iterator[dict[int, Relation]]:
@@ -128,7 +128,7 @@ def _majority(values: Sequence[Value]) -> Value | None:
 def _origin(relation: Relation) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """The templates of the sources, and all their numbers."""
     every = [named(name) for name in relation.sources[:MOST_LOOKED_AT]]
-    return tuple(one.template for one in every), tuple(number for one in every for number in one.index)
+    return tuple(one.template for one in every), tuple(number for one in every for number in one.numbers)
 
 
 def _follows(known: Sequence[tuple[int, tuple[int, ...]]], members: int) -> tuple[tuple[int, int] | None, ...]:
@@ -190,7 +190,7 @@ def _expected(
     for name in example.sources:
         one = named(name)
         index = []
-        for number in one.index:
+        for number in one.numbers:
             rule = next(rules)
             assert rule is not None
             index.append(number + rule[0] * (now - was))

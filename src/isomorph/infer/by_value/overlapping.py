@@ -23,7 +23,7 @@ def place_overlaps(ledger: Ledger, laying: Laying) -> None:
     seen: dict[tuple[object, ...], str] = {}
     for name in targets:
         one = scene.targets[name]
-        first = seen.setdefault((one.total, one.numel, one.shape, one.axes, named(name).index), name)
+        first = seen.setdefault((one.total, one.numel, one.shape, one.axes, named(name).numbers), name)
         if first == name:
             kept.append(name)
         else:
@@ -40,10 +40,11 @@ def place_overlaps(ledger: Ledger, laying: Laying) -> None:
         if not its_sources or len(its_sources) + len(group.targets) > MOST_IN_GROUP:
             continue
         relation = laying.relation(its_sources, group.targets)
-        if relation is None and len(group.targets) > 1:
-            for target in group.targets:
-                alone = laying.relation(its_sources, (target,))
-                if alone is not None and ledger.is_free(alone.sources, alone.targets):
-                    ledger.add(with_copies(alone, copies))
-        elif relation is not None and ledger.is_free(relation.sources, relation.targets):
+        if relation is not None and ledger.is_free(relation.sources, relation.targets):
             ledger.add(with_copies(relation, copies))
+            continue
+        for target, linked in group.links.items():
+            left = tuple(name for name in linked if name not in ledger.used)
+            alone = laying.relation(left, (target,)) if left else None
+            if alone is not None and ledger.is_free(alone.sources, alone.targets):
+                ledger.add(with_copies(alone, copies))

@@ -41,6 +41,8 @@ class Group:
 
     sources: tuple[str, ...]
     targets: tuple[str, ...]
+    links: Mapping[str, tuple[str, ...]]
+    """For each target, the sources that it shares rows with itself."""
 
 
 def fibres(
@@ -100,7 +102,8 @@ def groups(
             for name in more:
                 chosen_targets.append(name)
                 chosen_sources.extend(one for one in left.pop(name) if one not in chosen_sources)
-        found.append(Group(tuple(sorted(chosen_sources)), tuple(sorted(chosen_targets))))
+        its = {name: tuple(links[name]) for name in sorted(chosen_targets)}
+        found.append(Group(tuple(sorted(chosen_sources)), tuple(sorted(chosen_targets)), its))
     return found
 
 

@@ -192,7 +192,7 @@ class _Search:
             for name in self.ledger.sources(silent=True)
             if prints[name].constant == "0"
             and prints[name].numel == missing
-            and (named(name).index, _tail(named(name).template)) in alike
+            and (named(name).numbers, _tail(named(name).template)) in alike
         ]
 
     def _learn(self, whole: Item, parts: Sequence[Item]) -> None:

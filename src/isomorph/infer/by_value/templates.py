@@ -25,14 +25,14 @@ class Named(NamedTuple):
     """A name as template and numbers."""
 
     template: str
-    index: tuple[int, ...]
+    numbers: tuple[int, ...]
 
 
 def named(name: str) -> Named:
     """Take the numbers out of a name.
 
     >>> named("h.10.ln_1")
-    Named(template='h.{}.ln_{}', index=(10, 1))
+    Named(template='h.{}.ln_{}', numbers=(10, 1))
     """
     return Named(_NUMBER.sub("{}", name), tuple(int(digits) for digits in _NUMBER.findall(name)))
 
