@@ -65,10 +65,10 @@ class Numbers:
 
     def tensors(self, numbers: Array) -> frozenset[str]:
         """The sources that these elements are of; `=` for a constant."""
-        flat = np.unique(numbers)
-        places = np.unique(np.searchsorted(self.starts, flat[flat >= 0], side="right") - 1)
-        found = {self.names[int(place)] for place in places}
-        return frozenset(found | ({"="} if (flat < 0).any() else set()))
+        flat = numbers.reshape(-1)
+        places = np.bincount(np.searchsorted(self.starts, flat, side="right"), minlength=len(self.starts))
+        found = {self.names[int(place) - 1] for place in np.flatnonzero(places) if place}
+        return frozenset(found | ({"="} if places[0] else set()))
 
 
 @dataclass(frozen=True)
@@ -285,9 +285,9 @@ def judge(proposed: Proposed, truth: Truth, targets: Sequence[str] | None = None
         names = [name for name in question.targets if name in truth.targets]
         right = [all(_same(arrays.get(name), truth.targets[name]) for name in names) for arrays in made]
         for name in names:
+            wanted = truth.numbers.tensors(truth.targets[name])
             sources = [
-                arrays.get(name) is not None
-                and truth.numbers.tensors(_array(arrays[name])) == truth.numbers.tensors(truth.targets[name])
+                arrays.get(name) is not None and truth.numbers.tensors(_array(arrays[name])) == wanted
                 for arrays in made
             ]
             state: State = "asked" if any(right) else "asked without the truth"
