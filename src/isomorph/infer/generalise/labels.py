@@ -118,17 +118,24 @@ def _name_cost(name: Template, given: dict[str, tuple[str, ...]]) -> float:
 
 
 def labelled(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule]:
+    from isomorph.infer.generalise.grids import absorbed
+
     """Fewer rules. `taken` are all names of both sides: a join must not make a hole take one that is not its own."""
     current = list(rules)
     while True:
         joined = _round(current, taken)
-        if joined is None:
+        if joined is not None:
+            current = joined
+            continue
+        smaller = absorbed(current, taken)
+        if len(smaller) == len(current):
             return sorted(current, key=lambda rule: rule.covers[0])
-        current = joined
+        current = smaller
 
 
 @dataclass(frozen=True)
 class _Join:
+    stage: int
     awkward: bool
     size: float
     gain: float
@@ -147,7 +154,8 @@ def _round(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | None:
     joins.sort(key=lambda join: (join.awkward, join.size, -join.gain, min(join.members)))
     used: set[int] = set()
     made: list[Rule] = []
-    for join in joins:
+    first = min((join.stage for join in joins), default=0)
+    for join in (join for join in joins if join.stage == first):
         if not (join.members & used):
             used |= join.members
             made.append(join.made)
@@ -188,7 +196,7 @@ def _headed(terms: Sequence[object], heads: Sequence[object]) -> tuple[object, .
 
 def _groups(form: Form, members: Mapping[int, Rule]) -> dict[Key, set[int]]:
     """Rules that are alike but for one region in each name: key is what they share."""
-    bones = {number: [tuple(map(_bone, name)) for name in rule.names] for number, rule in members.items()}
+    bones = {number: [tuple(map(bone, name)) for name in rule.names] for number, rule in members.items()}
     order = sorted(bones, key=lambda number: (str(bones[number]), number))
     reach = len(order) if len(order) <= MANY else MOST_PAIRED
     found: dict[Key, set[int]] = {}
@@ -205,7 +213,7 @@ def _groups(form: Form, members: Mapping[int, Rule]) -> dict[Key, set[int]]:
     return found
 
 
-def _bone(token: Token) -> object:
+def bone(token: Token) -> object:
     """What must be equal of a token: labels that count may differ."""
     if isinstance(token, Labels) and token.axis.startswith("n"):
         return ("labels", token.axis)
@@ -246,7 +254,7 @@ def _joined(rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: 
         if len(set(texts)) != len(texts):
             return None
         regions.append(texts)
-    regions = [list(texts) for texts in zip(*_ordered(list(zip(*regions, strict=True))), strict=True)]
+    regions = [list(texts) for texts in zip(*ordered(list(zip(*regions, strict=True))), strict=True)]
     lists = _united([rule.names for rule in chosen.values()])
     if lists is None:
         return None
@@ -266,15 +274,15 @@ def _joined(rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: 
         notes=_notes(chosen.values()),
     )
     made = base.with_names(names, covers)
-    if _touching(made):
+    if touching(made):
         return None
-    gain = sum(cost(rules[number]) for number in chosen) - cost(made) - _strangeness(ends, regions)
+    gain = sum(cost(rules[number]) for number in chosen) - cost(made) - strangeness(ends, regions)
     if gain <= 0 or (max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen)):
         return None
-    if not _is_free(made, chosen.values(), taken):
+    if not is_free(made, chosen.values(), taken):
         return None
     size = sum(max(map(len, texts)) + 6 * any("." in text or "/" in text for text in texts) for texts in regions)
-    return _Join(_awkward(made), size / len(regions), gain, made, frozenset(chosen))
+    return _Join(_stage(chosen.values(), ends), _awkward(made), size / len(regions), gain, made, frozenset(chosen))
 
 
 def _in_last_piece(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleton]]) -> bool:
@@ -287,7 +295,15 @@ def _in_last_piece(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleto
     return True
 
 
-def _touching(rule: Rule) -> bool:
+def _stage(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleton]]) -> int:
+    """0: weight and bias of a module; 1: modules of a layer; 2: whole towers. Lower ones are joined to the end first."""
+    rules = tuple(rules)
+    if _in_last_piece(rules, ends):
+        return 0
+    return 2 if any(isinstance(token, Index) for _, suffix in ends for token in suffix) else 1
+
+
+def touching(rule: Rule) -> bool:
     """True when two holes stand side by side: no reader can tell where one ends."""
     return any(
         not isinstance(one, str) and not isinstance(other, str)
@@ -302,7 +318,7 @@ def _awkward(rule: Rule) -> bool:
     return first is not None and REST in first and first[-1] != REST
 
 
-def _strangeness(ends: Sequence[tuple[Skeleton, Skeleton]], regions: Sequence[Sequence[str]]) -> int:
+def strangeness(ends: Sequence[tuple[Skeleton, Skeleton]], regions: Sequence[Sequence[str]]) -> int:
     """What it costs to put things together that have little to do with each other: whole pieces, and no words of one kind."""
     for (prefix, suffix), texts in zip(ends, regions, strict=True):
         words = {word for text in texts for word in _WORDS.sub(" ", text.lower()).split()}
@@ -322,7 +338,7 @@ def _counts(token: Token) -> bool:
     return isinstance(token, Labels) and token.axis.startswith("n")
 
 
-def _ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+def ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Labels in the order of the field (q k v, weight bias, encoder decoder), of their numbers, or as they came."""
     for column in reversed(list(zip(*rows, strict=True))):
         if all(is_number(text) for text in column):
@@ -368,7 +384,7 @@ def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
                 return None
         if len(rows) > MOST_LABELS:
             return None
-        columns[axis] = _ordered(list(rows))
+        columns[axis] = ordered(list(rows))
     found = []
     count: dict[str, int] = {}
     for token in holes[0]:
@@ -378,7 +394,7 @@ def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
     return found
 
 
-def _is_free(made: Rule, members: Iterable[Rule], taken: AbstractSet[str]) -> bool:
+def is_free(made: Rule, members: Iterable[Rule], taken: AbstractSet[str]) -> bool:
     """No name that the join makes beyond its members is one that is there, as far as its numbers are left open."""
     if (
         sum(math.prod(len(token.labels) for token in name if isinstance(token, Labels)) for name in made.names)

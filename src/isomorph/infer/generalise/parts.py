@@ -43,6 +43,7 @@ def rule_of(
     sizes = dict(relation.sizes)
     split = _split_axes(relation)
     names = {axis: f"t{k}" for k, axis in enumerate(sizes)}
+    is_single = _is_single(relation)
 
     def factors(axis: str) -> Sequence[object]:
         if axis in relation.sums:
@@ -51,7 +52,7 @@ def rule_of(
             )
         if axis in split:
             return split[axis].axes
-        return () if sizes.get(axis) == 1 and axis not in split else (names.get(axis, axis),)
+        return () if is_single and sizes.get(axis) == 1 else (names.get(axis, axis),)
 
     def dims_of(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
         return tuple(map_axes(dim, factors) for dim in dims)  # type: ignore[arg-type] # factors are axes and sums
@@ -86,6 +87,17 @@ def rule_of(
     made, counts = _canonical(made, counts)
     preferred = {axis: 0 for axis, size in counts.items() if sensible_key(config, size) is not None}
     return plain(sized(made, counts, preferred))
+
+
+def _is_single(relation: Relation) -> bool:
+    """One tensor that is another, no sums: an axis of size 1 is a unit axis there, and pairs nothing."""
+    parts = (*relation.left, *relation.right)
+    return (
+        len(relation.left) == len(relation.right) == 1
+        and not relation.sums
+        and all(len(dim) == 1 for part in parts for dim in part.dims)
+        and all(isinstance(part, Part) and not part.along for part in parts)
+    )
 
 
 def _canonical(rule: Rule, sizes: Mapping[str, int]) -> tuple[Rule, dict[str, int]]:
