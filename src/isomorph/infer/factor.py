@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from isomorph.infer.factor_blocks import Block, NoLayout, blocks_of, in_stacks, within_dims
+from isomorph.infer.factor_blocks import Block, NoLayout, blocks_of, gathered, in_stacks, within_dims
 from isomorph.infer.factor_moves import as_rule_text, moves_of, tree_dims
 from isomorph.infer.factor_parse import Chain, Refined, Same, Stack, stacks_of
 from isomorph.infer.factor_write import written
@@ -68,8 +68,11 @@ def _relation(
     if set(read) & set(made):
         read, made, kept = _apart(read, made, kept)
     specs = {**read, **made}
-    blocks, left, right, same = _read(blocks_of(kept, read, made), specs)
-    found = written(blocks, left, right, same, specs, operators)
+    blocks = blocks_of(kept)
+    try:
+        found = written(*_read(gathered(blocks, specs), specs), specs, operators)
+    except NoLayout:  # what was gathered by chance may stand across what the moves are cut by
+        found = written(*_read(blocks, specs), specs, operators)
     found = replace(found, evidence=evidence, note=note)
     found = replace(found, left=tuple(_named(part, {}) for part in found.left))
     return replace(found, right=tuple(_named(part, copies) for part in found.right))

@@ -42,13 +42,9 @@ class NoLayout(Exception):
     """The moves are no sums of products of axes."""
 
 
-def blocks_of(
-    moves: Sequence[Move], sources: Mapping[str, TensorSpec], targets: Mapping[str, TensorSpec]
-) -> list[Block]:
-    """The blocks of moves from boxes and constants, gathered. Raises NoLayout for other moves."""
-    found = [_block(move) for move in moves if 0 not in move.target.shape]
-    number = {name: k for k, name in enumerate((*sources, *targets))}
-    return gathered(found, {**sources, **targets}, number)
+def blocks_of(moves: Sequence[Move]) -> list[Block]:
+    """The blocks of moves from boxes and constants. Raises NoLayout for other moves."""
+    return [_block(move) for move in moves if 0 not in move.target.shape]
 
 
 def _block(move: Move) -> Block:
@@ -69,8 +65,9 @@ def _block(move: Move) -> Block:
 # ── gathering ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def gathered(found: list[Block], specs: Mapping[str, TensorSpec], number: Mapping[str, int]) -> list[Block]:
+def gathered(found: list[Block], specs: Mapping[str, TensorSpec]) -> list[Block]:
     """The same elements in fewer blocks: equal ones at equal distances become one with an axis more; neighbours become one."""
+    number = {name: k for k, name in enumerate(specs)}
 
     def by_target(block: Block) -> tuple[object, ...]:
         return tuple(number[name] for name in block.target.names), block.target.offset
