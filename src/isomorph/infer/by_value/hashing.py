@@ -110,14 +110,15 @@ def _finish(numbers: Array, domain: str, scratch: Array) -> Array:
 
 
 def _hash_f64(bits: Array, out: Array, scratch: Array) -> None:
-    with np.errstate(all="ignore"):
-        narrow = bits.view(np.float64).astype(np.float32)
+    narrow = np.empty(bits.shape, _BITS_F32)
     again = np.empty(bits.shape, U64)
-    convert(narrow.view(_BITS_F32), _F32, _F64, again, True)
+    with np.errstate(all="ignore"):
+        convert(bits, _F64, _F32, narrow, True)
+        convert(narrow, _F32, _F64, again, True)
     fits = again == bits
     count = int(np.count_nonzero(fits))
     if count:
-        out[...] = narrow.view(_BITS_F32)
+        out[...] = narrow
         _finish(out, "float", scratch)
     if count < bits.size:
         again[...] = bits

@@ -41,6 +41,7 @@ class Rounded:
         self.is_exact = True
         self.saturated = False
 
+    @np.errstate(all="ignore")
     def hashes(self, bits: Array, found: Array) -> Array | None:
         """The hashes of the elements rounded, None once it is dead. `found`: their hashes as they are."""
         if not self.is_alive:
@@ -88,6 +89,7 @@ class Rounded:
 
 
 @cache
+@np.errstate(all="ignore")
 def _table(source: DType, target: DType) -> tuple[Array, Array | None, Array]:
     """Of every element of a small dtype: the hash of its cast to a floating one, where it has none (or None), where it is exact."""
     every = np.arange(1 << (8 * source.nbytes), dtype=np.uint32).astype(source.bits)
