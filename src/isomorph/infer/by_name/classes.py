@@ -59,8 +59,9 @@ class TensorClass:
 
 def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
     """The classes of a manifest, in the order of their first tensor."""
-    cut = {name: tokens(name) for name in tensors}
-    numbers = _Numbers(tensors, cut)
+    spelled = _keras_numbered(tensors)
+    cut = {name: tokens(name) for name in spelled}
+    numbers = _Numbers({name: tensors[real] for name, real in spelled.items()}, cut)
     rows: dict[str, list[tuple[tuple[int, ...], str]]] = defaultdict(list)
     for name, found in cut.items():
         index = tuple(int(token.text) for at, token in enumerate(found) if numbers.counts(name, at))
@@ -75,11 +76,29 @@ def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
                 numbers.spelled(first),
                 tuple(HOLE if numbers.counts(first, at) else token.text for at, token in enumerate(cut[first])),
                 tuple(token.piece for token in cut[first]),
-                dict(members),
-                {index: tensors[name].shape for index, name in members},
+                {index: spelled[name] for index, name in members},
+                {index: tensors[spelled[name]].shape for index, name in members},
             )
         )
     return tuple(out)
+
+
+def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
+    """Names with Keras's numbers made plain: of the pieces `block`, `block_1`, `block_2` the first is `block_0`. New name -> name."""
+    numbered: set[tuple[str, str]] = set()
+    for name in tensors:
+        pieces = name.split("/")
+        for at, piece in enumerate(pieces):
+            if piece.endswith("_1"):
+                numbered.add(("/".join(pieces[:at]), piece[:-2]))
+    out: dict[str, str] = {}
+    for name in tensors:
+        pieces = name.split("/")
+        new = [
+            f"{piece}_0" if ("/".join(pieces[:at]), piece) in numbered else piece for at, piece in enumerate(pieces)
+        ]
+        out["/".join(new)] = name
+    return out if len(out) == len(tensors) else {name: name for name in tensors}
 
 
 class _Numbers:
@@ -100,12 +119,13 @@ class _Numbers:
         word = {
             keys[at]: (cut[name][at - 1].text if at else "") for name, keys in self.keys.items() for at in keys
         }
-        self.counted = {key for key, values in below.items() if _counts(values, whole[key], word[key])}
+        self.counted = {key: _counted(values, whole[key], word[key]) for key, values in below.items()}
         self.ranks = {key: {value: rank for rank, value in enumerate(sorted(values))} for key, values in below.items()}
 
     def counts(self, name: str, at: int) -> bool:
         """True when that token of the name is an index."""
-        return self.keys[name].get(at) in self.counted
+        key = self.keys[name].get(at)
+        return key is not None and int(self.cut[name][at].text) in self.counted[key]
 
     def template(self, name: str) -> str:
         """The name with `{}` in the place of its indices."""
@@ -124,7 +144,7 @@ class _Numbers:
             key = self.keys[name].get(at)
             if key is None:
                 out.append(token.text)
-            elif key in self.counted:
+            elif self.counts(name, at):
                 out.append(HOLE)
             else:
                 ranks = self.ranks[key]
@@ -151,18 +171,27 @@ def _is_whole(name: str, found: tuple[Token, ...], at: int) -> bool:
     return all(token.piece != piece for place, token in enumerate(found) if place != at)
 
 
-def _counts(values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, word: str) -> bool:
-    """True when the siblings of a number hold the same things, so that it counts them."""
+def _counted(values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, word: str) -> frozenset[int]:
+    """The values of a number that hold the same things as a neighbour, so that the number counts them: all of them, or those of a
+    run of layers in a longer list (`sequential.2` to `sequential.13`)."""
+    order = sorted(values)
     is_container = word in CONTAINERS
     deep = any(_has_submodules(rest) for held in values.values() for rest in held)
+    everything, nothing = frozenset(order), frozenset[int]()
     if len(values) == 1:
-        return is_container and deep and (is_whole or 0 in values)
-    alike, equal = _likeness(list(values.values()))
+        return everything if is_container and deep and (is_whole or 0 in values) else nothing
+    scores = _likeness([values[value] for value in order])
+    alike = sum(score[0] for score in scores) / len(scores)
+    equal = sum(score[1] for score in scores) / len(scores)
+    if not deep:
+        return everything if len(values) > 2 and is_whole and alike == 1 and equal == 1 else nothing
     if is_whole or is_container:
-        if deep:
-            return alike >= 0.34 and equal >= 0.5
-        return len(values) > 2 and is_whole and alike == 1 and equal == 1
-    return len(values) > 3 and deep and alike >= 0.5 and equal >= 0.5
+        if alike >= 0.34 and equal >= 0.5:
+            return everything
+    elif len(values) > 3 and alike >= 0.5 and equal >= 0.5:
+        return everything
+    run = [value for value, score in zip(order, scores, strict=True) if score == (1, 1) and len(values[value]) > 5]
+    return frozenset(run) if len(run) > 1 and len({frozenset(values[value]) for value in run}) == 1 else nothing
 
 
 def _has_submodules(rest: str) -> bool:
@@ -174,16 +203,15 @@ def _split(rest: str) -> Iterable[str]:
     return rest.replace("/", ".").replace(":", ".").split(".")
 
 
-def _likeness(held: list[Mapping[str, set[Shape]]]) -> tuple[float, float]:
-    """How much neighbours have in common: of their suffixes, and of the shapes of those. Each is compared with the two before it
-    and the two after it, and the likest counts (layers may alternate)."""
-    alike = equal = 0.0
+def _likeness(held: list[Mapping[str, set[Shape]]]) -> list[tuple[float, float]]:
+    """How much each has in common with a neighbour: of their suffixes, and of the shapes of those. Each is compared with the two
+    before it and the two after it, and the likest counts (layers may alternate)."""
+    out = []
     for at, one in enumerate(held):
         scores = []
         for other in (held[near] for near in range(max(0, at - 2), min(len(held), at + 3)) if near != at):
             both = one.keys() & other.keys()
             same = sum(one[rest] == other[rest] for rest in both)
             scores.append((len(both) / len(one.keys() | other.keys()), same / max(1, len(both))))
-        best = max(scores)
-        alike, equal = alike + best[0], equal + best[1]
-    return alike / len(held), equal / len(held)
+        out.append(max(scores))
+    return out

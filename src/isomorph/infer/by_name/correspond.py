@@ -47,7 +47,8 @@ def correspond(
 
     scorer = Scorer(*sides)
     taken, open_ = settle(anchors.apply(candidates(scorer)), are_copies)
-    taken += _tied(scorer, taken, open_, are_copies)
+    tied, maybe = _tied(scorer, taken, open_)
+    taken += tied
     for _ in range(2):
         rest = _rest(sides, taken, open_)
         more, again = settle(anchors.apply(candidates(Scorer(*rest))), are_copies)
@@ -55,17 +56,19 @@ def correspond(
             open_ += again
             break
         taken += more
-    return _written(source, target, taken, open_, anchors)
+    return _written(source, target, taken, [*open_, *maybe], anchors)
 
 
 def _tied(
-    scorer: Scorer, taken: Sequence[Candidate], open_: Sequence[Candidate], are_copies: object
-) -> list[Candidate]:
-    """Targets that are copies of tensors that are placed: a head tied to the embedding, an embedding for each of two stacks."""
+    scorer: Scorer, taken: Sequence[Candidate], open_: Sequence[Candidate]
+) -> tuple[list[Candidate], list[Candidate]]:
+    """Targets that are copies of tensors that are placed: an embedding for each of two stacks; and, as a question, a head that may be
+    tied to the embedding (or new)."""
     placed = {module for each in (*taken, *open_) for module in each.targets}
     used = {module for each in taken for module in each.sources}
     heads = [module for module in scorer.source.modules if module.reading.role == "lm_head" and "weight" in module.leaves]
-    out = []
+    out: list[Candidate] = []
+    maybe: list[Candidate] = []
     for t in scorer.target.modules:
         role = t.reading.role
         if t in placed or role not in COPIED | {"lm_head"} or "weight" not in t.leaves:
@@ -80,8 +83,11 @@ def _tied(
                     links = {leaf: link for leaf, link in made.links.items() if leaf == "weight" or s.reading.role == role}
                     found.append(replace(made, targets=(t,), links=links))
         if len(found) == 1:
-            out += found
-    return out
+            if found[0].sources[0].reading.role == role:
+                out += found
+            else:
+                maybe += found
+    return out, maybe
 
 
 def _rest(

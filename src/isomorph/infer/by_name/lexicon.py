@@ -22,6 +22,11 @@ class Meaning:
     kind: str = ""
     """Of attention: `self`, `cross`, or "" when the phrase does not say."""
 
+    @property
+    def is_place(self) -> bool:
+        """True for a norm's place among those of its block (`norm.10`)."""
+        return self.tag.startswith("norm.") and self.tag[5:].isdigit()
+
 
 @dataclass(frozen=True)
 class Lexicon:
@@ -33,13 +38,18 @@ class Lexicon:
     """Leaf words that may also be the end of a piece (`in_proj_weight`)."""
     longest: int
 
-    def look_up(self, context: str, found: Sequence[str], at: int) -> tuple[int, Meaning] | None:
-        """The longest phrase that begins at this token: how many tokens it takes, and its meaning."""
+    def look_up(
+        self, tables: Sequence[str], found: Sequence[str], pieces: Sequence[int], at: int
+    ) -> tuple[int, Meaning] | None:
+        """The longest phrase of these contexts that begins at this token: how many tokens it takes, and its meaning.
+
+        A norm's place in its block is said within one piece: `attn_norm` is a norm of the block, `attn.norm` one of the attention.
+        """
         for length in range(min(self.longest, len(found) - at), 0, -1):
             phrase = tuple(found[at : at + length])
-            for table in (context, "any"):
+            for table in tables:
                 meaning = self.contexts.get(table, {}).get(phrase)
-                if meaning is not None:
+                if meaning is not None and (not meaning.is_place or pieces[at] == pieces[at + length - 1]):
                     return length, meaning
         return None
 

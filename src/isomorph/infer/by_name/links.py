@@ -36,7 +36,11 @@ class Ranked:
         tables = [known[of.raw[: at + 1]] for at in slots]
         self.of = of
         self.sizes = tuple(len(table) for table in tables)
-        self.labels = tuple("expert" if of.raw[at - 1].startswith("expert") else "layer" for at in slots)
+        after = of.template.split(HOLE)[1:]
+        self.labels = tuple(
+            "file" if rest.startswith("::") else "expert" if of.raw[at - 1].startswith("expert") else "layer"
+            for at, rest in zip(slots, after, strict=True)
+        )
         self.names = {
             tuple(table[value] for table, value in zip(tables, index, strict=True)): name
             for index, name in of.members.items()
@@ -99,8 +103,8 @@ def _kept(one: Ranked, part: Ranked) -> tuple[int, ...] | None:
         for kept in itertools.combinations(range(len(part.sizes)), len(one.sizes))
         if tuple(part.sizes[slot] for slot in kept) == one.sizes and len(kept) < len(part.sizes)
     ]
-    alike = [kept for kept in choices if tuple(part.labels[slot] for slot in kept) == one.labels]
-    return next(iter(alike or choices), None)
+    alike_ = [kept for kept in choices if tuple(part.labels[slot] for slot in kept) == one.labels]
+    return next(iter(alike_ or choices), None) if len(choices) == 1 or len(alike_) == 1 else None
 
 
 def _fits(whole: Shape, parts: tuple[tuple[Shape, int], ...]) -> bool:

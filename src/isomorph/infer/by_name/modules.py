@@ -128,16 +128,18 @@ def _read(module: Module, book: Lexicon) -> Reading:
     at = 0
     while at < len(raw):
         step = 1
-        found = book.look_up(context, raw, at)
+        tables = (context, "any", "outside") if context == "block" and HOLE not in raw else (context, "any")
+        found = book.look_up(tables, raw, module.pieces, at)
         number = _RANK.fullmatch(words[at])
         if raw[at] == HOLE:
-            if context in ("outside", "embedding"):
+            if context in ("outside", "embedding", "head"):
                 context, role = "block", ""
             rank = None
         elif found is not None:
             step, meaning = found
             known.update(range(at, at + step))
-            tag = meaning.tag
+            tag, _, flag = meaning.tag.partition("+")
+            shared, experts = shared or flag == "shared", experts or flag == "experts"
             if tag.startswith(("tower.", "stack.")):
                 if context != "block" or tag.startswith("tower."):
                     towers.add(tag)
@@ -190,8 +192,10 @@ def _norm(tag: str, role: str, context: str) -> str:
     }
     if (context, role) in beside:
         return beside[context, role]
-    if context in ("attention", "mlp"):
-        return f"norm.{context}"
+    if context == "attention":
+        return "norm.12"
+    if context == "mlp":
+        return "norm.mlp"
     if context == "block":
         return "norm.15"
     return "norm.final" if context == "outside" else "norm.pre" if context == "embedding" else "norm.head"
@@ -249,17 +253,19 @@ def _ordered_norms(made: list[Module]) -> list[Module]:
     with a digit where there are two. By the places that their names say, and by their numbers."""
     out = list(made)
     crossed = {module.block for module in made if module.reading.kind == "cross"}
+    unknown = {module.block for module in made if not module.reading.role and len(module.main.shape) == 1}
     for group in _siblings(made, "norm"):
         placed = [at for at in group if made[at].reading.role.removeprefix("norm.").isdigit()]
         if not placed:
             continue
-        named = _places([made[at] for at in placed], made[placed[0]].block in crossed)
+        block = made[placed[0]].block
+        named = _places([made[at] for at in placed], block in crossed, block in unknown)
         for at, role in zip(placed, named, strict=True):
             out[at] = replace(made[at], reading=replace(made[at].reading, role=role))
     return out
 
 
-def _places(norms: Sequence[Module], is_crossed: bool) -> list[str]:
+def _places(norms: Sequence[Module], is_crossed: bool, has_unknown: bool) -> list[str]:
     places = [int(module.reading.role.removeprefix("norm.")) for module in norms]
     numbered = [at for at, place in enumerate(places) if place == NUMBERED and norms[at].reading.rank is not None]
     order = sorted(numbered, key=lambda at: norms[at].reading.rank or (0, 0))
@@ -279,8 +285,17 @@ def _places(norms: Sequence[Module], is_crossed: bool) -> list[str]:
     if len(set(places)) < len(places):
         return ["norm.?"] * len(norms)
     ranked = sorted(places)
-    full = {1: ["a"], 2: ["a", "m"], 3: ["a", "c", "m"] if is_crossed else [], 4: [] if is_crossed else ["a1", "a2", "m1", "m2"]}
-    letters = full.get(len(places)) or [f"{'?acm'[place // 10]}{place % 10}" for place in ranked]
+    decades = [place // 10 for place in ranked]
+    if len(places) == 2 and decades[0] == 1 and (decades[1] == 3 or (ranked[1] in (NUMBERED, 19) and not has_unknown)):
+        letters = ["a", "m"]
+    elif len(set(decades)) == len(decades) and (len(decades) > 1 or ranked[0] != 19):
+        letters = ["?acm"[decade] for decade in decades]
+    elif len(places) == 4 and decades[1] == 1 and decades[2] == 3:
+        letters = ["a1", "a2", "m1", "m2"]
+    elif len(places) == 3 and is_crossed and decades[0] == 1 and not has_unknown:
+        letters = ["a", "c", "m"]
+    else:
+        letters = [f"{'?acm'[place // 10]}.{place % 10}" for place in ranked]
     return [f"norm:{letters[ranked.index(place)]}" for place in places]
 
 

@@ -17,6 +17,9 @@ Write = Callable[[Candidate], tuple[Match, ...]]
 def choices(component: Sequence[Candidate], write: Write, placed: Collection[str]) -> Iterator[Choice]:
     """The choices of candidates that share modules. Targets that stay without one have too many ways, or clash with what is placed."""
     targets = list(dict.fromkeys(module for each in component for module in each.targets))
+    if len(component) == 1:
+        yield from _choice([write(component[0]), ()], placed)
+        return
     together = _assignments(component, targets)
     if together is not None:
         yield from _choice([tuple(match for each in way for match in write(each)) for way in together], placed)

@@ -108,12 +108,14 @@ class Scorer:
                 value -= 3 if contexts == {"attention", "mlp"} else 0
             return value
         if a == b:
-            vague = a in ("norm.?", "norm.attention", "norm.mlp", "norm.inner", "embedding", "layer_scale")
+            vague = a in ("norm.?", "norm.mlp", "norm.inner", "embedding", "layer_scale")
             return value + (1 if vague else ROLE)
         if a.startswith("norm") and b.startswith("norm"):
             return self._norms(a, b, value)
         if a in HEADS and b in HEADS:
             return value - 2
+        if {a, b} == {"up", "gate_up"}:
+            return value + ROLE - 1
         if {a, b} == {"word", "lm_head"}:
             return value - 6
         if "embedding" in (a, b) and (a in EMBEDDINGS and b in EMBEDDINGS):
@@ -130,7 +132,7 @@ class Scorer:
             return value - 1 if a[5] == b[5] or "/" in a + b and a.split("/")[-1] != b.split("/")[-1] else None
         if {a, b} == {"norm.final", "norm.fc"}:
             return value - 2
-        return value - 1 if "norm.inner" in (a, b) and {a, b} & {"norm.attention", "norm.mlp"} else None
+        return value - 1 if {a, b} == {"norm.inner", "norm.mlp"} else None
 
     def _names(self, s: Module, t: Module) -> float:
         if s.inside and s.inside == t.inside and s.raw[len(s.block) :] == t.raw[len(t.block) :]:
@@ -154,17 +156,20 @@ class Scorer:
             return None
         elif (a & self.target.modalities and not b) or (b & self.source.modalities and not a):
             value -= 3
-        if self.source.has_both_stacks and self.target.has_both_stacks:
+        if self.source.has_both_stacks or self.target.has_both_stacks:
             c, d = one.towers - a, other.towers - b
+            both = self.source.has_both_stacks and self.target.has_both_stacks
             if c and d:
-                if not c & d:
+                if not c & d and both:
                     return None
-                value += 2
-            elif c or d:
+                value += 2 if c & d else -5
+            elif both and (c or d):
                 value -= 1
         kinds = {self.source.kind(s), self.target.kind(t)}
         if kinds == {"self", "cross"}:
             return None
+        if kinds == {"", "cross"}:
+            value -= 3
         if one.is_shared != other.is_shared:
             value -= 8
         if one.in_experts != other.in_experts and one.context == other.context == "mlp":
