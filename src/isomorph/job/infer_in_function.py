@@ -174,7 +174,10 @@ class Trial:
         for place, (question, new) in enumerate(zip(self.questions, choice, strict=True)):
             if new != self.filled[place]:
                 plan = plan_of(question.alternatives[new].relations, self.manifest)
-                self.made.candidate.fill(Bridge(plan).forward(self.made.state))
+                own = {
+                    name: self.made.own[1][name] for name in question.targets
+                }  # of what this alternative does not make
+                self.made.candidate.fill({**own, **Bridge(plan).forward(self.made.state)})
                 self.filled = (*self.filled[:place], new, *self.filled[place + 1 :])
 
     def _error(self, at: int, right: Capture) -> float:
@@ -210,11 +213,14 @@ def _decision(questions: Sequence[Question], found: Searched, trial: Trial) -> D
             ),
         )
     places = {one.key: found.best[at] for at, one in enumerate(questions) if at not in found.undecided}
-    why = {
-        one.key: f"in function: with it the outputs agree, else they differ by {found.refuted[at]:.0e} of what is allowed"
-        for at, one in enumerate(questions)
-    }
+    why = {one.key: "the two agree in function" for one in questions}
     notes = [f"in function: {len(places)} of {len(questions)} questions decided by {ran}"]
+    notes += [
+        f"{one.key}: {one.alternatives[found.best[at]].words}; under any other the outputs differ by {found.refuted[at]:.0e} times "
+        "what is allowed, or more"
+        for at, one in enumerate(questions)
+        if at not in found.undecided
+    ]
     if found.score.held < len(trial.probes):
         others = [probe.name for probe in trial.probes]
         notes.append(

@@ -6,14 +6,13 @@ from collections.abc import Sequence
 
 from isomorph.infer.factor import moves_of
 from isomorph.infer.nouns import Filled, Part, Relation
-from isomorph.infer.subset import only
 from isomorph.plan.moves import Move
 from isomorph.plan.plan import Plan, Target
 from isomorph.tensors import DType, Manifest, TensorSpec, dtype
 
 
 def plan_of(relations: Sequence[Relation], manifest: Manifest) -> Plan:
-    """The plan that these relations are, on the tensors that they read. Raises ValueError for one that is no bijection.
+    """The plan that these relations are, on a manifest that holds what they read. Raises ValueError for one that is no bijection.
 
     It holds moves and targets alone: what a bridge reads. Targets have the dtype of what they are made of; copies are not checked.
     """
@@ -24,8 +23,7 @@ def plan_of(relations: Sequence[Relation], manifest: Manifest) -> Plan:
                 if isinstance(part, Part) for name in part.every}  # fmt: skip
         moves += moves_of(one, manifest, made)
         targets.update({name: Target(name, spec, "exact", 0, 0) for name, spec in made.items()})
-    read = only(manifest, {name for one in relations for name in one.sources})
-    return Plan(read, targets, tuple(moves), (), (), ())
+    return Plan(manifest, targets, tuple(moves), (), (), ())
 
 
 def dtype_made(relation: Relation, manifest: Manifest) -> DType:
