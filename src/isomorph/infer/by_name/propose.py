@@ -44,16 +44,19 @@ def propose(
         spoken = {one.target for one in silent}
         wanted = [name for name in wanted if name in spoken]
     told = agreed(readings(source, target, configs), source, target, wanted) if use_catalogue else Told()
+    facts = facts_of(source, target, configs)
     if silent or known:
-        return placed_silent(source, target, configs, known, silent, told)
-    named = _by_names(source, target, facts_of(source, target, configs), told.relations, told.targets)
+        placed, open_ = placed_silent(source, target, facts, known, silent, told.relations)
+        named, told = Proposed(tuple(placed), tuple(open_)), Told(notes=told.notes)
+    else:
+        named = _by_names(source, target, facts, told.relations, told.targets)
     relations, questions = finished(
         (*told.relations, *named.relations), (*told.questions, *named.questions), source, target
     )
     return Proposed(
         relations,
         questions,
-        unused=_unused(source, relations, questions),
+        unused=_unused(source, (*known, *relations), questions),
         unplaced=_unplaced(wanted, relations, questions),
         notes=(*told.notes, *named.notes),
     )

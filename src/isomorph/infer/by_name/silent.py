@@ -1,24 +1,168 @@
-"""Targets whose values do not say what they are -> relations by names, among the sources that their values allow."""
+"""Targets whose values do not say what they are -> relations by names, among the sources that their values allow.
+
+Biases that are all zero, norms that are all one, copies: any of the candidates gives the target bit for bit, but only one is right
+for weights that are trained. What the module's siblings do says which: `.bias` goes where `.weight` went, its parts in the same order.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
-from isomorph.infer.by_name.agreement import Told
-from isomorph.infer.nouns import Proposed, Relation, Silent
+from isomorph.infer.by_name.correspond import correspond
+from isomorph.infer.by_name.correspondence import Match
+from isomorph.infer.by_name.facts import Facts
+from isomorph.infer.by_name.members import members_of
+from isomorph.infer.by_name.orientation import Member, Siblings, settled, siblings, turn_of
+from isomorph.infer.by_name.questions import choice
+from isomorph.infer.by_name.transfer import transferred
+from isomorph.infer.nouns import UNIT, Alternative, Dim, Filled, Part, Question, Relation, Silent, axis, copy_of
 from isomorph.tensors import Manifest
+
+MOST_CANDIDATES = 12
+"""Of more sources, names that say nothing cannot ask."""
 
 
 def placed_silent(
     source: Manifest,
     target: Manifest,
-    configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None],
+    facts: Facts,
     known: Sequence[Relation],
     silent: Sequence[Silent],
-    told: Told,
-) -> Proposed:
-    """Each silent target in a relation or in a question."""
-    return Proposed(
-        told.relations, told.questions, unplaced=tuple(one.target for one in silent if one.target not in told.targets)
+    told: Sequence[Relation],
+) -> tuple[list[Relation], list[Question]]:
+    """Each silent target in a relation, with a note, or in a question.
+
+    `told` are relations of the catalogue about silent targets; those that the values deny are left out.
+    """
+    by_target = {one.target: one for one in silent}
+    found = [one for one in told if _allowed(one, by_target)]
+    done = {name for relation in found for name in relation.targets}
+    left = {name: one for name, one in by_target.items() if name not in done}
+    questions: list[Question] = []
+    if left:
+        more, questions = _by_names(source, target, facts, (*known, *found), left)
+        found.extend(more)
+        done.update(name for relation in more for name in relation.targets)
+        done.update(name for question in questions for name in question.targets)
+    used = {name for relation in (*known, *found) for name in relation.sources}
+    for name, one in left.items():
+        if name not in done:
+            relation, question = _alone(one, source, target, used)
+            found.extend([relation] if relation is not None else [])
+            questions.extend([question] if question is not None else [])
+    return found, questions
+
+
+def _allowed(relation: Relation, silent: Mapping[str, Silent]) -> bool:
+    """Whether the values of silent targets allow a relation: it makes silent targets only, of candidates of one."""
+    if not all(name in silent for name in relation.targets):
+        return False
+    held = {source for name in relation.targets for source in silent[name].candidates}
+    return all(name in held for name in relation.sources)
+
+
+def _by_names(
+    source: Manifest, target: Manifest, facts: Facts, known: Sequence[Relation], left: Mapping[str, Silent]
+) -> tuple[list[Relation], list[Question]]:
+    sides = (source, target)
+    allowed = {name: one.candidates for name, one in left.items() if one.candidates}
+    corresponding = correspond(source, target, known=known, silent=allowed)
+    around = siblings([], known, sides)
+    of_module = {name: relation for relation in known for name in relation.targets}
+
+    def forms(match: object) -> list[Member] | None:
+        assert isinstance(match, Match)
+        links = tuple(link for link in match.links if all(name in left for name in link.target_names))
+        if not links or any(not _holds(link.source_names, link.target_names, left) for link in links):
+            return None
+        several = members_of(replace(match, links=links), sides, facts, (), False)
+        if several is None:
+            return None
+        return [
+            _likely(_as_known(settled(member, around, False), of_module, left, sides), around) for member in several
+        ]
+
+    found: list[Relation] = []
+    for match in corresponding.matches:
+        found.extend(_noted(member.forms[0].relation, left) for member in forms(match) or ())
+    questions = []
+    for each in corresponding.choices:
+        if all(name in left for name in each.targets):
+            question, decided = choice(each, forms, around)
+            found.extend(_noted(relation, left) for relation in decided)
+            questions.extend([question] if question is not None else [])
+    return found, questions
+
+
+def _holds(sources: Iterable[str], targets: Iterable[str], left: Mapping[str, Silent]) -> bool:
+    """Whether sources are among the candidates; where a fused target has no candidate of its own shape, values do not deny it."""
+    held = {name for target in targets for name in left[target].candidates}
+    return not held or all(name in held for name in sources)
+
+
+def _as_known(
+    member: Member, of_module: Mapping[str, Relation], left: Mapping[str, Silent], sides: tuple[Manifest, Manifest]
+) -> Member:
+    """The member in the form that its values have (`Silent.relations`), or that the weight beside it has."""
+    names = set(member.link.source_names)
+    for target in member.link.target_names:
+        given = [relation for relation in left[target].relations if set(relation.sources) == names]
+        if given:
+            turns = {form.turn for form in member.forms}
+            best = [relation for relation in given if turn_of(relation) in turns] or given
+            return replace(member, forms=(replace(member.forms[0], relation=best[0]),))
+    like = transferred(list(member.link.source_names), list(member.link.target_names), of_module, sides)
+    return member if like is None else replace(member, forms=(replace(member.forms[0], relation=like),))
+
+
+def _likely(member: Member, around: Siblings) -> Member:
+    """One form: any gives the same values, and most siblings' is the likeliest to be right."""
+    turn = around.likely(member.kind)
+    order = Counter(form.order for form in member.forms).most_common(1)[0][0]
+    first = next((form for form in member.forms if form.turn == turn), member.forms[0])
+    best = next((form for form in member.forms if form.turn == first.turn and form.order == order), first)
+    return replace(member, forms=(best,))
+
+
+def _noted(relation: Relation, left: Mapping[str, Silent]) -> Relation:
+    values = {left[name].value for name in relation.targets if name in left}
+    said = (
+        "its values are equal to several sources'"
+        if None in values
+        else f"its values are all {', '.join(sorted(map(str, values)))}"
     )
+    return replace(relation, evidence="names", note=f"placed by its name: {said}")
+
+
+def _alone(one: Silent, source: Manifest, target: Manifest, used: set[str]) -> tuple[Relation | None, Question | None]:
+    """A silent target that names do not place: made of its constant where no source is left for it, else asked."""
+    shape = target[one.target].shape
+    free = [name for name in one.candidates if name not in used and source[name].shape == shape]
+    constant = None
+    if one.value is not None:
+        dims: tuple[Dim, ...] = tuple(UNIT if size == 1 else axis(f"a{number}") for number, size in enumerate(shape))
+        sizes = {f"a{number}": size for number, size in enumerate(shape) if size != 1}
+        filled = Filled(one.value, dims, target[one.target].dtype)
+        constant = Relation(
+            (filled,),
+            (Part((one.target,), dims),),
+            sizes,
+            evidence="constant",
+            note="no source is left that could be it",
+        )
+    if not free:
+        held = [name for name in one.candidates if source[name].shape == shape]
+        if constant is None and len(held) == 1:
+            return copy_of(held[0], one.target, shape, "names", "placed by its values: no other source has them"), None
+        return constant, None
+    if len(free) > MOST_CANDIDATES:
+        return None, None
+    options = [Alternative((copy_of(name, one.target, shape, "names"),), f"from {name}") for name in free]
+    if constant is not None:
+        options.append(Alternative((constant,), f"from no source: all {one.value}"))
+    if len(options) == 1:
+        return options[0].relations[0], None
+    text = f"{one.target}: its values are those of {len(free)} sources, and no name says which it is"
+    return None, Question(f"{one.target} source", "source", text, tuple(options), None)
