@@ -93,12 +93,13 @@ def _of_line(line: Mapping[int, Relation], slot: int, names: Names) -> Iterator[
     origins = {value: _origin(relation) for value, relation in line.items()}
     templates = _majority([one for one, _ in origins.values()])
     follows = _follows([(value, numbers) for value, (one, numbers) in origins.items() if one == templates], len(line))
+    if templates is None or any(rule is None for rule in follows):
+        return  # their names do not say that they are siblings
     right = {
-        value: templates is None
-        or (
+        value: (
             origin[0] == templates
             and all(
-                rule is None or number == rule[0] * value + rule[1]
+                rule is not None and number == rule[0] * value + rule[1]
                 for number, rule in zip(origin[1], follows, strict=True)
             )
         )
@@ -111,12 +112,13 @@ def _of_line(line: Mapping[int, Relation], slot: int, names: Names) -> Iterator[
     for value, relation in line.items():
         if value in good:
             continue
+        expected = _expected(example, good[0], value, slot, follows, names, relation)
         if forms[value] != usual and usual is not None:
-            words = _unlike(relation, example)
+            words = _unlike(relation, example, len(good))
         else:
-            words = f"comes from {_some(relation.sources)}, unlike"
-        expected = _expected(example, good[0], value, slot, follows if templates is not None else (), names, relation)
-        text = f"{relation.targets[0]} {words} its {len(good)} siblings"
+            would = f"it would come from {_some(expected.sources)}" if expected is not None else "it would not"
+            words = f"comes from {_some(relation.sources)}; by its {len(good)} siblings {would}"
+        text = f"{relation.targets[0]} {words}"
         yield Outlier(relation.targets[0], text, relation, expected)
 
 
@@ -147,16 +149,16 @@ def _follows(known: Sequence[tuple[int, tuple[int, ...]]], members: int) -> tupl
     return tuple(rules)
 
 
-def _unlike(found: Relation, usual: Relation) -> str:
-    """In words, up to what the siblings are."""
+def _unlike(found: Relation, usual: Relation, siblings: int) -> str:
+    """In words, with what the siblings are."""
     if found.operators != usual.operators:
-        return f"has {_operators(found)}, {_operators(usual)} has each of"
-    found_is, usual_is = _is_plain(found), _is_plain(usual)
-    if found_is and not usual_is and len(found.sources) == 1:
-        return "is NOT transposed, unlike"
-    if usual_is and not found_is and len(found.sources) == 1:
-        return "is transposed, unlike"
-    return "is laid out unlike"
+        return f"has {_operators(found)}; its {siblings} siblings have {_operators(usual)}"
+    if len(found.sources) == len(found.targets) == 1:
+        if _is_plain(found) and not _is_plain(usual):
+            return f"is NOT transposed; its {siblings} siblings are"
+        if _is_plain(usual) and not _is_plain(found):
+            return f"is transposed; its {siblings} siblings are NOT"
+    return f"is laid out otherwise than its {siblings} siblings"
 
 
 def _is_plain(relation: Relation) -> bool:

@@ -6,7 +6,6 @@ from isomorph.infer.by_value.forms import with_copies
 from isomorph.infer.by_value.laying import Laying
 from isomorph.infer.by_value.ledger import Ledger
 from isomorph.infer.by_value.overlaps import groups
-from isomorph.infer.by_value.templates import named
 
 MOST_IN_GROUP = 256
 
@@ -23,7 +22,7 @@ def place_overlaps(ledger: Ledger, laying: Laying) -> None:
     seen: dict[tuple[object, ...], str] = {}
     for name in targets:
         one = scene.targets[name]
-        first = seen.setdefault((one.total, one.numel, one.shape, one.axes, named(name).numbers), name)
+        first = seen.setdefault((one.total, one.numel, one.dtype, one.shape, one.axes), name)
         if first == name:
             kept.append(name)
         else:
