@@ -19,14 +19,14 @@ Same = Callable[[Module, Module], bool]
 Container = tuple[str, ...]
 
 
-def settle(candidates: Sequence[Candidate], are_copies: Same) -> tuple[list[Candidate], list[Candidate]]:
-    """The certain candidates, and those that remain possible for what is not settled."""
+def settle(candidates: Sequence[Candidate], are_copies: Same, everything: Sequence[Module]) -> tuple[list[Candidate], list[Candidate]]:
+    """The certain candidates, and those that remain possible for what is not settled. `everything`: the modules of both sides."""
     alive = _within_containers(candidates)
     taken: list[Candidate] = []
     while True:
         found = _leading(alive, are_copies)
         if not found:
-            found = _excluded(alive, taken)
+            found = _excluded(alive, taken, everything)
         if not found:
             return taken, alive
         taken += found
@@ -84,7 +84,9 @@ def _agree(one: Candidate, other: Candidate, are_copies: Same) -> bool:
     return are_copies(a, b) and one.targets == other.targets and one.score >= other.score
 
 
-def _excluded(alive: Sequence[Candidate], taken: Sequence[Candidate]) -> list[Candidate]:
+def _excluded(
+    alive: Sequence[Candidate], taken: Sequence[Candidate], everything: Iterable[Module]
+) -> list[Candidate]:
     """Candidates that nothing stands against, in layers or among whatever is outside, where nothing else is left over."""
     by_module: dict[Module, int] = defaultdict(int)
     for each in alive:
@@ -96,13 +98,23 @@ def _excluded(alive: Sequence[Candidate], taken: Sequence[Candidate]) -> list[Ca
         for source in each.sources
         for target in each.targets
     }
-    out = []
-    for each in alive:
-        alone = all(by_module[module] == 1 for module in (*each.sources, *each.targets))
-        pair = (each.sources[0].container, each.targets[0].container)
-        if alone and each.is_whole and each.score > -1 and pair in matched and _is_telling(each):
-            out.append(each)
-    return out
+    settled = {module for each in taken for module in (*each.sources, *each.targets)}
+    alone = [
+        each
+        for each in alive
+        if all(by_module[module] == 1 for module in (*each.sources, *each.targets))
+        and each.is_whole
+        and each.score > -1
+        and (each.sources[0].container, each.targets[0].container) in matched
+        and _is_telling(each)
+    ]
+    settled.update(module for each in alone for module in (*each.sources, *each.targets))
+    open_blocks = {
+        module.block for module in everything if module not in settled and module.reading.role != "buffer" and module.block
+    }
+    return [
+        each for each in alone if not any(module.block in open_blocks for module in (*each.sources, *each.targets))
+    ]
 
 
 def _is_telling(each: Candidate) -> bool:

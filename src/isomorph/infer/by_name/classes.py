@@ -24,6 +24,8 @@ CONTAINERS = frozenset(
 
 Shape = tuple[int, ...]
 HOLE = "{}"
+FILE = "{::}"
+"""The index of a file among those of one checkpoint (`consolidated.{:02}::`): not of a layer."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,10 @@ def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
             TensorClass(
                 template,
                 numbers.spelled(first),
-                tuple(HOLE if numbers.counts(first, at) else token.text for at, token in enumerate(cut[first])),
+                tuple(
+                    numbers.hole(first, at) if numbers.counts(first, at) else token.text
+                    for at, token in enumerate(cut[first])
+                ),
                 tuple(token.piece for token in cut[first]),
                 {index: spelled[name] for index, name in members},
                 {index: tensors[spelled[name]].shape for index, name in members},
@@ -127,6 +132,10 @@ class _Numbers:
         key = self.keys[name].get(at)
         return key is not None and int(self.cut[name][at].text) in self.counted[key]
 
+    def hole(self, name: str, at: int) -> str:
+        """What stands for an index: of a file, or of anything else."""
+        return FILE if name.startswith("::", self.cut[name][at].end) else HOLE
+
     def template(self, name: str) -> str:
         """The name with `{}` in the place of its indices."""
         out = []
@@ -145,7 +154,7 @@ class _Numbers:
             if key is None:
                 out.append(token.text)
             elif self.counts(name, at):
-                out.append(HOLE)
+                out.append(self.hole(name, at))
             else:
                 ranks = self.ranks[key]
                 out.append(f"#{ranks[int(token.text)]}/{len(ranks)}" if len(ranks) > 1 else token.text)

@@ -46,12 +46,13 @@ def correspond(
         return ties[0].are_copies(one, other) or ties[1].are_copies(one, other)
 
     scorer = Scorer(*sides)
-    taken, open_ = settle(anchors.apply(candidates(scorer)), are_copies)
+    taken, open_ = settle(anchors.apply(candidates(scorer)), are_copies, (*sides[0].modules, *sides[1].modules))
     tied, maybe = _tied(scorer, taken, open_)
     taken += tied
     for _ in range(2):
         rest = _rest(sides, taken, open_)
-        more, again = settle(anchors.apply(candidates(Scorer(*rest))), are_copies)
+        modules_left = (*rest[0].modules, *rest[1].modules)
+        more, again = settle(anchors.apply(candidates(Scorer(*rest))), are_copies, modules_left)
         if not more:
             open_ += again
             break

@@ -22,6 +22,8 @@ class Bundle:
     names: tuple[str, ...]
     extents: tuple[int, ...] = ()
     role: str = ""
+    copies: tuple[str, ...] = ()
+    """Further tensors that hold the same values as `names[0]`: a norm in the files of all ranks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,12 @@ class Link:
     @property
     def source_names(self) -> Iterator[str]:
         """The names of all its sources."""
-        return (name for bundle in self.sources for name in bundle.names)
+        return (name for bundle in self.sources for name in (*bundle.names, *bundle.copies))
 
     @property
     def target_names(self) -> Iterator[str]:
         """The names of all its targets."""
-        return (name for bundle in self.targets for name in bundle.names)
+        return (name for bundle in self.targets for name in (*bundle.names, *bundle.copies))
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
-from isomorph.infer.by_name.classes import HOLE, Shape, TensorClass
+from isomorph.infer.by_name.classes import FILE, HOLE, Shape, TensorClass
 from isomorph.infer.by_name.correspondence import Bundle, Link
 
 Index = tuple[int, ...]
@@ -25,7 +25,7 @@ def ranks(found: Iterable[TensorClass]) -> Ranks:
 
 
 def _slots(each: TensorClass) -> list[int]:
-    return [at for at, word in enumerate(each.raw) if word == HOLE]
+    return [at for at, word in enumerate(each.raw) if word in (HOLE, FILE)]
 
 
 class Ranked:
@@ -36,10 +36,9 @@ class Ranked:
         tables = [known[of.raw[: at + 1]] for at in slots]
         self.of = of
         self.sizes = tuple(len(table) for table in tables)
-        after = of.template.split(HOLE)[1:]
         self.labels = tuple(
-            "file" if rest.startswith("::") else "expert" if of.raw[at - 1].startswith("expert") else "layer"
-            for at, rest in zip(slots, after, strict=True)
+            "file" if of.raw[at] == FILE else "expert" if of.raw[at - 1].startswith("expert") else "layer"
+            for at in slots
         )
         self.names = {
             tuple(table[value] for table, value in zip(tables, index, strict=True)): name
@@ -68,13 +67,24 @@ def link(one: Ranked, parts: Sequence[Ranked], roles: Sequence[str], *, is_targe
         bundles = []
         shapes = []
         for part, (grid, extents), role in zip(parts, found, roles, strict=True):
-            bundles.append(Bundle(tuple(part.names[index] for index in grid[at]), extents, role))
-            shapes.append((part.shapes[grid[at][0]], math.prod(extents)))
+            names = tuple(part.names[index] for index in grid[at])
+            shape = part.shapes[grid[at][0]]
+            if len(parts) == 1 and _is_replicated(part, one, names) and alike(one.shapes[at], shape):
+                bundles.append(Bundle(names[:1], (), role, names[1:]))
+                shapes.append((shape, 1))
+            else:
+                bundles.append(Bundle(names, extents, role))
+                shapes.append((shape, math.prod(extents)))
         if not _fits(one.shapes[at], tuple(shapes)):
             return None
         alone = (Bundle((one.names[at],), (), roles[0] if len(roles) == 1 else ""),)
         out.append(Link(tuple(bundles), alone) if is_target else Link(alone, tuple(bundles)))
     return tuple(out), whole
+
+
+def _is_replicated(part: Ranked, one: Ranked, names: tuple[str, ...]) -> bool:
+    """True when the index that is left over is that of files: each rank may hold all of a tensor."""
+    return len(names) > 1 and "file" in part.labels and "file" not in one.labels and len(part.sizes) == len(one.sizes) + 1
 
 
 def _grid(one: Ranked, part: Ranked) -> tuple[dict[Index, list[Index]], Index] | None:
@@ -118,6 +128,8 @@ def _fits(whole: Shape, parts: tuple[tuple[Shape, int], ...]) -> bool:
 def _shares_an_axis(whole: Shape, parts: tuple[Shape, ...]) -> bool:
     """Fused matrices have a side in common; vectors have nothing to share."""
     squeezed = [tuple(size for size in shape if size != 1) for shape in parts]
+    if len([size for size in whole if size != 1]) == 1:
+        return True
     if any(len(shape) < 2 for shape in squeezed):
         return all(len(shape) < 3 for shape in squeezed)
     common = set(squeezed[0]).intersection(*map(set, squeezed[1:]))

@@ -177,7 +177,7 @@ def _read(module: Module, book: Lexicon) -> Reading:
 
 def _norm(tag: str, role: str, context: str) -> str:
     """A norm's place, from its own words or from what it stands in: 10 before attention … 39 after the mlp."""
-    if tag != "norm" and tag != "norm.15":
+    if tag not in ("norm", "norm.15", "norm.inner"):
         return tag
     if role.startswith("norm."):
         return role
@@ -195,7 +195,7 @@ def _norm(tag: str, role: str, context: str) -> str:
     if context == "attention":
         return "norm.12"
     if context == "mlp":
-        return "norm.mlp"
+        return "norm.inner" if tag == "norm.inner" else "norm.mlp"
     if context == "block":
         return "norm.15"
     return "norm.final" if context == "outside" else "norm.pre" if context == "embedding" else "norm.head"
@@ -236,7 +236,7 @@ def _numbered_mlps(made: list[Module]) -> list[Module]:
         if len(open_) == 1 and "down" in roles and "up" not in roles:
             names = ["up"]
         elif numbered and len(open_) == 2:
-            names = ["gate", "up"] if "down" in roles else ["up", "down"]
+            names = ["gate", "up"] if "down" in roles and "gate_up" not in roles else ["up", "down"]
         elif numbered and len(open_) == 3 and len(matrices) == 3:
             one, two, three = (sorted(made[at].main.shape) and made[at].main.shape for at in order)
             if one == three != two:

@@ -160,9 +160,9 @@ class Scorer:
             c, d = one.towers - a, other.towers - b
             both = self.source.has_both_stacks and self.target.has_both_stacks
             if c and d:
-                if not c & d and both:
+                if not c & d:
                     return None
-                value += 2 if c & d else -5
+                value += 2
             elif both and (c or d):
                 value -= 1
         kinds = {self.source.kind(s), self.target.kind(t)}
