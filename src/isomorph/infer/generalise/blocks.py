@@ -85,40 +85,38 @@ class _Order:
 
 def _arranged(rules: list[Rule], prefixes: Prefixes, order: _Order) -> tuple[Node, ...]:
     nodes: list[Node] = []
-    left = list(rules)
-    refused: set[Prefixes] = set()
+    found: dict[Prefixes, dict[int, Rule]] = {}
+    pairs = {id(rule): _pairs(rule, prefixes) for rule in rules}
+    for rule in rules:
+        for pair in pairs[id(rule)]:
+            found.setdefault(pair, {})[id(rule)] = rule
+    found = {pair: members for pair, members in found.items() if len(members) > 1}
+    left = {id(rule): rule for rule in rules}
     while True:
-        best = _best(left, prefixes, refused)
-        if best is None:
+        best = max(found, key=lambda pair: _saved(pair, found[pair], prefixes), default=None)
+        if best is None or _saved(best, found[best], prefixes) <= 0:
             break
-        pair, members = best
+        members = list(found.pop(best).values())
         inside = {order.numbers[id(rule)] for rule in members}
         if not order.may_join(inside):
-            refused.add(pair)
             continue
-        nodes.append(Block(pair, _arranged(members, pair, order)))
-        chosen = set(map(id, members))
-        left = [rule for rule in left if id(rule) not in chosen]
-    nodes.extend(left)
+        nodes.append(Block(best, _arranged(members, best, order)))
+        for rule in members:
+            del left[id(rule)]
+            for pair in pairs[id(rule)]:
+                if pair in found:
+                    found[pair].pop(id(rule), None)
+    nodes.extend(left.values())
     return _sorted(nodes, order)
 
 
-def _best(rules: Sequence[Rule], outer: Prefixes, refused: set[Prefixes]) -> tuple[Prefixes, list[Rule]] | None:
-    """The pair of prefixes that saves most, and its rules; None when none saves anything."""
-    found: dict[Prefixes, list[Rule]] = {}
-    for rule in rules:
-        for pair in _pairs(rule, outer):
-            found.setdefault(pair, []).append(rule)
-    best: tuple[int, Prefixes] | None = None
-    for pair, members in found.items():
-        if len(members) < 2 or pair in refused:
-            continue
-        left, right = (width(prefix[len(around) :]) for prefix, around in zip(pair, outer, strict=True))
-        saved = sum(left * rule.n_left + right * (len(rule.names) - rule.n_left) - 2 for rule in members)
-        saved -= left + right + 6 + LINE
-        if saved > 0 and (best is None or saved > best[0]):
-            best = (saved, pair)
-    return None if best is None else (best[1], found[best[1]])
+def _saved(pair: Prefixes, members: Mapping[int, Rule], outer: Prefixes) -> int:
+    """How many characters a block with this pair of prefixes saves; nothing for a block of one."""
+    if len(members) < 2:
+        return 0
+    left, right = (width(prefix[len(around) :]) for prefix, around in zip(pair, outer, strict=True))
+    saved = sum(left * rule.n_left + right * (len(rule.names) - rule.n_left) - 2 for rule in members.values())
+    return saved - (left + right + 6 + LINE)
 
 
 def _pairs(rule: Rule, outer: Prefixes) -> list[Prefixes]:

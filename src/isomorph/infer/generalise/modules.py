@@ -51,9 +51,9 @@ class Page:
     line: tuple[Op, ...] = ()
     questions: tuple[Question, ...] = ()
 
-    def module(self, rules: Sequence[Rule], *, is_open: bool = True) -> Module:
-        """The rules as a module. `is_open` False: alternatives as rules like any other, for the plan."""
-        nodes = blocks(rules, above(rules, self.names, self.separators))
+    def module(self, rules: Sequence[Rule], *, is_open: bool = True, is_flat: bool = False) -> Module:
+        """The rules as a module. `is_open` False: alternatives as rules like any other, for the plan; `is_flat`: without blocks."""
+        nodes: Sequence[Node] = rules if is_flat else blocks(rules, above(rules, self.names, self.separators))
         statements = hoisted(self._statements(nodes, ((), ()), is_open))
         if self.line:
             statements.insert(0, OperatorLine(self.line))

@@ -37,9 +37,42 @@ MOST_LABELS = 12
 
 
 def rule_of(
-    relation: Relation, number: int, sides: tuple[Manifest, Manifest], config: Mapping[str, object] | None = None
+    relation: Relation,
+    number: int,
+    sides: tuple[Manifest, Manifest],
+    config: Mapping[str, object] | None = None,
+    shapes: dict[object, Rule] | None = None,
 ) -> Rule:
-    """The rule of one relation, whose names hold no axes that count."""
+    """The rule of one relation, whose names hold no axes that count. `shapes` remembers what depends on no name."""
+    key = _shape(relation)
+    if shapes is None or key is None:
+        return _rule(relation, number, sides, config)
+    if key not in shapes:
+        shapes[key] = _rule(relation, number, sides, config)
+    left, right = (
+        tuple(
+            replace(term, head=tokens(part.names[0])) if isinstance(part, Part) else term
+            for term, part in zip(terms, parts, strict=True)
+        )
+        for terms, parts in ((shapes[key].left, relation.left), (shapes[key].right, relation.right))
+    )
+    notes = (relation.note,) if relation.note else ()
+    return replace(shapes[key], left=left, right=right, covers=(number,), notes=notes)
+
+
+def _shape(relation: Relation) -> object | None:
+    """All of a relation but its names; None where they matter to its rule."""
+    parts = (*relation.left, *relation.right)
+    if any(isinstance(part, Filled) or (isinstance(part, Part) and (part.along or part.copies)) for part in parts):
+        return None
+    dims = tuple((isinstance(part, Part), part.dims) for part in parts)
+    sums = tuple(sorted(relation.sums.items()))
+    return (len(relation.left), dims, tuple(sorted(relation.sizes.items())), relation.operators, relation.one_way, sums)
+
+
+def _rule(
+    relation: Relation, number: int, sides: tuple[Manifest, Manifest], config: Mapping[str, object] | None
+) -> Rule:
     sizes = dict(relation.sizes)
     split = _split_axes(relation)
     names = {axis: f"t{k}" for k, axis in enumerate(sizes)}

@@ -22,6 +22,9 @@ LEAST = 3
 """A general rule stands for so many different paths at least."""
 MOST_TRIED = 400
 """Candidates that are held against all classes: those that come from most rules."""
+FIRST_TRIES = 3
+MANY = 120
+"""So many ways to begin are tried, where there are no more classes than these."""
 COST = 14
 """A general rule costs a little more than its text: what it takes is not written there."""
 
@@ -58,41 +61,61 @@ def generals(
     """The rules of the classes, some of them general. `labelled` joins classes by labels."""
     special = labelled(classes)
     candidates = _candidates([*classes, *special], classes, names, marks)
+    tries = FIRST_TRIES if len(classes) <= MANY else 1
+    found = [_greedy(classes, special, candidates, labelled, first) for first in range(tries)]
+    return min(found, key=lambda rules: sum(map(cost, rules)))
+
+
+def _greedy(
+    classes: Sequence[Rule],
+    special: list[Rule],
+    candidates: Sequence[General],
+    labelled: Callable[[Sequence[Rule]], list[Rule]],
+    first: int,
+) -> list[Rule]:
+    """The general rules that save most, one after the other; to begin with, the one that comes `first` by what it saves."""
     chosen: list[General] = []
+    refused: set[int] = set()
     left = list(range(len(classes)))
-    best = special
     while len(chosen) < MOST_GENERAL:
-        shares: dict[int, float] = {}
-        owner = {number: rule for rule in special for number in rule.covers}
-        within: dict[int, int] = {}
-        for k in left:
-            within[id(owner[classes[k].covers[0]])] = within.get(id(owner[classes[k].covers[0]]), 0) + 1
-        for k in left:
-            rule = owner[classes[k].covers[0]]
-            shares[k] = cost(rule) / within[id(rule)]
-        found: tuple[float, int] | None = None
-        for number, one in enumerate(candidates):
-            here = one.right & shares.keys()
-            if len(here) < 2 or not _fits(one, chosen):
-                continue
-            gain = sum(shares[k] for k in sorted(here)) - cost(one.rule) - COST
-            if gain > 0 and (found is None or gain > found[0]):
-                found = (gain, number)
-        if found is None:
+        shares = _shares(classes, special, left)
+        gains = sorted(
+            (-gain, number)
+            for number, one in enumerate(candidates)
+            if number not in refused and _fits(one, chosen) and (gain := _gain(one, shares)) > 0
+        )
+        place = first if not chosen and not refused else 0
+        if len(gains) <= place:
             break
-        general = candidates[found[1]]
+        number = gains[place][1]
+        general = candidates[number]
         rest = [k for k in left if k not in general.right]
         remaining = labelled([classes[k] for k in rest])
-        if sum(map(cost, remaining)) + cost(general.rule) >= sum(map(cost, special)):
-            candidates = [one for one in candidates if one is not general]
+        if sum(map(cost, remaining)) + cost(general.rule) + COST >= sum(map(cost, special)):
+            refused.add(number)
             continue
-        chosen.append(general)
-        covered = sorted(number for k in left if k in general.right for number in classes[k].covers)
-        also = frozenset(number for k in general.right for number in classes[k].covers)
-        chosen[-1] = replace(general, rule=replace(general.rule, covers=tuple(covered), also=also))
+        covers = tuple(sorted(one for k in left if k in general.right for one in classes[k].covers))
+        also = frozenset(one for k in general.right for one in classes[k].covers)
+        notes = tuple(dict.fromkeys(note for k in left if k in general.right for note in classes[k].notes))
+        chosen.append(replace(general, rule=replace(general.rule, covers=covers, also=also, notes=notes)))
         left, special = rest, remaining
-        best = [*special, *(one.rule for one in chosen)]
-    return best
+    return [*special, *(one.rule for one in chosen)]
+
+
+def _shares(classes: Sequence[Rule], special: Sequence[Rule], left: Sequence[int]) -> dict[int, float]:
+    """What each class that is left costs: its part of the rule that stands for it."""
+    owner = {number: k for k, rule in enumerate(special) for number in rule.covers}
+    owners = {k: owner[classes[k].covers[0]] for k in left}
+    within: dict[int, int] = {}
+    for rule in owners.values():
+        within[rule] = within.get(rule, 0) + 1
+    costs = [cost(rule) for rule in special]
+    return {k: costs[rule] / within[rule] for k, rule in owners.items()}
+
+
+def _gain(one: General, shares: Mapping[int, float]) -> float:
+    here = one.right & shares.keys()
+    return sum(shares[k] for k in sorted(here)) - cost(one.rule) - COST if len(here) > 1 else 0.0
 
 
 def _fits(one: General, chosen: Sequence[General]) -> bool:

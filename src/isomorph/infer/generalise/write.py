@@ -16,7 +16,7 @@ from isomorph.infer.generalise import check
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.labels import blank, labelled
-from isomorph.infer.generalise.modules import Config, Page
+from isomorph.infer.generalise.modules import Config, Page, is_drop
 from isomorph.infer.generalise.order import Names
 from isomorph.infer.generalise.parts import rule_of
 from isomorph.infer.generalise.patterns import Rule
@@ -134,7 +134,12 @@ class _Job:
     def _rule(self, relation: Relation, number: int) -> Rule:
         if self.page.line:
             relation = replace(relation, operators=())
-        return rule_of(relation, number, (self.source, self.target), self.page.config)
+        return rule_of(relation, number, (self.source, self.target), self.page.config, self.shapes)
+
+    @cached_property
+    def shapes(self) -> dict[object, Rule]:
+        """Rules of relations by all but their names, as they are met: thousands of relations have few shapes."""
+        return {}
 
     @cached_property
     def taken(self) -> frozenset[str]:
@@ -167,7 +172,7 @@ class _Job:
                 held, check.only(self.source, sources), check.only(self.target, targets), self.page.config
             )
             try:
-                moves = check.moves_of(check.plan_of(self._module(plain, choice), given))
+                moves = check.moves_of(check.plan_of(self._module(_literal_first(plain), choice, is_flat=True), given))
             except MorphError:
                 moves = None  # the draft cannot be planned as it is: what is written is held against its names alone
             found.append(_Test(choice, given, moves))
@@ -184,5 +189,11 @@ class _Job:
     def _holds(self, group: tuple[int, int] | None, choice: int) -> bool:
         return group is None or group[1] == min(choice, len(self.draft.questions[group[0]].alternatives) - 1)
 
-    def _module(self, rules: Sequence[Rule], choice: int) -> Module:
-        return self.page.module([rule for rule in rules if self._holds(rule.group, choice)], is_open=False)
+    def _module(self, rules: Sequence[Rule], choice: int, is_flat: bool = False) -> Module:
+        held = [rule for rule in rules if self._holds(rule.group, choice)]
+        return self.page.module(held, is_open=False, is_flat=is_flat)
+
+
+def _literal_first(rules: Sequence[Rule]) -> list[Rule]:
+    """Drops last: their patterns have wildcards."""
+    return sorted(rules, key=is_drop)
