@@ -41,7 +41,8 @@ NOTHING = AxisDigest(0, 0)
 def digest(sums: Array, start: int = 0) -> AxisDigest:
     """The digest of consecutive fibre sums, the first of which is entry `start`. Digests of parts of one axis add up.
 
-    In order: each sum times the number of its place, which is a product of two mixed odd numbers. As a multiset: each sum mixed.
+    In order: each sum times the number of its place, which is a product of two mixed odd numbers. As a multiset: each sum times
+    itself, folded (sums of hashes are mixed already).
     """
     ordered = multiset = low = 0
     while low < len(sums):
@@ -49,7 +50,10 @@ def digest(sums: Array, start: int = 0) -> AxisDigest:
         part = sums[low : low + TILE - place]
         outer = _block(block)
         ordered += outer * total(part * _places()[place : place + len(part)])
-        multiset += total(mix(part))
+        folded = np.right_shift(part, U64(32))
+        folded ^= part
+        folded *= part
+        multiset += total(folded)
         low += len(part)
     return AxisDigest(ordered & MASK, multiset & MASK)
 

@@ -28,7 +28,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 U64 = np.uint64
 MASK = (1 << 64) - 1
 
-TILE = 1 << 15
+TILE = 1 << 16
 """Elements hashed at a time: with their scratch they stay in the second-level cache."""
 
 _GOLDEN = 0x9E3779B97F4A7C15
