@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from isomorph.infer.answers import answered
+from isomorph.infer.factor import moves_of
 from isomorph.infer.nouns import (
     Alternative,
     Draft,
@@ -50,13 +51,15 @@ def from_values(
     for question in proposed.questions:
         if not placed.isdisjoint(question.targets):
             continue
+        question = distinct(question, source, target)
         left = tuple(one for one in question.alternatives if all(holds(each) for each in one.relations))
         if len(left) > 1:
             questions.append(_with_alternatives(question, left))
             placed.update(question.targets)
         elif left:
-            note = f"names leave {len(question.alternatives)} alternatives, and the values bear one of them out"
-            relations += [replace(one, evidence="values", note=note) for one in left[0].relations]
+            many = len(question.alternatives)
+            note = f"names leave {many} alternatives, and the values bear one of them out"
+            relations += left[0].relations if many == 1 else [replace(one, note=note) for one in left[0].relations]
             placed.update(question.targets)
         else:
             contradicted += question.targets
@@ -70,7 +73,30 @@ def from_values(
 
 def from_names(proposed: Proposed, source: Manifest, target: Manifest) -> Draft:
     """The draft of names, shapes and layouts alone."""
-    return drafted(proposed.relations, proposed.questions, source, target)
+    relations, questions = list(proposed.relations), []
+    for question in proposed.questions:
+        question = distinct(question, source, target)
+        if len(question.alternatives) == 1:
+            relations += question.alternatives[0].relations
+        else:
+            questions.append(question)
+    return drafted(relations, questions, source, target)
+
+
+def distinct(question: Question, source: Manifest, target: Manifest) -> Question:
+    """The question without alternatives that move every element as an earlier one does: at some sizes two layouts are one."""
+    seen: dict[object, Alternative] = {}
+    same = [seen.setdefault(_moves(one, source, target), one) for one in question.alternatives]
+    likely = None if question.likely is None else question.alternatives.index(same[question.likely])
+    return _with_alternatives(replace(question, likely=likely), tuple(seen.values()))
+
+
+def _moves(alternative: Alternative, source: Manifest, target: Manifest) -> object:
+    """What tells alternatives apart: all moves, or where there are none to be had, the alternative itself."""
+    try:
+        return frozenset(move for one in alternative.relations for move in moves_of(one, source, target))
+    except (KeyError, ValueError):
+        return alternative.words, tuple((one.left, one.right) for one in alternative.relations)
 
 
 def drafted(relations: Iterable[Relation], questions: Iterable[Question], source: Manifest, target: Manifest) -> Draft:
@@ -171,7 +197,7 @@ def _with_alternatives(question: Question, left: tuple[Alternative, ...]) -> Que
     if len(left) == len(question.alternatives):
         return question
     likely = None if question.likely is None else question.alternatives[question.likely]
-    place = next((place for place, one in enumerate(left) if one is likely), None)
+    place = None if likely is None else next((place for place, one in enumerate(left) if one is likely), None)
     return replace(question, alternatives=left, likely=place, why=question.why if place is not None else "")
 
 
