@@ -61,6 +61,8 @@ class Facts:
     groups: tuple[int, ...] = ()
     widths: tuple[int, ...] = ()
     rotary: bool = True
+    lengths: frozenset[int] = frozenset()
+    """The sizes of all dims: queries are as wide as what projects their sum back."""
 
     def head_dims(self, rows: Iterable[int], *, even: bool = False) -> tuple[int, ...]:
         """What the width of a head may be, where these are the rows of queries (the first), keys and values."""
@@ -75,18 +77,20 @@ class Facts:
     def groupings(self, rows: int) -> tuple[tuple[int, int], ...]:
         """What the width of a head and the number of groups may be, where these are the rows of queries, keys and values together
         and a group has several queries."""
-        found = []
-        for width in self.widths or USUAL[:MOST_WIDTHS]:
+        found: list[tuple[int, int]] = []
+        likely: list[tuple[int, int]] = []
+        for width in self.widths or USUAL:
             total = rows // width
             if rows % width == 0 and total > 3:
                 stated = [
                     *self.groups,
                     *((total - heads) // 2 for heads in self.heads if total > heads and (total - heads) % 2 == 0),
                 ]
-                for groups in dict.fromkeys(stated or range(1, total // 3)):
+                for groups in dict.fromkeys(stated or range(1, total // 4 + 1)):
                     if groups and total % groups == 0 and total // groups > 3:
-                        found.append((width, groups))
-        return tuple(found[: 2 * MOST_WIDTHS])
+                        is_known = (total - 2 * groups) * width in self.lengths
+                        (likely if is_known else found).append((width, groups))
+        return tuple((likely or found)[: 2 * MOST_WIDTHS])
 
 
 def facts_of(source: Manifest, target: Manifest, configs: Sequence[Mapping[str, Any] | None]) -> Facts:
@@ -98,6 +102,7 @@ def facts_of(source: Manifest, target: Manifest, configs: Sequence[Mapping[str, 
         _stated(GROUPS, stated),
         _stated(HEAD_DIM, stated),
         rotates or not all(_has_positions(side) for side in (source, target)),
+        frozenset(size for side in (source, target) for spec in side.values() for size in spec.shape),
     )
 
 

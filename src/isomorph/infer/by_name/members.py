@@ -55,6 +55,8 @@ def _forms(link: Link, sides: Sides, facts: Facts, widths: Sequence[int], is_sam
     inside = None if is_same or one.names == other.names else parts_within(one, other)
     if inside is not None:
         found = [each for form in found for each in reordered(form, *inside, facts)]
+        if len({form.order for form in found}) < 2:
+            return []  # how the parts lie cannot be asked without knowing the heads
     elif is_rotated:
         rows_last = leaf(one.names[0]) == "kernel"
         found = [each for form in found for each in rotated(form, widths, rows_last=rows_last)]

@@ -1,17 +1,17 @@
 """Targets whose values do not say what they are -> relations by names, among the sources that their values allow.
 
 Biases that are all zero, norms that are all one, copies: any of the candidates gives the target bit for bit, but only one is right
-for weights that are trained. What the module's siblings do says which: `.bias` goes where `.weight` went, its parts in the same order.
+for weights that are trained. What the module's siblings do says which: `.bias` goes where `.weight` went, parts in the same order.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from isomorph.infer.by_name.correspond import correspond
-from isomorph.infer.by_name.correspondence import Match
+from isomorph.infer.by_name.correspondence import Link, Match
 from isomorph.infer.by_name.facts import Facts
 from isomorph.infer.by_name.members import members_of
 from isomorph.infer.by_name.orientation import Member, Siblings, settled, siblings, turn_of
@@ -67,7 +67,8 @@ def _by_names(
     source: Manifest, target: Manifest, facts: Facts, known: Sequence[Relation], left: Mapping[str, Silent]
 ) -> tuple[list[Relation], list[Question]]:
     sides = (source, target)
-    allowed = {name: one.candidates for name, one in left.items() if one.candidates}
+    allowed = {name: one.candidates for name, one in left.items() if one.candidates and one.value is None}
+    used = {name for relation in known for name in relation.sources}
     corresponding = correspond(source, target, known=known, silent=allowed)
     around = siblings([], known, sides)
     of_module = {name: relation for relation in known for name in relation.targets}
@@ -75,7 +76,7 @@ def _by_names(
     def forms(match: object) -> list[Member] | None:
         assert isinstance(match, Match)
         links = tuple(link for link in match.links if all(name in left for name in link.target_names))
-        if not links or any(not _holds(link.source_names, link.target_names, left) for link in links):
+        if not links or any(not _holds(link, left, used) for link in links):
             return None
         several = members_of(replace(match, links=links), sides, facts, (), False)
         if several is None:
@@ -96,10 +97,16 @@ def _by_names(
     return found, questions
 
 
-def _holds(sources: Iterable[str], targets: Iterable[str], left: Mapping[str, Silent]) -> bool:
-    """Whether sources are among the candidates; where a fused target has no candidate of its own shape, values do not deny it."""
-    held = {name for target in targets for name in left[target].candidates}
-    return not held or all(name in held for name in sources)
+def _holds(link: Link, left: Mapping[str, Silent], used: set[str]) -> bool:
+    """Whether values allow a link: its source is a candidate of its target. Candidates are tensors of one shape; those of fused and
+    of stacked ones are any that no value has placed."""
+    if _is_fused(link):
+        return used.isdisjoint(link.source_names)
+    return all(name in left[target].candidates for target in link.target_names for name in link.source_names)
+
+
+def _is_fused(link: Link) -> bool:
+    return len(list(link.source_names)) > 1 or len(list(link.target_names)) > 1
 
 
 def _as_known(
