@@ -88,6 +88,17 @@ def test_commands_that_write_do_what_the_readme_says(folder: Path, capsys: pytes
     assert ran == ["convert", "verify"]
 
 
+def test_the_morph_that_is_inferred_is_the_one_that_the_readme_shows(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """From the small checkpoint and its tower, word for word."""
+    write_checkpoint(SMALL, folder / "pytorch_model.bin")
+    assert run(["convert", "pytorch_model.bin", "tower.safetensors", "-m", "tower.morph", "-q"]) == 0
+    ((command, expected),) = [one for one in sessions() if one[0].split()[1] == "infer"]
+    assert run(command.split()[1:]) == 0
+    assert expected == capsys.readouterr().out
+
+
 def test_the_python_of_the_readme_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As it stands, on the small checkpoint."""
     write_checkpoint(SMALL, folder / "pytorch_model.bin")

@@ -8,7 +8,7 @@ from typing import Any
 
 from isomorph.errors import whole_line
 from isomorph.infer.nouns import Coverage, Draft, Evidence, Inference, Part, Question, Relation
-from isomorph.plan.folding import fold_numbers, template
+from isomorph.plan.folding import fold_numbers, folded, template
 from isomorph.tensors import Manifest, TensorSpec, dtype
 
 MOST_SHOWN = 8
@@ -119,7 +119,10 @@ def _covered(seen: Coverage) -> list[str]:
         lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
     if seen.dropped and seen.placed:
         lines.append(
-            _row("dropped", f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {listed(seen.dropped)}")
+            _row(
+                "dropped",
+                f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {' · '.join(folded(seen.dropped))}",
+            )
         )
     return lines
 
