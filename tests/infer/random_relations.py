@@ -71,7 +71,11 @@ def _side(
         is_named = taken[0] != special
         name = f"{letter}{len(terms)}"
         free = [axis for axis in shared if axis not in stacked]
-        along = draw(st.sampled_from(free)) if is_named and len(shared) > 1 and free and draw(st.integers(0, 3)) == 0 else None
+        along = (
+            draw(st.sampled_from(free))
+            if is_named and len(shared) > 1 and free and draw(st.integers(0, 3)) == 0
+            else None
+        )
         if along:
             stacked.add(along)
         dims = _dims(draw, [axis for axis in shared if axis != along], [own[k] for k in taken], is_named)
@@ -132,7 +136,9 @@ def _size(tree: Tree, sizes: Mapping[str, int]) -> int:
 # ── what moves do ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def effect(moves: Sequence[Move], source: Mapping[str, TensorSpec], target: Mapping[str, TensorSpec]) -> dict[str, Array]:
+def effect(
+    moves: Sequence[Move], source: Mapping[str, TensorSpec], target: Mapping[str, TensorSpec]
+) -> dict[str, Array]:
     """Target name -> for each flat element, the number of the source element that fills it, counted through all sources (-2 - v:
     the constant v; -1: nothing does)."""
     base, at = {}, 0

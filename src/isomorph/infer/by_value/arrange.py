@@ -31,6 +31,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 SAMPLE = 256
 """Elements that an order of axes must explain before all are compared."""
 MOST_RANK = 5
+MOST_MOVES = 16
+"""For each tensor. More are no layout that anybody meant: a shuffled vector is a sum of its elements."""
 BYTES_PER_ELEMENT = 96
 """What arranging element by element holds at its peak."""
 
@@ -60,8 +62,8 @@ def arrange(
     """The moves that fill these targets from these sources, or None where no layout is found that explains every element.
 
     `change`: the operators that act on the sources' values before they are compared, for all sources or for each by its name; the
-    moves carry them. `guesses` are tried first. Elements that no source holds become constants. A layout that is a relation of the
-    notation is preferred to one that is none; the simplest is tried first.
+    moves carry them. `guesses` are tried first. Elements that no source holds become constants. Only layouts that are relations of
+    the notation count; the simplest is tried first.
     """
     left, right = Side(source, change), Side(target)
     for guess in guesses:
@@ -83,16 +85,16 @@ def _first_relation(
 ) -> Arranged | None:
     known = {name: left.checkpoint.manifest[name] for name in sources}
     made = {name: right.checkpoint.manifest[name] for name in targets}
-    kept: Arranged | None = None
     for blocks in _proposed(left, sources, right, targets, max_memory):
         moves = Arranged.of(_moves(blocks, change))
+        if len(moves) > MOST_MOVES * (len(sources) + len(targets)):
+            continue
         if not confirmed(moves, left.checkpoint, right.checkpoint, change):
             continue
         operators = next((change_of(change, name).operators for name in sources), ())
         if relation(moves, known, made, operators=operators) is not None:
             return moves
-        kept = kept or moves
-    return kept
+    return None
 
 
 def _proposed(

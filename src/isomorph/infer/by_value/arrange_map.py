@@ -14,14 +14,14 @@ from typing import Any
 
 import numpy as np
 
+from isomorph.infer.by_value.arrange_places import UNKNOWN, Laid, align, complete
+
 Array = np.ndarray[Any, np.dtype[Any]]
 
 MOST_BOXES = 2048
 MOST_CONSTANTS = 8
-MOST_STEPS = 3
-"""Steps tried for each distance in the target."""
-MOST_ROUNDS = 12
-UNKNOWN, CONSTANT = -1, -2
+CONSTANT = -2
+"""Places from here down are those of constants."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,33 +38,6 @@ class KeyBox:
     constant: int = 0
 
 
-@dataclass(frozen=True)
-class Laid:
-    """Arrays one after the other, with gaps between them."""
-
-    keys: Array
-    bases: Array
-    is_gap: Array
-
-    @staticmethod
-    def of(arrays: Sequence[Array]) -> Laid:
-        bases, at = [], 0
-        for number, array in enumerate(arrays):
-            bases.append(at)
-            at += array.size + 97 + 13 * number + number**3 % 101
-        keys = np.zeros(at, np.uint64)
-        is_gap = np.ones(at, np.bool_)
-        for base, array in zip(bases, arrays, strict=True):
-            keys[base : base + array.size] = array
-            is_gap[base : base + array.size] = False
-        return Laid(keys, np.array(bases, np.int64), is_gap)
-
-    def place(self, position: int) -> tuple[int, int]:
-        """(which array, where in it)."""
-        number = int(np.searchsorted(self.bases, position, side="right")) - 1
-        return number, position - int(self.bases[number])
-
-
 def boxes(
     sources: Sequence[Array], targets: Sequence[Array], steps: Sequence[int] = (), complete: bool = False
 ) -> list[KeyBox] | None:
@@ -78,7 +51,8 @@ def boxes(
     full = np.full(there.keys.size, UNKNOWN, np.int64)
     full[position] = place
     if (place == UNKNOWN).any():
-        _complete(here, there, full, (1, *sorted({step for step in steps if step > 1})))
+        complete(here, there, full, (1, *sorted({step for step in steps if step > 1})))
+        align(here, there, full, targets)
     place = full[position]
     unplaced = place == UNKNOWN
     constants: list[int] = []
@@ -133,94 +107,6 @@ def _pairs(there: Laid, here: Laid, position: Array, place: Array) -> Iterator[A
     order = np.argsort(both, kind="stable")
     borders = np.flatnonzero(np.diff(both[order])) + 1
     yield from np.split(order, borders)
-
-
-# ── completing ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _complete(here: Laid, there: Laid, place: Array, distances: Sequence[int]) -> None:
-    """Find places for elements whose keys repeat, from those of their neighbours. Changes `place`."""
-    used = np.zeros(here.keys.size, np.bool_)
-    used[place[place >= 0]] = True
-    for _ in range(MOST_ROUNDS):
-        open_ = np.flatnonzero((place == UNKNOWN) & ~there.is_gap)
-        if not open_.size:
-            return
-        proposals = []
-        for distance in distances:
-            for step in _common_steps(place, distance):
-                for sign in (1, -1):
-                    proposals.append(_proposed(here, there, place, used, open_, distance, step, sign))
-        if not proposals:
-            return
-        winner = _elected(np.stack(proposals))
-        taken = winner >= 0
-        if not taken.any():
-            return
-        winner[taken & (np.bincount(winner[taken], minlength=1)[np.where(taken, winner, 0)] > 1)] = UNKNOWN
-        taken = winner >= 0
-        if not taken.any():
-            return
-        place[open_[taken]] = winner[taken]
-        used[winner[taken]] = True
-
-
-def _common_steps(place: Array, distance: int) -> list[int]:
-    """The most common differences of the places of elements so far apart; for neighbours, also over elements without a place."""
-    if distance == 1:
-        known = np.flatnonzero(place >= 0)
-        apart, moved = np.diff(known), np.diff(place[known])
-        even = (moved % np.maximum(apart, 1) == 0) & (moved > 0)
-        found = moved[even] // apart[even]
-    else:
-        if distance >= place.size:
-            return []
-        both = (place[distance:] >= 0) & (place[:-distance] >= 0)
-        found = place[distance:][both] - place[:-distance][both]
-        found = found[found > 0]
-    values, counts = np.unique(found, return_counts=True)
-    order = np.lexsort((values, -counts))[:MOST_STEPS]
-    return [int(values[k]) for k in order if counts[k] * 64 >= counts.max()]
-
-
-def _proposed(
-    here: Laid, there: Laid, place: Array, used: Array, open_: Array, distance: int, step: int, sign: int
-) -> Array:
-    """For each open element: the place that the next known element along `distance` implies, if every key on the way is right."""
-    rows = -(-place.size // distance)
-    padded = np.full(rows * distance, UNKNOWN, np.int64)
-    padded[: place.size] = place
-    grid = padded.reshape(rows, distance)[::sign]
-    row = np.arange(rows, dtype=np.int64)[:, None]
-    last = np.maximum.accumulate(np.where(grid >= 0, row, -1), axis=0)
-    origin = np.take_along_axis(grid, np.maximum(last, 0), axis=0)
-    implied = origin + sign * step * (row - last)
-    inside = (last >= 0) & (implied >= 0) & (implied < here.keys.size)
-    implied = np.where(inside, implied, 0)
-    keys = np.zeros(rows * distance, np.uint64)
-    keys[: place.size] = there.keys
-    wrong = ~inside | here.is_gap[implied] | (here.keys[implied] != keys.reshape(rows, distance)[::sign])
-    stopped = np.maximum.accumulate(np.where(wrong & (grid < 0), row, -1), axis=0)
-    holds = inside & (stopped <= last) & (grid < 0) & ~used[implied]
-    found = np.where(holds, implied, UNKNOWN)[::sign].reshape(-1)
-    return np.asarray(found[open_])
-
-
-def _elected(proposals: Array) -> Array:
-    """The place with most proposals in each column; UNKNOWN where two have as many."""
-    ordered = np.sort(proposals, axis=0)
-    best = np.full(ordered.shape[1], UNKNOWN, np.int64)
-    most = np.zeros(ordered.shape[1], np.int64)
-    run = np.zeros(ordered.shape[1], np.int64)
-    for number in range(ordered.shape[0]):
-        same = ordered[number] == ordered[number - 1] if number else np.zeros(ordered.shape[1], np.bool_)
-        run = np.where(same, run + 1, 1)
-        valid = ordered[number] >= 0
-        better = valid & (run > most)
-        equal = valid & (run == most) & (ordered[number] != best)
-        best = np.where(better, ordered[number], np.where(equal, UNKNOWN, best))
-        most = np.where(better, run, most)
-    return best
 
 
 # ── gathering ────────────────────────────────────────────────────────────────────────────────────────────────────────
