@@ -64,11 +64,11 @@ class Rounded:
         """Of a dtype of one or two bytes every element is cast once and for all."""
         hashes, is_wrong, is_exact = _table(self.source, self.target)
         places = bits.astype(np.intp)
-        if is_wrong is not None and is_wrong[places].any():
+        if is_wrong is not None and np.take(is_wrong, places, mode="clip").any():
             self.saturated = True
             self.is_alive = self.source.kind != "bool"
-        self.is_exact = self.is_exact and bool(is_exact[places].all())
-        return hashes[places] if self.is_alive else None
+        self.is_exact = self.is_exact and bool(np.take(is_exact, places, mode="clip").all())
+        return np.take(hashes, places, mode="clip") if self.is_alive else None
 
     def _returns(self, made: Array, bits: Array) -> bool:
         back = np.empty(bits.shape, self.source.bits)
