@@ -117,12 +117,12 @@ def fused(scorer: Scorer, *, into_target: bool) -> Iterator[Candidate]:
     """Several modules of one side that are one module of the other."""
     whole, parts = (scorer.target, scorer.source) if into_target else (scorer.source, scorer.target)
     groups = list(_groups(parts.modules))
-    taken = {(module.block, module.reading.role) for module in whole.modules}
+    taken = {(module.scope, module.reading.role) for module in whole.modules}
     for one in whole.modules:
         role = one.reading.role
         if role and role not in FUSED:
             continue
-        if role == "up" and (one.block, "gate") in taken:
+        if role == "up" and (one.scope, "gate") in taken:
             continue
         for group, fits in groups:
             if role and role not in fits:

@@ -22,6 +22,9 @@ CONTAINERS = frozenset(
 )
 """Words before a number that counts instances even where they are glued to it (`layer_0`, `encoderblock_3`)."""
 
+LEAVES = frozenset({"weight", "bias"})
+"""Words before a number that counts tensors: the experts of a grouped matrix (`weight0`, `weight1`)."""
+
 Shape = tuple[int, ...]
 HOLE = "{}"
 FILE = "{::}"
@@ -107,25 +110,38 @@ def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
 
 
 class _Numbers:
-    """What the numbers of all names do: which count, and the rank of those that do not."""
+    """What the numbers of all names do: which count, and the rank of those that do not. Found from the outermost number inward: what
+    stands before a number is its siblings' when the numbers in it count, and its own when they do not."""
 
     def __init__(self, tensors: Mapping[str, TensorSpec], cut: Mapping[str, tuple[Token, ...]]) -> None:
         self.cut = cut
-        below: dict[str, dict[int, dict[str, set[Shape]]]] = defaultdict(lambda: defaultdict(dict))
-        self.keys: dict[str, dict[int, str]] = {}
-        for name, found in cut.items():
-            keys = self.keys[name] = {}
-            skeletons = _skeletons(name, found)
-            for at, token in enumerate(found):
-                if token.is_number:
-                    keys[at], rest = skeletons[at]
-                    below[keys[at]][int(token.text)].setdefault(rest, set()).add(tensors[name].shape)
-        whole = {keys[at]: _is_whole(name, cut[name], at) for name, keys in self.keys.items() for at in keys}
-        word = {
-            keys[at]: (cut[name][at - 1].text if at else "") for name, keys in self.keys.items() for at in keys
-        }
-        self.counted = {key: _counted(values, whole[key], word[key]) for key, values in below.items()}
-        self.ranks = {key: {value: rank for rank, value in enumerate(sorted(values))} for key, values in below.items()}
+        self.keys: dict[str, dict[int, str]] = {name: {} for name in cut}
+        self.counted: dict[str, frozenset[int]] = {}
+        self.ranks: dict[str, dict[int, int]] = {}
+        places = {name: [at for at, token in enumerate(found) if token.is_number] for name, found in cut.items()}
+        for depth in range(max(map(len, places.values()), default=0)):
+            below: dict[str, dict[int, dict[str, set[Shape]]]] = defaultdict(lambda: defaultdict(dict))
+            example: dict[str, tuple[str, int]] = {}
+            for name, numbers in places.items():
+                if len(numbers) > depth:
+                    at = numbers[depth]
+                    key = self.keys[name][at] = self._before(name, at)
+                    rest = _after(name, cut[name], at)
+                    below[key][int(cut[name][at].text)].setdefault(rest, set()).add(tensors[name].shape)
+                    example.setdefault(key, (name, at))
+            for key, values in below.items():
+                name, at = example[key]
+                self.counted[key] = _counted(values, *_setting(cut[name], at))
+                self.ranks[key] = {value: rank for rank, value in enumerate(sorted(values))}
+
+    def _before(self, name: str, until: int) -> str:
+        out = []
+        last = 0
+        for at, token in enumerate(self.cut[name][:until]):
+            if self.counts(name, at):
+                out += [name[last : token.start], HOLE]
+                last = token.end
+        return "".join([*out, name[last : self.cut[name][until].start]])
 
     def counts(self, name: str, at: int) -> bool:
         """True when that token of the name is an index."""
@@ -161,26 +177,26 @@ class _Numbers:
         return tuple(out)
 
 
-def _skeletons(name: str, found: tuple[Token, ...]) -> dict[int, tuple[str, str]]:
-    """For each number: the text before it and after it, other numbers left out."""
-    parts: list[str] = []
-    last = 0
-    places: dict[int, int] = {}
-    for at, token in enumerate(found):
+def _after(name: str, found: tuple[Token, ...], at: int) -> str:
+    """The text after a number, later numbers left out."""
+    out = []
+    last = found[at].end
+    for token in found[at + 1 :]:
         if token.is_number:
-            parts += [name[last : token.start], HOLE]
-            places[at] = len(parts)
+            out += [name[last : token.start], HOLE]
             last = token.end
-    parts.append(name[last:])
-    return {at: ("".join(parts[: place - 1]), "".join(parts[place:])) for at, place in places.items()}
+    return "".join([*out, name[last:]])
 
 
-def _is_whole(name: str, found: tuple[Token, ...], at: int) -> bool:
-    piece = found[at].piece
-    return all(token.piece != piece for place, token in enumerate(found) if place != at)
+def _setting(found: tuple[Token, ...], at: int) -> tuple[bool, str, bool]:
+    """Whether a number is a piece of its own, the word before it, and whether that word is the rest of its piece."""
+    beside = [place for place, token in enumerate(found) if token.piece == found[at].piece and place != at]
+    return not beside, found[at - 1].text if at else "", beside == [at - 1]
 
 
-def _counted(values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, word: str) -> frozenset[int]:
+def _counted(
+    values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, word: str, is_one_word: bool
+) -> frozenset[int]:
     """The values of a number that hold the same things as a neighbour, so that the number counts them: all of them, or those of a
     run of layers in a longer list (`sequential.2` to `sequential.13`)."""
     order = sorted(values)
@@ -188,12 +204,13 @@ def _counted(values: Mapping[int, Mapping[str, set[Shape]]], is_whole: bool, wor
     deep = any(_has_submodules(rest) for held in values.values() for rest in held)
     everything, nothing = frozenset(order), frozenset[int]()
     if len(values) == 1:
-        return everything if is_container and deep and (is_whole or 0 in values) else nothing
+        return everything if is_container and deep and (is_whole or (is_one_word and 0 in values)) else nothing
     scores = _likeness([values[value] for value in order])
     alike = sum(score[0] for score in scores) / len(scores)
     equal = sum(score[1] for score in scores) / len(scores)
     if not deep:
-        return everything if len(values) > 2 and is_whole and alike == 1 and equal == 1 else nothing
+        uniform = alike == 1 and equal == 1
+        return everything if uniform and (word in LEAVES or (len(values) > 2 and is_whole)) else nothing
     if is_whole or is_container:
         if alike >= 0.34 and equal >= 0.5:
             return everything

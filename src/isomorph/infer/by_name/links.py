@@ -37,7 +37,7 @@ class Ranked:
         self.of = of
         self.sizes = tuple(len(table) for table in tables)
         self.labels = tuple(
-            "file" if of.raw[at] == FILE else "expert" if of.raw[at - 1].startswith("expert") else "layer"
+            "file" if of.raw[at] == FILE else "expert" if of.raw[at - 1].startswith(("expert", "weight", "bias")) else "layer"
             for at in slots
         )
         self.names = {

@@ -73,6 +73,11 @@ class Module:
         return self.raw[: last + 1]
 
     @cached_property
+    def scope(self) -> tuple[str, ...]:
+        """Its layer; where layers are stacked into one tensor, its tower."""
+        return self.block or ("", *sorted(self.reading.towers))
+
+    @cached_property
     def inside(self) -> tuple[str, ...]:
         """Its words after the last index."""
         return self.words[len(self.block) :]
@@ -81,40 +86,45 @@ class Module:
 def modules(found: Iterable[TensorClass], book: Lexicon | None = None) -> tuple[Module, ...]:
     """The modules of these classes, read."""
     book = book or lexicon()
-    grouped: dict[tuple[str, ...], dict[str, tuple[TensorClass, int]]] = defaultdict(dict)
+    grouped: dict[tuple[str, ...], dict[str, tuple[TensorClass, tuple[int, ...]]]] = defaultdict(dict)
     for each in found:
-        leaf, length = _leaf(each, book)
-        stem = each.raw[: len(each.raw) - length]
+        leaf, kept = _leaf(each, book)
+        stem = tuple(each.raw[at] for at in kept)
         if leaf in grouped[stem]:
-            stem, length = each.raw, 0
-        grouped[stem][leaf] = (each, length)
+            stem, kept = each.raw, tuple(range(len(each.raw)))
+        grouped[stem][leaf] = (each, kept)
     made = []
     for stem, leaves in grouped.items():
         if not leaves:
             continue
-        first, length = next(iter(leaves.values()))
-        keep = len(first.raw) - length
-        module = Module(first.words[:keep], stem, first.pieces[:keep], {leaf: each for leaf, (each, _) in leaves.items()})
+        first, kept = next(iter(leaves.values()))
+        module = Module(
+            tuple(first.words[at] for at in kept),
+            stem,
+            tuple(first.pieces[at] for at in kept),
+            {leaf: each for leaf, (each, _) in leaves.items()},
+        )
         made.append(replace(module, reading=_read(module, book)))
     return tuple(_ordered_norms(_numbered_mlps(made)))
 
 
-def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, int]:
-    """What its last words say the tensor is, and how many they are: 0 where nothing says it (it is a weight then)."""
+def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:
+    """What its last words say the tensor is, and which words are left: all where nothing says it (it is a weight then)."""
     raw, pieces = each.raw, each.pieces
+    everything = tuple(range(len(raw)))
     start = len(raw) - 1
     while start > 0 and pieces[start - 1] == pieces[-1]:
         start -= 1
     whole = raw[start:]
     if start > 1 and raw[start - 1 :] in book.leaves:
-        return book.leaves[raw[start - 1 :]], len(raw) - start + 1
+        return book.leaves[raw[start - 1 :]], everything[: start - 1]
     if start > 0 and whole in book.leaves:
-        return book.leaves[whole], len(whole)
-    if len(raw) == 1 and raw in book.endings:
-        return book.endings[raw], 1
-    if len(raw) > 1 and raw[-1:] in book.endings and raw[-2:] != ("attention", "bias"):
-        return book.endings[raw[-1:]], 1
-    return "weight", 0
+        return book.leaves[whole], everything[:start]
+    if raw[-1] == HOLE and raw[-2:-1] in book.endings and len(raw) > 2:
+        return book.endings[raw[-2:-1]], (*everything[:-2], everything[-1])
+    if raw[-1:] in book.endings and raw[-2:] != ("attention", "bias"):
+        return book.endings[raw[-1:]], everything[:-1]
+    return "weight", everything
 
 
 def _read(module: Module, book: Lexicon) -> Reading:
@@ -130,6 +140,11 @@ def _read(module: Module, book: Lexicon) -> Reading:
         step = 1
         tables = (context, "any", "outside") if context == "block" and HOLE not in raw else (context, "any")
         found = book.look_up(tables, raw, module.pieces, at)
+        if context == "outside":
+            inner = book.look_up(("block",), raw, module.pieces, at)
+            if inner is not None and (inner[1].is_place or not inner[1].tag) and (found is None or inner[0] > found[0]):
+                found = inner
+                context = "block"
         number = _RANK.fullmatch(words[at])
         if raw[at] == HOLE:
             if context in ("outside", "embedding", "head"):
@@ -206,9 +221,9 @@ def _siblings(made: Sequence[Module], wanted: str) -> Iterable[list[int]]:
     for at, module in enumerate(made):
         reading = module.reading
         if wanted == "mlp" and reading.context == "mlp" and not reading.role.startswith("norm"):
-            groups[(module.block, reading.is_shared, _sub_block(module), reading.in_experts)].append(at)
+            groups[(module.scope, reading.is_shared, _sub_block(module), reading.in_experts)].append(at)
         if wanted == "norm" and reading.role.startswith("norm.") and reading.context in ("block", "attention", "mlp"):
-            groups[module.block].append(at)
+            groups[module.scope].append(at)
     return groups.values()
 
 
@@ -236,7 +251,9 @@ def _numbered_mlps(made: list[Module]) -> list[Module]:
         if len(open_) == 1 and "down" in roles and "up" not in roles:
             names = ["up"]
         elif numbered and len(open_) == 2:
-            names = ["gate", "up"] if "down" in roles and "gate_up" not in roles else ["up", "down"]
+            # the activated one is the gate: T5's wi_0, LitGPT's fc_1
+            names = ["gate", "up"] if "down" in roles else ["up", "down"]
+            names = names if roles.isdisjoint({"gate", "up", "gate_up"}) else []
         elif numbered and len(open_) == 3 and len(matrices) == 3:
             one, two, three = (sorted(made[at].main.shape) and made[at].main.shape for at in order)
             if one == three != two:
@@ -252,13 +269,13 @@ def _ordered_norms(made: list[Module]) -> list[Module]:
     """Which norm of its block each is: `norm:a`, `norm:c`, `norm:m` act around the attention, the cross attention and the mlp;
     with a digit where there are two. By the places that their names say, and by their numbers."""
     out = list(made)
-    crossed = {module.block for module in made if module.reading.kind == "cross"}
-    unknown = {module.block for module in made if not module.reading.role and len(module.main.shape) == 1}
+    crossed = {module.scope for module in made if module.reading.kind == "cross"}
+    unknown = {module.scope for module in made if not module.reading.role and len(module.main.shape) == 1}
     for group in _siblings(made, "norm"):
         placed = [at for at in group if made[at].reading.role.removeprefix("norm.").isdigit()]
         if not placed:
             continue
-        block = made[placed[0]].block
+        block = made[placed[0]].scope
         named = _places([made[at] for at in placed], block in crossed, block in unknown)
         for at, role in zip(placed, named, strict=True):
             out[at] = replace(made[at], reading=replace(made[at].reading, role=role))

@@ -26,6 +26,7 @@ NOISE = frozenset(
 )
 """Words that are everywhere: they are no evidence of their own."""
 
+LAYERED = frozenset({"block", "attention", "mlp"})
 ROLE, NAME, CERTAIN, MARGIN = 6.0, 4.0, 4.0, 2.0
 """What an equal role is worth, and an equal name within the layer; what is certain, and by how much it must lead."""
 
@@ -58,20 +59,22 @@ class Side:
     @cached_property
     def has_both_stacks(self) -> bool:
         """True when there are layers of an encoder and layers of a decoder, and the names say which."""
-        stacks = {tower for module in self.modules if module.block for tower in module.reading.towers}
+        stacks = {
+            tower for module in self.modules if module.reading.context in LAYERED for tower in module.reading.towers
+        }
         return {"stack.encoder", "stack.decoder"} <= stacks
 
     @cached_property
     def crossed(self) -> frozenset[tuple[str, ...]]:
         """Layers that have a cross attention."""
-        return frozenset(module.block for module in self.modules if module.reading.kind == "cross")
+        return frozenset(module.scope for module in self.modules if module.reading.kind == "cross")
 
     def kind(self, module: Module) -> str:
         """Which attention a module is of: where a layer has a cross attention, the other one is its self attention."""
         reading = module.reading
         if reading.kind or reading.context != "attention":
             return reading.kind
-        return "self" if module.block in self.crossed else ""
+        return "self" if module.scope in self.crossed else ""
 
 
 def _modality(module: Module) -> frozenset[str]:
