@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.infer.by_value.arrange_places import UNKNOWN, Laid, align, complete
+from isomorph.infer.by_value.arrange_places import UNKNOWN, Laid, align, complete_places
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -51,7 +51,7 @@ def boxes(
     full = np.full(there.keys.size, UNKNOWN, np.int64)
     full[position] = place
     if (place == UNKNOWN).any():
-        complete(here, there, full, (1, *sorted({step for step in steps if step > 1})))
+        complete_places(here, there, full, (1, *sorted({step for step in steps if step > 1})))
         align(here, there, full, targets)
     place = full[position]
     unplaced = place == UNKNOWN

@@ -46,7 +46,7 @@ class Laid:
         return number, position - int(self.bases[number])
 
 
-def complete(here: Laid, there: Laid, place: Array, distances: Sequence[int]) -> None:
+def complete_places(here: Laid, there: Laid, place: Array, distances: Sequence[int]) -> None:
     """Find places for elements whose keys repeat, from those of their neighbours. Changes `place`."""
     used = np.zeros(here.keys.size, np.bool_)
     used[place[place >= 0]] = True
