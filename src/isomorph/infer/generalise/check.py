@@ -25,6 +25,8 @@ class Given:
     source: Manifest
     target: Manifest
     config: Mapping[str, object] | None = None
+    back: Manifest | None = None
+    """What is read on the way back: the target's tensors, those that nothing makes too."""
 
 
 def only(manifest: Manifest, names: Sequence[str]) -> Manifest:
@@ -73,7 +75,8 @@ def wrong(module: Module, given: Given, expected: Moves | None) -> frozenset[int
     if any(relation.one_way for relation in given.relations.values()) or plan.unmade:
         return None
     try:
-        _ = plan.inverse
+        turned = [program.inverse for program in reversed(plan.programs)]
+        make_plan(turned, given.back or plan.manifest, config=given.config)
     except MorphError as refused:
         return _blamed(refused, of)
     return None

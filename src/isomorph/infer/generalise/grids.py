@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from isomorph.infer.generalise.labels import MOST_LABELS, bone, cost, is_free, ordered, strangeness, touching
+from isomorph.infer.generalise.labels import MOST_LABELS, bone, cost, is_free, is_writable, ordered, strangeness, touching
 from isomorph.infer.generalise.parts import common
 from isomorph.infer.generalise.patterns import Labels, Rule, Template, Token, tokens
 
@@ -100,7 +100,7 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
         for k, name in enumerate(names)
     ]  # fmt: skip
     made = rule.with_names(names, sorted((*rule.covers, *guest.covers)))
-    if touching(made) or strangeness(ends, [one[0].labels for one in holes]):
+    if not all(map(is_writable, added)) or touching(made) or strangeness(ends, [one[0].labels for one in holes]):
         return None
     notes = tuple(dict.fromkeys((*rule.notes, *guest.notes)))
     return replace(made, ranks=rule.ranks | guest.ranks, notes=notes)

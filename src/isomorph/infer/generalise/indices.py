@@ -114,7 +114,9 @@ def _one(group: list[Rule]) -> Rule | list[list[Rule]]:
         return _parted(group, _fewest(astray or columns))
     names = [tuple(holes.get((k, at), token) for at, token in enumerate(name)) for k, name in enumerate(group[0].names)]
     covers = sorted(number for rule in group for number in rule.covers)
-    made = group[0].with_names(names, covers)
+    inner = {hole.axes[1] for hole in holes.values() if isinstance(hole, Index) and len(hole.axes) > 1}
+    bound = tuple((axis, max(values) + 1) for axis, values in axes if axis in inner)
+    made = replace(group[0], sizes=(*group[0].sizes, *bound)).with_names(names, covers)
     return replace(made, ranks=frozenset().union(*(rule.ranks for rule in group)), notes=_notes(group))
 
 

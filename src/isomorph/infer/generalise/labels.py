@@ -87,6 +87,7 @@ ORDER = [
     "fc",
     "proj",
 ]
+UNWRITABLE = frozenset('{}[]|"\\*=,#')
 _WORDS = re.compile(r"[^a-z0-9]+")
 """Characters of a line, about."""
 
@@ -274,7 +275,7 @@ def _joined(rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: 
         notes=_notes(chosen.values()),
     )
     made = base.with_names(names, covers)
-    if touching(made):
+    if touching(made) or not all(is_writable(text) for texts in regions for text in texts):
         return None
     gain = sum(cost(rules[number]) for number in chosen) - cost(made) - strangeness(ends, regions)
     if gain <= 0 or (max(sum(map(width, made.names)), 0) > WIDEST and gain < LINE * len(chosen)):
@@ -301,6 +302,11 @@ def _stage(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleton]]) -> 
     if _in_last_piece(rules, ends):
         return 0
     return 2 if any(isinstance(token, Index) for _, suffix in ends for token in suffix) else 1
+
+
+def is_writable(label: str) -> bool:
+    """False for a text that no label may be: the marks of holes and quotes, blanks, `::`."""
+    return "::" not in label and not any(char in UNWRITABLE or not char.isprintable() or char.isspace() for char in label)
 
 
 def touching(rule: Rule) -> bool:

@@ -82,6 +82,8 @@ class _Job:
     @classmethod
     def of(cls, draft: Draft, source: Manifest, target: Manifest, config: Config, title: tuple[str, ...]) -> _Job:
         place = {name: number for number, name in enumerate(source)}
+        draft, unsaid = _sayable(draft, (source, target))
+        title = (*title, *unsaid)
         certain = sorted(draft.relations, key=lambda one: min((place.get(name, 0) for name in one.sources), default=0))
         open_ones = [
             ((number, rank), relation)
@@ -181,7 +183,11 @@ class _Job:
     def wrong(self, rules: Sequence[Rule], tests: Sequence[_Test]) -> frozenset[int] | None:
         """The relations that the rules do not say as they are; None when they are all right."""
         for test in tests:
-            bad = check.wrong(self._module(rules, test.choice), test.given, test.moves)
+            try:
+                module = self._module(rules, test.choice)
+            except (MorphError, ValueError):  # no text says it: fewer generalisations may
+                return frozenset()
+            bad = check.wrong(module, test.given, test.moves)
             if bad is not None:
                 return bad
         return None
@@ -192,6 +198,28 @@ class _Job:
     def _module(self, rules: Sequence[Rule], choice: int, is_flat: bool = False) -> Module:
         held = [rule for rule in rules if self._holds(rule.group, choice)]
         return self.page.module(held, is_open=False, is_flat=is_flat)
+
+
+def _sayable(draft: Draft, sides: tuple[Manifest, Manifest]) -> tuple[Draft, list[str]]:
+    """The draft without what no text can say (names with line breaks, copies that differ in several places); and that, in words."""
+    kept: list[Relation] = []
+    unsaid: list[Relation] = []
+    shapes: dict[object, Rule] = {}
+    for one in draft.relations:
+        try:
+            rule_of(one, 0, sides, None, shapes)
+            good = all(map(_is_one_line, (*one.sources, *one.targets)))
+        except ValueError:
+            good = False
+        (kept if good else unsaid).append(one)
+    gone = [name for name in (*draft.dropped, *(name for one in unsaid for name in one.sources)) if _is_one_line(name)]
+    left = [name for name in (*draft.unplaced, *(name for one in unsaid for name in one.targets)) if _is_one_line(name)]
+    said = [f"not written: what makes {one.targets[0]!r} has no text" for one in unsaid if one.targets]
+    return replace(draft, relations=tuple(kept), dropped=tuple(gone), unplaced=tuple(left)), said
+
+
+def _is_one_line(name: str) -> bool:
+    return "\n" not in name and "\r" not in name
 
 
 def _literal_first(rules: Sequence[Rule]) -> list[Rule]:
