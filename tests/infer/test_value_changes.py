@@ -189,16 +189,6 @@ def test_tensors_of_checkpoints() -> None:
     assert value_changes(source, "other", target, "n") == value_changes(source, "ints", target, "i") == []
 
 
-def test_sketches_are_kept_for_the_next_pair() -> None:
-    source, target = ArrayCheckpoint({"a": W, "b": W[::-1]}), ArrayCheckpoint({"t": by(W, Op("neg"))})
-    known: dict[tuple[str, str], Any] = {}
-    assert [each.words for each in value_changes(source, "a", target, "t", known=known)] == ["-w"]
-    first = dict(known)
-    assert [each.words for each in value_changes(source, "b", target, "t", known=known)] == ["-w"]
-    assert list(known) == [("source", "a"), ("target", "t"), ("source", "b")]
-    assert all(known[key] is first[key] for key in first)
-
-
 @pytest.mark.parametrize("name", ["f8e4m3", "f8e5m2", "f16", "f64"])
 def test_other_floating_dtypes(name: str) -> None:
     kind = DTYPES[name]

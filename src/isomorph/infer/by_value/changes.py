@@ -8,7 +8,7 @@ Order plays no part: t may be s in any layout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -83,25 +83,21 @@ def value_changes(
     print_of_source: Print | None = None,
     print_of_target: Print | None = None,
     *,
-    known: MutableMapping[tuple[str, str], Sketch] | None = None,
     max_memory: int = 256 << 20,
 ) -> list[Change]:
     """The changes that make the elements of tensor `s` those of `t`, whatever their order; the simplest first, often one or none.
 
     A change without operators (and a cast alone) is not looked for: prints show those. Both tensors are read once for their
-    sketches, and `s` once for each candidate that the sketches leave; the prints, where they are known, spare more. `known` keeps
-    the sketches for the next call, under ("source", name) and ("target", name); for many pairs see `changes_of_leftovers`.
+    sketches, and `s` once for each candidate that the sketches leave; the prints, where they are known, spare more. Of many
+    tensors, `changes_of_leftovers` reads each once.
     """
     spec, other = source.manifest[s], target.manifest[t]
     if print_of_source is not None and print_of_target is not None and print_of_source.same > print_of_target.same:
         return []
     if not (spec.dtype.is_float and other.dtype.is_float) or spec.numel != other.numel or not spec.numel:
         return []
-    memo: MutableMapping[tuple[str, str], Sketch] = {} if known is None else known
-    for side, checkpoint, name in (("source", source, s), ("target", target, t)):
-        if (side, name) not in memo:
-            memo[side, name] = sketch(checkpoint, name, max_memory=max_memory // 4)
-    mine, its = memo["source", s], memo["target", t]
+    mine = sketch(source, s, max_memory=max_memory // 4)
+    its = sketch(target, t, max_memory=max_memory // 4)
     wanted = print_of_target.total if print_of_target is not None else _total(target, t, Change((), ""), max_memory)
     return _confirmed(source, s, mine, its, wanted, max_memory)
 

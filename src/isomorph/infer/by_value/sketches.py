@@ -21,7 +21,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 EXTREMES = 32
 """So many of the least and of the greatest elements are kept."""
-AT_ONCE = 1 << 16
+AT_ONCE = 1 << 14
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,16 +93,21 @@ def sketch_of(parts: Iterable[Array], dtype: DType) -> Sketch:
                 n_up += int(np.count_nonzero(values == np.inf))
                 n_down += int(np.count_nonzero(values == -np.inf))
                 values = values[fits]
-            lows = np.sort(np.concatenate([lows, _least(values)]))[:EXTREMES]
-            highs = np.sort(np.concatenate([highs, -_least(-values)]))[-EXTREMES:]
+            lows = _least(values, lows)
+            highs = -_least(-values, -highs[::-1])[::-1]
             sums += _powers(values)
     count = numel - n_nan - n_up - n_down
     first, second, size, third, fourth = (float(each) for each in (sums / max(count, 1)))
     return Sketch(dtype, numel, n_nan, n_up, n_down, lows, highs, (first, second, size, third, fourth))
 
 
-def _least(values: Array) -> Array:
-    return np.partition(values, EXTREMES)[:EXTREMES] if values.size > EXTREMES else values
+def _least(values: Array, known: Array) -> Array:
+    """The least of `values` and of those `known` before, ascending. Once there are enough, few of a tile are less than any."""
+    if len(known) == EXTREMES:
+        values = values[values < known[-1]]
+    if values.size > EXTREMES:
+        values = np.partition(values, EXTREMES)[:EXTREMES]
+    return np.sort(np.concatenate([known, values]))[:EXTREMES]
 
 
 def _powers(values: Array) -> Array:
