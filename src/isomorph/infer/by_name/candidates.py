@@ -6,12 +6,12 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isomorph.infer.by_name.correspondence import Bundle, Link
 from isomorph.infer.by_name.links import alike, link, padded
 from isomorph.infer.by_name.modules import Module
-from isomorph.infer.by_name.scoring import ROLE, Scorer, parent
+from isomorph.infer.by_name.scoring import CERTAIN, ROLE, Scorer, parent
 
 FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "qkv": (("query", "key", "value"), ("query", "kv")),
@@ -108,9 +108,28 @@ def candidates(scorer: Scorer) -> list[Candidate]:
         for s in scorer.source.modules
         if (found := single(scorer, s, t)) is not None
     ]
+    if _has_class_row(scorer):
+        doubtful = {"class_token", "position"}
+        out = [
+            replace(each, score=min(each.score, CERTAIN - 1), is_whole=False)
+            if each.sources[0].reading.role in doubtful and each.targets[0].reading.role in doubtful
+            else each
+            for each in out
+        ]
     out += fused(scorer, into_target=True)
     out += fused(scorer, into_target=False)
     return out
+
+
+def _has_class_row(scorer: Scorer) -> bool:
+    """True when one side has a position more, by one, than the other and both have a class token: the row of that token may be in
+    the positions or added to the token."""
+    rows: list[set[int]] = []
+    for side in (scorer.source, scorer.target):
+        width = {module.main.shape[-1] for module in side.modules if module.reading.role == "class_token" and module.main.shape}
+        positions = [module.main.shape for module in side.modules if module.reading.role == "position"]
+        rows.append({math.prod(shape) // shape[-1] for shape in positions if shape and shape[-1] in width})
+    return any(one + 1 in rows[1] or one - 1 in rows[1] for one in rows[0] - rows[1])
 
 
 def fused(scorer: Scorer, *, into_target: bool) -> Iterator[Candidate]:
