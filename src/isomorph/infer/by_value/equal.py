@@ -49,6 +49,8 @@ def place_equal(ledger: Ledger, laying: Laying) -> list[Silent]:
         else:
             found.extend(copies)
     votes = _votes([*found, *(each for one in doubtful for each in _every(scene, one))])
+    # what is plain first, and weights before the biases that lie as they do
+    found.sort(key=lambda copy: (not copy.orders, -sum(size != 1 for size in scene.sources[copy.sources[0]].shape)))
     for copy in found:
         relation = _relation(scene, laying, copy, votes)
         if relation is None:

@@ -6,17 +6,19 @@ class comes out in one form, and what a member's own values leave open (a symmet
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from isomorph.infer.by_value.arrange import arrange
 from isomorph.infer.by_value.changes import Change
 from isomorph.infer.by_value.copies import is_silent
 from isomorph.infer.by_value.forms import renamed, renamed_moves
-from isomorph.infer.by_value.ledger import Scene
+from isomorph.infer.by_value.ledger import Ledger
+from isomorph.infer.by_value.siblings import kept_to, partners, stem
 from isomorph.infer.by_value.templates import named
 from isomorph.infer.factor import relation as relation_of
 from isomorph.infer.nouns import Relation
+from isomorph.language.tree import Op
 from isomorph.plan.boxes import row_major
 from isomorph.plan.moves import Box, Fill, Move
 
@@ -36,8 +38,8 @@ class _Known:
 class Laying:
     """Finds relations between tensors that are known to hold the same elements; remembers what siblings looked like."""
 
-    def __init__(self, scene: Scene) -> None:
-        self.scene = scene
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger, self.scene = ledger, ledger.scene
         self._known: dict[object, list[_Known]] = {}
 
     def relation(
@@ -63,6 +65,8 @@ class Laying:
         siblings = self._alike(key, sources, targets)
         operators = () if change is None else change.operators
         guesses = [renamed_moves(one.moves, names, operators) for one, names in siblings]
+        modules = list(self._of_module(sources, targets, operators))
+        guesses += [moves for _, moves in modules]
         found = arrange(
             self.scene.source,
             list(sources),
@@ -74,9 +78,12 @@ class Laying:
         )
         if found is None:
             return None
-        for (one, names), guess in zip(siblings, guesses, strict=True):
+        for (one, names), guess in zip(siblings, guesses, strict=False):
             if guess == tuple(found):
                 return replace(renamed(one.relation, names), operators=operators, note=note)
+        for relation, guess in modules:
+            if guess == tuple(found):
+                return replace(relation, note=note or "laid out as the weight of its module")
         moves = self._with_zeros(tuple(found), zeros)
         made = relation_of(
             moves,
@@ -108,6 +115,18 @@ class Laying:
             if not extra and all(prints[was].shape == prints[now].shape for was, now, prints in pairs):
                 found.append((one, {was: now for was, now, _ in pairs}))
         return found
+
+    def _of_module(
+        self, sources: Sequence[str], targets: Sequence[str], operators: tuple[Op, ...]
+    ) -> Iterator[tuple[Relation, tuple[Move, ...]]]:
+        """What a vector's weight suggests, where the vector itself may say too little."""
+        source, target = self.scene.source.manifest, self.scene.target.manifest
+        if any(sum(size != 1 for size in target[name].shape) != 1 for name in targets):
+            return
+        for relation in self.ledger.by_stem.get(stem(targets[0]), ()):
+            names = partners(relation, sources, targets)
+            if names is not None:
+                yield from kept_to(relation, names, source, target, operators)
 
     def _with_zeros(self, moves: tuple[Move, ...], zeros: Sequence[str]) -> tuple[Move, ...]:
         """Zeros read from the one source that holds just so many of them, in the place of a fill."""

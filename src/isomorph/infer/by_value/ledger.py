@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from isomorph.formats.base import Checkpoint
 from isomorph.infer.by_value.copies import is_silent, look
 from isomorph.infer.by_value.fingerprint import Print
+from isomorph.infer.by_value.siblings import stem
 from isomorph.infer.nouns import Relation
 from isomorph.language.tree import Op
 from isomorph.tensors import DType
@@ -50,12 +51,16 @@ class Ledger:
     used: set[str] = field(default_factory=set)
     placed: set[str] = field(default_factory=set)
     notes: list[str] = field(default_factory=list)
+    by_stem: dict[str, list[Relation]] = field(default_factory=dict)
+    """Relations by the module of their first target."""
 
     def add(self, relation: Relation) -> None:
         """Book a relation."""
         self.relations.append(relation)
         self.used.update(relation.sources)
         self.placed.update(relation.targets)
+        if relation.sources and relation.targets:
+            self.by_stem.setdefault(stem(relation.targets[0]), []).append(relation)
 
     def is_free(self, sources: Iterable[str], targets: Iterable[str]) -> bool:
         """True when none of these is in a relation yet."""

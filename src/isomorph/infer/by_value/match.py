@@ -43,7 +43,8 @@ def match(
     just read in the first pass. Raises what reading the files raises; that nothing matches is no error.
     """
     scene = _scene(source, target, max_memory, progress)
-    ledger, laying = Ledger(scene), Laying(scene)
+    ledger = Ledger(scene)
+    laying = Laying(ledger)
     silent = place_equal(ledger, laying)
     for one in silent:
         ledger.placed.add(one.target)

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
+import numpy as np
+
 from isomorph.infer.by_value.copies import is_silent, look
 from isomorph.infer.by_value.fingerprint import Print
 from isomorph.infer.by_value.forms import with_copies
@@ -22,10 +24,10 @@ from isomorph.infer.by_value.hashing import hash_of
 from isomorph.infer.by_value.laying import Laying
 from isomorph.infer.by_value.ledger import Ledger, in_order
 from isomorph.infer.by_value.sums import MOST_FOR_PAIRS, WORD, Item, Pool, items
-from isomorph.infer.by_value.templates import Index, likeness, named, suggestions
+from isomorph.infer.by_value.templates import Index, named, suggestions
 from isomorph.tensors import DType
 
-NEAR = 120
+NEAR = 64
 """Items that share the most numbers with a target are searched first, up to sums of four."""
 PATIENCE = 400
 """So many searches among all items without any success, and no more are made: nothing here is a sum."""
@@ -70,12 +72,18 @@ class _Search:
             keys = {name: look(prints[name], dtype).total - numels[name] * zero for name in names}
             sides.append(items(keys, numels, {name for name in names if is_silent(prints[name])}))
         parts, wholes = (sides[1], sides[0]) if backward else (sides[0], sides[1])
+        wholes_prints = scene.sources if backward else scene.targets
         self.wholes = [item for item in wholes if item.is_stack == stacks]
+        self.wholes.sort(key=lambda item: -len(wholes_prints[item.names[0]].shape))  # a bias lies as its weight does
         self.parts = parts
         self.lookup = {(item.template, item.index): item for item in parts}
         self.recipes: dict[str, list[_Recipe]] = {}
         self.failures = 0
-        self._near = lru_cache(maxsize=8)(self._near_pool)
+        longest = max((len(item.index) for item in parts), default=0)
+        self.numbers = np.full((len(parts), longest), -1, np.int64)
+        for place, item in enumerate(parts):
+            self.numbers[place, : len(item.index)] = [-1 if number is None else number for number in item.index]
+        self._near = lru_cache(maxsize=64)(self._near_pool)
         self._whole_pool: Pool | None = None
 
     def _single(self, names: Sequence[str], prints: Mapping[str, Print]) -> list[str]:
@@ -139,11 +147,11 @@ class _Search:
         return tuple(found)
 
     def _near_pool(self, index: Index) -> Pool:
-        def strangeness(item: Item) -> tuple[int, int]:
-            shared = likeness(item.index, index)
-            return -shared, sum(number is not None for number in item.index) - shared
-
-        return Pool(sorted(self.parts, key=strangeness)[:NEAR])
+        """The items that share the most numbers with this index, and have the fewest others."""
+        wanted = [number for number in index if number is not None]
+        shared = np.isin(self.numbers, wanted).sum(axis=1)
+        others = (self.numbers >= 0).sum(axis=1) - shared
+        return Pool([self.parts[place] for place in np.lexsort((others, -shared))[:NEAR]])
 
     def _all(self) -> Pool:
         if self._whole_pool is None:

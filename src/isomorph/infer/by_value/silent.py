@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from isomorph.infer.by_value.fingerprint import Print
 from isomorph.infer.by_value.forms import letters, permuted
 from isomorph.infer.by_value.hashing import hash_elements, total
 from isomorph.infer.by_value.ledger import Ledger, Scene
+from isomorph.infer.by_value.siblings import kept_to, partners, stem
 from isomorph.infer.nouns import UNIT, Dim, Filled, Part, Relation, Silent, axis
 
 COMMON = ("0", "1", "-1", "0.5", "2", "-0.0", "inf", "-inf")
@@ -34,6 +36,8 @@ def place_silent(ledger: Ledger) -> list[Silent]:
         counts[_kind(scene.targets[name])] = counts.get(_kind(scene.targets[name]), 0) + 1
     found = []
     for name in wanted:
+        if name in ledger.placed or _as_module(ledger, name):
+            continue
         one = scene.targets[name]
         kind = _kind(one)
         held = _holders(scene, name, groups)
@@ -47,6 +51,35 @@ def place_silent(ledger: Ledger) -> list[Silent]:
         else:
             found.append(Silent(name, tuple(held), one.constant))
     return found
+
+
+def _as_module(ledger: Ledger, target: str) -> bool:
+    """Book a constant that is fused, split or stacked as the weight of its module is: biases of zeros."""
+    scene = ledger.scene
+    kind = _kind(scene.targets[target])
+    for relation in ledger.by_stem.get(stem(target), ()):
+        if len(relation.sources) == len(relation.targets) == 1 or relation.targets == (target,):
+            continue
+        here, there = {stem(name) for name in relation.sources}, {stem(name) for name in relation.targets}
+        last = target[len(stem(target)) :]
+        targets = [
+            name for name in ledger.targets(silent=True) if stem(name) in there and name[len(stem(name)) :] == last
+        ]
+        sources = [name for name in ledger.sources(silent=True) if stem(name) in here]
+        if any(_kind(scene.targets[name]) != kind for name in targets):
+            continue
+        if any(_kind(scene.sources[name]) != kind for name in sources):
+            continue
+        names = partners(relation, sources, targets)
+        if names is None:
+            continue
+        operators = scene.operators(sources, targets)
+        for made, _ in kept_to(relation, names, scene.source.manifest, scene.target.manifest, operators):
+            value = scene.targets[target].constant
+            note = f"placed as `{relation.targets[0]}` is: its values are all {value}"
+            ledger.add(replace(made, evidence="names", note=note))
+            return True
+    return False
 
 
 def place_arange(ledger: Ledger) -> None:

@@ -25,7 +25,7 @@ from isomorph.infer.by_value.templates import Index, by_template, grid
 WORD = 1 << 64
 MOST_FOR_PAIRS = 3000
 """Items among which all sums of two are formed (4.5 million, 72 MB with where they come from)."""
-MOST_FOR_FOUR = 300
+MOST_FOR_FOUR = 100
 MOST_HITS = 16
 MOST_SLOTS = 4
 
