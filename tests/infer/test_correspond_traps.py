@@ -85,7 +85,11 @@ TRAPS: dict[str, tuple[Manifest, Manifest, dict[str, list[str]]]] = {
         *(
             (f"{new}.blocks.{{}}.{a}.kernel", D, f"{old}.layers.{{}}.{b}.weight", D)
             for new, old in (("enc", "encoder"), ("dec", "decoder"))
-            for a, b in (("att.query", "self_attn.q_proj"), ("att.key", "self_attn.k_proj"), ("att.value", "self_attn.v_proj"))
+            for a, b in (
+                ("att.query", "self_attn.q_proj"),
+                ("att.key", "self_attn.k_proj"),
+                ("att.value", "self_attn.v_proj"),
+            )
         ),
         ("dec.blocks.{}.cross_att.query.kernel", D, "decoder.layers.{}.encoder_attn.q_proj.weight", D),
         ("dec.blocks.{}.cross_att.key.kernel", D, "decoder.layers.{}.encoder_attn.k_proj.weight", D),

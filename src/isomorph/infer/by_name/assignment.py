@@ -19,7 +19,9 @@ Same = Callable[[Module, Module], bool]
 Container = tuple[str, ...]
 
 
-def settle(candidates: Sequence[Candidate], are_copies: Same, everything: Sequence[Module]) -> tuple[list[Candidate], list[Candidate]]:
+def settle(
+    candidates: Sequence[Candidate], are_copies: Same, everything: Sequence[Module]
+) -> tuple[list[Candidate], list[Candidate]]:
     """The certain candidates, and those that remain possible for what is not settled. `everything`: the modules of both sides."""
     alive = _within_containers(candidates)
     taken: list[Candidate] = []
@@ -55,7 +57,7 @@ def _leading(alive: Sequence[Candidate], are_copies: Same) -> list[Candidate]:
     for each in alive:
         for module in (*each.sources, *each.targets):
             by_module[module].append(each)
-    out = []
+    out: list[Candidate] = []
     for each in alive:
         if each.score < CERTAIN:
             continue
@@ -84,19 +86,14 @@ def _agree(one: Candidate, other: Candidate, are_copies: Same) -> bool:
     return are_copies(a, b) and one.targets == other.targets and one.score >= other.score
 
 
-def _excluded(
-    alive: Sequence[Candidate], taken: Sequence[Candidate], everything: Iterable[Module]
-) -> list[Candidate]:
+def _excluded(alive: Sequence[Candidate], taken: Sequence[Candidate], everything: Iterable[Module]) -> list[Candidate]:
     """Candidates that nothing stands against, in layers or among whatever is outside, where nothing else is left over."""
     by_module: dict[Module, int] = defaultdict(int)
     for each in alive:
         for module in (*each.sources, *each.targets):
             by_module[module] += 1
     matched = {
-        (source.container, target.container)
-        for each in taken
-        for source in each.sources
-        for target in each.targets
+        (source.container, target.container) for each in taken for source in each.sources for target in each.targets
     }
     settled = {module for each in taken for module in (*each.sources, *each.targets)}
     alone = [
@@ -110,11 +107,11 @@ def _excluded(
     ]
     settled.update(module for each in alone for module in (*each.sources, *each.targets))
     open_blocks = {
-        module.block for module in everything if module not in settled and module.reading.role != "buffer" and module.block
+        module.block
+        for module in everything
+        if module not in settled and module.reading.role != "buffer" and module.block
     }
-    return [
-        each for each in alone if not any(module.block in open_blocks for module in (*each.sources, *each.targets))
-    ]
+    return [each for each in alone if not any(module.block in open_blocks for module in (*each.sources, *each.targets))]
 
 
 def _is_telling(each: Candidate) -> bool:

@@ -97,7 +97,9 @@ def _padded_link(scorer: Scorer, s: Module, t: Module) -> tuple[tuple[Link, ...]
         return None
     names = [next(iter(each.members.values())) for each in (a, b)]
     surplus = math.prod(a.shape) - math.prod(b.shape)
-    return (Link((Bundle((names[0],), (), s.reading.role),), (Bundle((names[1],), (), t.reading.role),), surplus),), True
+    return (
+        Link((Bundle((names[0],), (), s.reading.role),), (Bundle((names[1],), (), t.reading.role),), surplus),
+    ), True
 
 
 def candidates(scorer: Scorer) -> list[Candidate]:
@@ -126,7 +128,11 @@ def _has_class_row(scorer: Scorer) -> bool:
     the positions or added to the token."""
     rows: list[set[int]] = []
     for side in (scorer.source, scorer.target):
-        width = {module.main.shape[-1] for module in side.modules if module.reading.role == "class_token" and module.main.shape}
+        width = {
+            module.main.shape[-1]
+            for module in side.modules
+            if module.reading.role == "class_token" and module.main.shape
+        }
         positions = [module.main.shape for module in side.modules if module.reading.role == "position"]
         rows.append({math.prod(shape) // shape[-1] for shape in positions if shape and shape[-1] in width})
     return any(one + 1 in rows[1] or one - 1 in rows[1] for one in rows[0] - rows[1])

@@ -17,8 +17,7 @@ from isomorph.infer.by_name.tokens import Token, tokens
 from isomorph.tensors import TensorSpec
 
 CONTAINERS = frozenset(
-    """layer layers block blocks h resblock resblocks blk encoderblock decoderblock transformerblock stage stages experts expert
-    groups group resnets attentions units unit cell cells""".split()
+    ["layer", "layers", "block", "blocks", "h", "resblock", "resblocks", "blk", "encoderblock", "decoderblock", "transformerblock", "stage", "stages", "experts", "expert", "groups", "group", "resnets", "attentions", "units", "unit", "cell", "cells"]
 )
 """Words before a number that counts instances even where they are glued to it (`layer_0`, `encoderblock_3`)."""
 
@@ -102,9 +101,7 @@ def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
     out: dict[str, str] = {}
     for name in tensors:
         pieces = name.split("/")
-        new = [
-            f"{piece}_0" if ("/".join(pieces[:at]), piece) in numbered else piece for at, piece in enumerate(pieces)
-        ]
+        new = [f"{piece}_0" if ("/".join(pieces[:at]), piece) in numbered else piece for at, piece in enumerate(pieces)]
         out["/".join(new)] = name
     return out if len(out) == len(tensors) else {name: name for name in tensors}
 

@@ -67,7 +67,9 @@ def _tied(
     tied to the embedding (or new)."""
     placed = {module for each in (*taken, *open_) for module in each.targets}
     used = {module for each in taken for module in each.sources}
-    heads = [module for module in scorer.source.modules if module.reading.role == "lm_head" and "weight" in module.leaves]
+    heads = [
+        module for module in scorer.source.modules if module.reading.role == "lm_head" and "weight" in module.leaves
+    ]
     out: list[Candidate] = []
     maybe: list[Candidate] = []
     for t in scorer.target.modules:
@@ -81,7 +83,9 @@ def _tied(
                 as_one = replace(t, reading=replace(t.reading, role=s.reading.role))
                 made = single(scorer, s, as_one)
                 if made is not None and "weight" in made.links and made.score >= CERTAIN - 2:
-                    links = {leaf: link for leaf, link in made.links.items() if leaf == "weight" or s.reading.role == role}
+                    links = {
+                        leaf: link for leaf, link in made.links.items() if leaf == "weight" or s.reading.role == role
+                    }
                     found.append(replace(made, targets=(t,), links=links))
         if len(found) == 1:
             if found[0].sources[0].reading.role == role:
@@ -91,9 +95,7 @@ def _tied(
     return out, maybe
 
 
-def _rest(
-    sides: tuple[Side, Side], taken: Sequence[Candidate], open_: Sequence[Candidate]
-) -> tuple[Side, Side]:
+def _rest(sides: tuple[Side, Side], taken: Sequence[Candidate], open_: Sequence[Candidate]) -> tuple[Side, Side]:
     """The leaves that are in no link yet: a bias whose weight went elsewhere."""
     done: set[str] = set()
     for each in taken:
@@ -106,9 +108,7 @@ def _rest(
     for side in sides:
         kept = []
         for module in side.modules:
-            leaves = {
-                leaf: one for leaf, one in module.leaves.items() if not done.intersection(one.members.values())
-            }
+            leaves = {leaf: one for leaf, one in module.leaves.items() if not done.intersection(one.members.values())}
             if leaves and id(module) not in waiting:
                 kept.append(module if len(leaves) == len(module.leaves) else replace(module, leaves=leaves))
         out.append(Side(tuple(kept), side.classes))

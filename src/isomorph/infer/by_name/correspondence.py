@@ -1,9 +1,9 @@
 """Correspondence: which source tensors make which target tensors, as far as names and shapes say. Plain data; no axes yet.
 
-    Bundle   tensors of one class along its stacked indices (mostly one tensor)
-    Link     source bundles that together hold the elements of target bundles: one instance, of one layer say
-    Match    the links of a class: one for every layer, expert, …
-    Choice   what the names leave open: several ways to make these targets, one of which is right
+Bundle   tensors of one class along its stacked indices (mostly one tensor)
+Link     source bundles that together hold the elements of target bundles: one instance, of one layer say
+Match    the links of a class: one for every layer, expert, …
+Choice   what the names leave open: several ways to make these targets, one of which is right
 """
 
 from __future__ import annotations

@@ -78,7 +78,9 @@ def parse(text: str) -> Lexicon:
             meaning = _meaning(key)
             for phrase in map(words, phrases):
                 if into.get(phrase, meaning) != meaning:
-                    raise ValueError(f"lexicon: [{name}] {' '.join(phrase)!r} is {into[phrase].tag!r} and {meaning.tag!r}")
+                    raise ValueError(
+                        f"lexicon: [{name}] {' '.join(phrase)!r} is {into[phrase].tag!r} and {meaning.tag!r}"
+                    )
                 into[phrase] = meaning
     longest = max(len(phrase) for table in contexts.values() for phrase in table)
     return Lexicon(contexts, leaves, endings, longest)

@@ -37,7 +37,11 @@ class Ranked:
         self.of = of
         self.sizes = tuple(len(table) for table in tables)
         self.labels = tuple(
-            "file" if of.raw[at] == FILE else "expert" if of.raw[at - 1].startswith(("expert", "weight", "bias")) else "layer"
+            "file"
+            if of.raw[at] == FILE
+            else "expert"
+            if of.raw[at - 1].startswith(("expert", "weight", "bias"))
+            else "layer"
             for at in slots
         )
         self.names = {
@@ -50,7 +54,9 @@ class Ranked:
         }
 
 
-def link(one: Ranked, parts: Sequence[Ranked], roles: Sequence[str], *, is_target: bool) -> tuple[tuple[Link, ...], bool] | None:
+def link(
+    one: Ranked, parts: Sequence[Ranked], roles: Sequence[str], *, is_target: bool
+) -> tuple[tuple[Link, ...], bool] | None:
     """The links of one class with one or several of the other side, and whether they cover all members of all of them; None where
     indices or shapes do not allow it. `is_target`: the one class is of the target. The one class has no more indices than the parts.
     """
@@ -84,7 +90,9 @@ def link(one: Ranked, parts: Sequence[Ranked], roles: Sequence[str], *, is_targe
 
 def _is_replicated(part: Ranked, one: Ranked, names: tuple[str, ...]) -> bool:
     """True when the index that is left over is that of files: each rank may hold all of a tensor."""
-    return len(names) > 1 and "file" in part.labels and "file" not in one.labels and len(part.sizes) == len(one.sizes) + 1
+    return (
+        len(names) > 1 and "file" in part.labels and "file" not in one.labels and len(part.sizes) == len(one.sizes) + 1
+    )
 
 
 def _grid(one: Ranked, part: Ranked) -> tuple[dict[Index, list[Index]], Index] | None:

@@ -16,10 +16,10 @@ from functools import cached_property
 from isomorph.infer.by_name.classes import CONTAINERS, HOLE, TensorClass
 from isomorph.infer.by_name.lexicon import Lexicon, lexicon
 
-PROJECTIONS = frozenset("query key value out qkv kv up down gate gate_up router shared_router".split())
+PROJECTIONS = frozenset(["query", "key", "value", "out", "qkv", "kv", "up", "down", "gate", "gate_up", "router", "shared_router"])
 WEAK = frozenset({"out", "down", "up", "numbered"})
 """What `proj`, `dense`, `output` may mean where nothing more telling stands."""
-PLURAL = frozenset("layers blocks encoderblock decoderblock resblocks encoder_layers".split())
+PLURAL = frozenset(["layers", "blocks", "encoderblock", "decoderblock", "resblocks", "encoder_layers"])
 """Containers that need no number: their layers are stacked into one tensor."""
 _RANK = re.compile(r"#([0-9]+)/([0-9]+)")
 
@@ -187,7 +187,9 @@ def _read(module: Module, book: Lexicon) -> Reading:
         at += step
     if context == "embedding" and not role:
         role = "embedding"
-    return Reading("" if role == "numbered" else role, kind, context, frozenset(towers), rank, shared, experts, frozenset(known))
+    return Reading(
+        "" if role == "numbered" else role, kind, context, frozenset(towers), rank, shared, experts, frozenset(known)
+    )
 
 
 def _norm(tag: str, role: str, context: str) -> str:
@@ -229,7 +231,11 @@ def _siblings(made: Sequence[Module], wanted: str) -> Iterable[list[int]]:
 
 def _sub_block(module: Module) -> tuple[str, ...]:
     """Literal numbers of whole pieces before the last one, which tell apart the mlps of one layer."""
-    whole = [at for at, word in enumerate(module.words) if word.startswith("#") and module.pieces.count(module.pieces[at]) == 1]
+    whole = [
+        at
+        for at, word in enumerate(module.words)
+        if word.startswith("#") and module.pieces.count(module.pieces[at]) == 1
+    ]
     return tuple(module.words[at] for at in whole if at >= len(module.block) and at < len(module.words) - 2)
 
 

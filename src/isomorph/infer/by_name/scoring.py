@@ -16,13 +16,11 @@ from isomorph.infer.by_name.links import Ranked, Ranks, ranks
 from isomorph.infer.by_name.modules import PROJECTIONS, Module
 
 HEADS = frozenset(
-    """lm_head classifier nsp pooler transform head_dense vision_projection text_projection dist_classifier embedding
-    projection_in""".split()
+    ["lm_head", "classifier", "nsp", "pooler", "transform", "head_dense", "vision_projection", "text_projection", "dist_classifier", "embedding", "projection_in"]
 )
-EMBEDDINGS = frozenset("word position token_type patch embedding".split())
+EMBEDDINGS = frozenset(["word", "position", "token_type", "patch", "embedding"])
 NOISE = frozenset(
-    """model module layer layers block blocks h self attn attention mlp weight bias params target backbone base transformer
-    encoder decoder embeddings embedding bert net network main root state dict kernel proj dense linear norm""".split()
+    ["model", "module", "layer", "layers", "block", "blocks", "h", "self", "attn", "attention", "mlp", "weight", "bias", "params", "target", "backbone", "base", "transformer", "encoder", "decoder", "embeddings", "embedding", "bert", "net", "network", "main", "root", "state", "dict", "kernel", "proj", "dense", "linear", "norm"]
 )
 """Words that are everywhere: they are no evidence of their own."""
 
@@ -47,9 +45,7 @@ class Side:
     @cached_property
     def ranked(self) -> dict[str, Ranked]:
         """Template -> the class by ranks."""
-        return {
-            each.template: Ranked(each, self.ranks) for module in self.modules for each in module.leaves.values()
-        }
+        return {each.template: Ranked(each, self.ranks) for module in self.modules for each in module.leaves.values()}
 
     @cached_property
     def modalities(self) -> frozenset[str]:
@@ -132,7 +128,7 @@ class Scorer:
         if "norm.?" in (a, b):
             return value if a.startswith("norm:") or b.startswith("norm:") else None
         if a.startswith("norm:") and b.startswith("norm:"):
-            return value - 1 if a[5] == b[5] or "/" in a + b and a.split("/")[-1] != b.split("/")[-1] else None
+            return value - 1 if a[5] == b[5] or ("/" in a + b and a.split("/")[-1] != b.split("/")[-1]) else None
         if {a, b} == {"norm.final", "norm.fc"}:
             return value - 2
         return value - 1 if {a, b} == {"norm.inner", "norm.mlp"} else None
@@ -184,9 +180,7 @@ class Scorer:
 
 def _numbers(s: Module, t: Module) -> float:
     """The literal numbers on the way to the layer: stages of other widths."""
-    a, b = (
-        [word for word in module.words[: max(len(module.block), 0)] if word.startswith("#")] for module in (s, t)
-    )
+    a, b = ([word for word in module.words[: max(len(module.block), 0)] if word.startswith("#")] for module in (s, t))
     if len(a) != len(b):
         return 0.0
     value = 0.0

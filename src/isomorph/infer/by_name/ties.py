@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from isomorph.infer.by_name.modules import Module
 from isomorph.tensors import Manifest
 
-COPIED = frozenset("word position token_type norm.pre".split())
+COPIED = frozenset(["word", "position", "token_type", "norm.pre"])
 
 
 class Ties:
