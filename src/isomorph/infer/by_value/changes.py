@@ -116,8 +116,10 @@ def changes_of_leftovers(
     Each tensor is read once for its sketch. Pairs are then compared by their sketches, and `source` is read again only for pairs
     whose extremes fit to the last bit. `prints`: of the targets, where they are known.
     """
-    mine = _sketches(source, source_names, max_memory)
-    its = _sketches(target, target_names, max_memory)
+    mine_of, its_of = _floats_by_size(source, source_names), _floats_by_size(target, target_names)
+    both = set(mine_of.values()) & set(its_of.values())
+    mine = _sketches(source, [name for name, size in mine_of.items() if size in both], max_memory)
+    its = _sketches(target, [name for name, size in its_of.items() if size in both], max_memory)
     by_size: dict[tuple[int, int], list[str]] = {}
     for name, one in its.items():
         by_size.setdefault((one.n_finite, one.n_nan), []).append(name)
@@ -150,10 +152,14 @@ def array_changes(values: Array, made: Array, source: DType | None = None, targe
 # ── candidates ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def _floats_by_size(checkpoint: Checkpoint, names: Iterable[str]) -> dict[str, int]:
+    """Name -> number of elements, of floating tensors that have any."""
+    specs = {name: checkpoint.manifest[name] for name in names}
+    return {name: spec.numel for name, spec in specs.items() if spec.dtype.is_float and spec.numel}
+
+
 def _sketches(checkpoint: Checkpoint, names: Iterable[str], max_memory: int) -> dict[str, Sketch]:
-    manifest = checkpoint.manifest
-    wanted = [name for name in names if manifest[name].dtype.is_float and manifest[name].numel]
-    found = {name: sketch(checkpoint, name, max_memory=max_memory // 4) for name in wanted}
+    found = {name: sketch(checkpoint, name, max_memory=max_memory // 4) for name in names}
     return {name: one for name, one in found.items() if one.n_finite}
 
 
