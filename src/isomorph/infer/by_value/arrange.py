@@ -1,6 +1,8 @@
 """Source tensors + target tensors that hold the same elements -> the moves that make the one of the other, found by their values.
 
-    guesses ─▶ axes in another order ─▶ fibres (arrange_fibres.py) ─▶ elements (arrange_map.py)       the first that is confirmed
+    guesses ─▶ axes in another order ─▶ fibres (arrange_fibres.py) ─▶ elements (arrange_map.py) ─▶ templates (arrange_templates.py)
+
+The first that is confirmed is taken.
 
 Whatever is proposed is compared element by element before it is believed (arrange_reading.py).
 """
@@ -9,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -20,6 +22,7 @@ from isomorph.formats.base import Checkpoint
 from isomorph.infer.by_value.arrange_fibres import by_fibres, filled_with
 from isomorph.infer.by_value.arrange_map import boxes, steps_of
 from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed
+from isomorph.infer.by_value.arrange_templates import by_templates
 from isomorph.infer.factor import relation
 from isomorph.infer.factor_blocks import Block, NoLayout, Spot
 from isomorph.language.tree import Op
@@ -85,16 +88,23 @@ def _first_relation(
 ) -> Arranged | None:
     known = {name: left.checkpoint.manifest[name] for name in sources}
     made = {name: right.checkpoint.manifest[name] for name in targets}
-    for blocks in _proposed(left, sources, right, targets, max_memory):
-        moves = Arranged.of(_moves(blocks, change))
-        if len(moves) > MOST_MOVES * (len(sources) + len(targets)):
-            continue
-        if not confirmed(moves, left.checkpoint, right.checkpoint, change):
-            continue
-        operators = next((change_of(change, name).operators for name in sources), ())
-        if relation(moves, known, made, operators=operators) is not None:
-            return moves
-    return None
+    operators = next((change_of(change, name).operators for name in sources), ())
+
+    def holding(proposed: Iterable[list[Block]]) -> Iterator[Arranged]:
+        for blocks in proposed:
+            moves = Arranged.of(_moves(blocks, change))
+            if len(moves) > MOST_MOVES * (len(sources) + len(targets)):
+                continue
+            if not confirmed(moves, left.checkpoint, right.checkpoint, change):
+                continue
+            if relation(moves, known, made, operators=operators) is not None:
+                yield moves
+
+    found = next(holding(_proposed(left, sources, right, targets, max_memory)), None)
+    if found is None:
+        usual = list(itertools.islice(holding(by_templates(left, sources, right, targets)), 2))
+        found = Arranged.of(usual[0], len(usual) == 1) if usual else None
+    return found
 
 
 def _proposed(
