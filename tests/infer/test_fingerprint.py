@@ -258,6 +258,11 @@ def test_stripes_of_any_axis(shape: tuple[int, ...], monkeypatch: pytest.MonkeyP
     assert one(values, casts=[F16, I64], max_memory=1 << 12) == expected
 
 
+def test_nothing_is_held_for_an_empty_tensor_of_any_shape() -> None:
+    found = one(np.empty((0, 5, 10**12), np.float32), casts=[BF16])
+    assert (found.total, found.axes, found.casts["bf16"].axes) == (0, (NOTHING,) * 3, (NOTHING,) * 3)
+
+
 def test_progress_and_names() -> None:
     checkpoint = ArrayCheckpoint({name: np.zeros((4, 5), np.float32) for name in "abc"})
     seen: list[int] = []

@@ -99,7 +99,7 @@ class FibreSums:
         self.shape = tuple(shape)
         self.left_out = frozenset(left_out)
         self._levels: list[_Outer | _Inner] = []
-        kept = [axis for axis, size in enumerate(self.shape) if size != 1]
+        kept = [axis for axis, size in enumerate(self.shape) if size != 1 and 0 not in self.shape]
         first = 0
         outer: _Outer | _Inner | None = None
         for sizes in levels([self.shape[axis] for axis in kept]):
