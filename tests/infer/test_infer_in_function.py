@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+import isomorph as iso
 from isomorph.infer.draft import drafted
 from isomorph.infer.nouns import Alternative, Draft, Part, Question, Relation, axis, copy_of
 from isomorph.infer.run import Decision
@@ -20,6 +21,7 @@ from isomorph.job.shared_channels import shared
 from isomorph.trace.sides import side_of
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "trace"))
+import hand_written
 import twins
 
 D, LAYERS = twins.D, 2
@@ -118,7 +120,7 @@ def test_four_questions_are_settled_in_few_runs() -> None:
     found = decide(reference, candidate, draft_of(reference, candidate, *QUESTIONS))
     assert {"qkv.weight": 5, "qkv.bias": 5, "out": 1, "norms": 1} == found.places
     assert found.notes[0].startswith("in function: 4 of 4 questions decided by ")
-    assert "weights drawn anew, in float64" in found.notes[0]
+    assert "weights drawn anew, in float64; under any other the outputs differ by " in found.notes[0]
     assert all(torch.equal(value, before[name]) for name, value in candidate.state_dict().items())
 
 
@@ -181,6 +183,24 @@ def test_a_candidate_that_computes_something_else_decides_nothing() -> None:
     assert found.places == {}
     assert "under no alternatives that were tried do the two agree" in found.notes[0]
     assert found.notes[1].startswith("they are nearest with qkv.weight: ")
+
+
+def test_two_vits_are_paired_without_any_weights(tmp_path: Path) -> None:
+    """isomorph's ViT and one written by hand: names leave five questions, running both decides them, and the morph is right."""
+    reference, candidate = hand_written.reference(), hand_written.candidate()
+    by_names = iso.infer(reference, candidate, names_only=True)
+    assert len(by_names.questions) >= 4
+    found = iso.infer(reference, candidate, names_only=True, resolve="trace")
+    assert found.is_proved, str(found)
+    assert found.coverage.placed["function"][0] >= 20
+    assert "(heads d)" in found.text or "(h d)" in found.text
+    state = found.morph.plan(reference, heads=3).state_dict("torch") if "where" not in found.text else None
+    state = state or found.morph.plan(reference, config={"num_attention_heads": 3}).state_dict("torch")
+    candidate.load_state_dict(state)
+    pixels = torch.randn(2, 3, 20, 20)
+    with torch.no_grad():
+        expected = reference(pixels).last_hidden_state
+        torch.testing.assert_close(candidate(pixels)["last_hidden_state"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_alternative_that_is_no_map_is_wrong_and_no_error() -> None:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from isomorph.errors import FormatError, UsageError
+from isomorph.errors import FormatError, UsageError, whole_line
 from isomorph.formats.base import Checkpoint
 from isomorph.job.config import config_of, read_config
 from isomorph.job.inputs import open_sources, place
 from isomorph.job.models import model_of
+from isomorph.job.traced_models import built, config_mapping
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def infer_places(
             "use_catalogue": use_catalogue,
             "max_memory": max_memory,
             "progress": stage,
-            "title": (f"{first.title} -> {second.title}",),
+            "title": (whole_line(f"{first.title} -> {second.title}"),),
         }
         reasons = [side.fresh for side in (first, second) if side.fresh]
         if names_only or reasons:
@@ -130,7 +131,8 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
             fresh = (
                 "" if model.path is not None else f"{model} is freshly built: its values are nobody's, and names decide"
             )
-            return _of_model(model.build(meta=not runs), text, fresh=fresh), False
+            made = built(text, word)[0] if runs else model.build(meta=True)
+            return _of_model(made, text, fresh=fresh), False
         _must_run(runs, text, word)
         checkpoint = open_sources([text])
         return Side(checkpoint, Path(place(text).text).name or text, config_of(place(text).path)), True
@@ -140,7 +142,7 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
     if hasattr(given, "state_dict") and not isinstance(given, Mapping):
         return _of_model(given, type(given).__name__, is_live=True), False
     _must_run(runs, f"a {type(given).__name__}", word)
-    if isinstance(given, Mapping) and _is_meta(given):
+    if isinstance(given, Mapping) and not hasattr(given, "checkpoint") and _is_meta(given):
         return _of_model(given, word), False
     checkpoint = open_sources([given])
     config = config_of(checkpoint.paths[0]) if checkpoint.paths else None
@@ -151,7 +153,6 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
 def _of_model(model: Any, title: str, *, fresh: str = "", is_live: bool = False) -> Side:
     """A model, or a mapping of arrays that one gave: with its values where it has any that mean something."""
     from isomorph.job.arrays import array_checkpoint, manifest_of, state_of
-    from isomorph.job.traced_models import config_mapping
 
     config = None if isinstance(model, Mapping) else config_mapping(model)
     if not fresh and _is_meta(state_of(model)):

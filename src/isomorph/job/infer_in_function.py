@@ -214,13 +214,9 @@ def _decision(questions: Sequence[Question], found: Searched, trial: Trial) -> D
         )
     places = {one.key: found.best[at] for at, one in enumerate(questions) if at not in found.undecided}
     why = {one.key: "the two agree in function" for one in questions}
-    notes = [f"in function: {len(places)} of {len(questions)} questions decided by {ran}"]
-    notes += [
-        f"{one.key}: {one.alternatives[found.best[at]].words}; under any other the outputs differ by {found.refuted[at]:.0e} times "
-        "what is allowed, or more"
-        for at, one in enumerate(questions)
-        if at not in found.undecided
-    ]
+    least = min((found.refuted[at] for at, one in enumerate(questions) if one.key in places), default=0.0)
+    others = f"; under any other the outputs differ by {least:.0e} times what is allowed, or more" if places else ""
+    notes = [f"in function: {len(places)} of {len(questions)} questions decided by {ran}{others}"]
     if found.score.held < len(trial.probes):
         others = [probe.name for probe in trial.probes]
         notes.append(
