@@ -102,12 +102,12 @@ def readings(
     configs: tuple[Mapping[str, Any] | None, Mapping[str, Any] | None] = (None, None),
 ) -> tuple[Reading, ...]:
     """Every reading of the two sides that explains them best; () when no family of the catalogue has both."""
-    config = configs[0] or configs[1]
-    sources = list(_sides(source, config))
-    if not sources:
-        return ()
-    names = {side.layout.family.name for side in sources}
-    targets = [side for side in _sides(target, configs[1] or configs[0]) if side.layout.family.name in names]
+    config, other_config = configs[0] or configs[1], configs[1] or configs[0]
+    sources, targets = list(_sides(source, config)), list(_sides(target, other_config))
+    sources, targets = (
+        _distinct([*sources, *_within(source, config, targets)]),
+        _distinct([*targets, *_within(target, other_config, sources)]),
+    )
     found = [
         reading
         for one in sources
@@ -124,16 +124,26 @@ def readings(
     return tuple(sorted(found, key=lambda one: (len(one.ties.pairs), one.title, one.assumed)))
 
 
+def _within(manifest: Manifest, config: Mapping[str, Any] | None, others: Sequence[Side]) -> Iterator[Side]:
+    """What a side may be within the families of the other: names of Llama in one layout are those of Mistral in another."""
+    for family in dict.fromkeys(side.layout.family.name for side in others):
+        yield from _sides(manifest, config, within=family)
+
+
+def _distinct(sides: Sequence[Side]) -> list[Side]:
+    return list({(str(side.layout), side.wrapper, side.base): side for side in sides}.values())
+
+
 def recognised(manifest: Manifest, config: Mapping[str, Any] | None) -> tuple[Side, ...]:
     """The layouts that one side by itself may be in."""
     return tuple(_sides(manifest, config))
 
 
-def _sides(manifest: Manifest, config: Mapping[str, Any] | None) -> Iterator[Side]:
+def _sides(manifest: Manifest, config: Mapping[str, Any] | None, within: str | None = None) -> Iterator[Side]:
     try:
-        found = recognise(manifest, config)
+        found = recognise(manifest, config, within=within)
     except MorphError:
-        yield from _partly(manifest, config)
+        yield from _partly(manifest, config, within)
         return
     yield Side.of(found.fit, True)
     wrapped = found.fit.wrapper
@@ -146,13 +156,13 @@ def _sides(manifest: Manifest, config: Mapping[str, Any] | None) -> Iterator[Sid
                 break
 
 
-def _partly(manifest: Manifest, config: Mapping[str, Any] | None) -> Iterator[Side]:
+def _partly(manifest: Manifest, config: Mapping[str, Any] | None, within: str | None) -> Iterator[Side]:
     """The layouts that hold a side but for tensors beside the model, or that must be told a size."""
     tried = [
         (wrapper, bare, score)
         for wrapper, bare in _unwrapped(manifest)
-        for score in scores(bare)[:MOST_TRIED]
-        if score.value >= LEAST_SCORE
+        for score in scores(bare)
+        if score.value >= LEAST_SCORE and (within is None or score.layout.startswith(f"{within}/"))
     ]
     tried.sort(key=lambda one: (-one[2].value, len(one[0])))
     for wrapper, bare, score in tried[:MOST_TRIED]:

@@ -90,7 +90,10 @@ class Facts:
                     if groups and total % groups == 0 and total // groups > 3:
                         is_known = (total - 2 * groups) * width in self.lengths
                         (likely if is_known else found).append((width, groups))
-        return tuple((likely or found)[: 2 * MOST_WIDTHS])
+        is_equal = (
+            rows % 3 == 0 and rows // 3 in self.lengths
+        )  # as many keys as queries: then a coincidence is not looked for
+        return tuple((likely if likely or is_equal else found)[:MOST_WIDTHS])
 
 
 def facts_of(source: Manifest, target: Manifest, configs: Sequence[Mapping[str, Any] | None]) -> Facts:
