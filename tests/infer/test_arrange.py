@@ -224,6 +224,37 @@ def test_integers_and_bools_are_arranged_alike() -> None:
         assert found is not None and confirmed(found, source, target)
 
 
+@pytest.mark.parametrize(
+    ("rule", "shapes"),
+    [
+        ("{p=q|k|v} [(h d)] <-> f [(h p d)] where h=12", {"q": (768,), "k": (768,), "v": (768,)}),
+        ("q [a], k [b], v [b] <-> f [(a + b + b)]", {"q": (768,), "k": (256,), "v": (256,)}),
+        ("f [(g (a + b + b))] <-> q [(g a)], k [(g b)], v [(g b)] where g=4, b=64", {"f": (1280,)}),
+        ("w [(h half 2)] <-> v [(h 2 half)] where h=12", {"w": (768,)}),
+        ("w [(h 3 d)] <-> v [(3 h d)] where h=16", {"w": (3072,)}),
+        ("w [(h d)] <-> v [d h] where h=12", {"w": (768,)}),
+    ],
+)
+def test_vectors_of_few_values_are_tried_with_the_usual_layouts(rule: str, shapes: Shapes) -> None:
+    rng = np.random.default_rng(9)
+    source, target, moves = made(rule, {name: rng.integers(-3, 4, shape).astype(F32) for name, shape in shapes.items()})
+    found = arrange(source, list(source.manifest), target, list(target.manifest))
+    expected = relation(moves, source.manifest, target.manifest)
+    assert found is not None and found.is_decided and expected is not None
+    one = relation(found, source.manifest, target.manifest)
+    assert one is not None
+    assert as_rule_text(one)[0] == as_rule_text(expected)[0]
+
+
+def test_vectors_that_several_usual_layouts_explain_are_undecided() -> None:
+    parts = {name: np.full(12, number, F32) for number, name in enumerate("ab")}
+    parts["c"] = parts["b"].copy()
+    source = ArrayCheckpoint(parts)
+    target = ArrayCheckpoint({"f": np.concatenate(list(parts.values()))})
+    found = arrange(source, list(parts), target, ["f"])
+    assert found is not None and not found.is_decided
+
+
 def test_large_tensors_are_arranged_by_rows_within_the_memory_that_is_given() -> None:
     rng = np.random.default_rng(8)
     parts = {name: rng.standard_normal((512, 640)).astype(BF16) for name in "qkv"}

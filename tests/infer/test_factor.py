@@ -120,6 +120,14 @@ def test_names_of_a_stack_are_row_major_along_its_axes() -> None:
     assert part.names == ("x.0.a", "x.1.a", "x.2.a", "x.0.b", "x.1.b", "x.2.b")
 
 
+def test_a_stack_of_targets_is_in_the_order_of_what_it_is_read_from_whatever_the_order_of_the_file() -> None:
+    plan = plan_of("f [(p o) i] <-> {p=q|k|v} [o i]", f="f32[6,4]")
+    for order in ("qkv", "kqv", "vkq"):
+        found = relation(plan.moves, plan.source, {name: plan.manifest[name] for name in order})
+        assert found is not None
+        assert found.right == (Part(("q", "k", "v"), ((("b",),), (("c",),)), along=("a",)),)
+
+
 def test_a_tensor_that_is_written_twice_is_one_part_with_a_copy() -> None:
     plan = plan_of("x <-> {=y|z}", x="f32[4,3]")
     found = relation(plan.moves, plan.source, plan.manifest)

@@ -85,7 +85,10 @@ def gathered(found: list[Block], specs: Mapping[str, TensorSpec]) -> list[Block]
             alike: dict[object, list[Block]] = {}
             for block in found:
                 alike.setdefault(_likeness(block, specs), []).append(block)
-            found = [merged for group in alike.values() for merged in _progressions(group, specs)]
+            is_apart = (
+                key is by_source
+            )  # a stack of targets is looked for in the order of the source, and the other way round
+            found = [merged for group in alike.values() for merged in _progressions(group, specs, is_apart)]
     return sorted(found, key=by_target)
 
 
@@ -141,17 +144,17 @@ def _same_constant(first: Spot | Fill, second: Spot | Fill) -> bool:
     )
 
 
-def _progressions(group: list[Block], specs: Mapping[str, TensorSpec]) -> Iterator[Block]:
-    """Runs of equal steps become one block each, with an outermost axis more."""
+def _progressions(group: list[Block], specs: Mapping[str, TensorSpec], is_apart: bool) -> Iterator[Block]:
+    """Runs of equal steps become one block each, with an outermost axis more. `is_apart`: over targets, else over sources."""
     start = 0
     while start < len(group):
         end = start + 1
-        step = _step(group[start], group[end]) if end < len(group) else None
+        step = _step(group[start], group[end], is_apart) if end < len(group) else None
         if step is not None and end + 1 < len(group):
-            after = _step(group[end], group[end + 1])
+            after = _step(group[end], group[end + 1], is_apart)
             if after is not None and after[0] == step[0] and after[1:] < step[1:]:
                 step = None  # the next ones are nearer to each other
-        while step is not None and end < len(group) and _step(group[end - 1], group[end]) == step:
+        while step is not None and end < len(group) and _step(group[end - 1], group[end], is_apart) == step:
             end += 1
         run = _progression(group[start:end], specs)
         if run is None:
@@ -161,7 +164,7 @@ def _progressions(group: list[Block], specs: Mapping[str, TensorSpec]) -> Iterat
         start = end
 
 
-def _step(first: Block, second: Block) -> tuple[tuple[bool, bool], int, int] | None:
+def _step(first: Block, second: Block, is_apart: bool) -> tuple[tuple[bool, bool], int, int] | None:
     """((another target, another source), distance in the target, in the source); None when they cannot follow each other."""
     if isinstance(first.source, Fill) or isinstance(second.source, Fill):
         if not _same_constant(first.source, second.source):
@@ -170,7 +173,11 @@ def _step(first: Block, second: Block) -> tuple[tuple[bool, bool], int, int] | N
     else:
         other_source, source_step = _side_step(first.source, second.source)
     other_target, target_step = _side_step(first.target, second.target)
-    if (other_source and other_target) or source_step < (not other_source) or target_step < (not other_target):
+    if (
+        (other_source if is_apart else other_target)
+        or source_step < (not other_source)
+        or target_step < (not other_target)
+    ):
         return None
     if (other_source and source_step) or (other_target and target_step):
         return None

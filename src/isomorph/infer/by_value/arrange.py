@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,6 +28,7 @@ from isomorph.infer.factor_blocks import Block, NoLayout, Spot
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import row_major, simplify
 from isomorph.plan.moves import Box, Fill, Move
+from isomorph.tensors import TensorSpec
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -93,7 +94,7 @@ def _first_relation(
     def holding(proposed: Iterable[list[Block]]) -> Iterator[Arranged]:
         for blocks in proposed:
             moves = Arranged.of(_moves(blocks, change))
-            if len(moves) > MOST_MOVES * (len(sources) + len(targets)):
+            if len(moves) > MOST_MOVES * (len(sources) + len(targets)) or _invents(moves, known, made):
                 continue
             if not confirmed(moves, left.checkpoint, right.checkpoint, change):
                 continue
@@ -105,6 +106,15 @@ def _first_relation(
         usual = list(itertools.islice(holding(by_templates(left, sources, right, targets)), 2))
         found = Arranged.of(usual[0], len(usual) == 1) if usual else None
     return found
+
+
+def _invents(moves: Sequence[Move], sources: Mapping[str, TensorSpec], targets: Mapping[str, TensorSpec]) -> bool:
+    """True when constants stand where the sources have just so many elements, or in the place of a whole source."""
+    if not any(isinstance(move.source, Fill) for move in moves):
+        return False
+    read = {move.source.tensor for move in moves if isinstance(move.source, Box)}
+    counts = [sum(spec.numel for spec in specs.values()) for specs in (sources, targets)]
+    return counts[0] == counts[1] or read != set(sources)
 
 
 def _proposed(
