@@ -34,15 +34,13 @@ def relations_of(plan: Plan) -> tuple[Relation, ...]:
         **{name: spec.shape for name, spec in plan.source.items()},
         **{name: one.spec.shape for name, one in plan.targets.items()},
     }
-    empty = [group for group in found.groups.values() for one in group if not one.rule.left]
-    assert not empty
     made = []
     for instance in plan.instances:
-        group = groups.get(frozenset(instance.sources))
+        mine = groups.get(frozenset(instance.sources))
         rule = stage.rules[instance.rule]
         if not rule.makes or not instance.targets:
             continue
-        made.append(_relation(rule, group, instance, specs))
+        made.append(_relation(rule, mine, instance, specs))
     return tuple(made)
 
 

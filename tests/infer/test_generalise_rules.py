@@ -72,7 +72,9 @@ def copies(pairs: Sequence[tuple[str, str]], shape: tuple[int, ...] = (3,)) -> l
 
 def turned(one: str, other: str, o: int = 4, i: int = 5) -> Relation:
     """`one [o i] <-> other [i o]`."""
-    return Relation((Part((one,), (axis("a"), axis("b"))),), (Part((other,), (axis("b"), axis("a"))),), {"a": o, "b": i})
+    return Relation(
+        (Part((one,), (axis("a"), axis("b"))),), (Part((other,), (axis("b"), axis("a"))),), {"a": o, "b": i}
+    )
 
 
 def test_numbers_are_indices() -> None:
@@ -108,7 +110,10 @@ def test_the_words_of_a_fused_tensor() -> None:
         return Relation((left,), (right,), {"p": 3, "o": 4, **{f"r{k}": n for k, n in enumerate(rest)}})
 
     relations = [fused(n, kind, rest) for n in range(2) for kind, rest in (("weight", (5,)), ("bias", ()))]
-    assert text_of(Draft(tuple(relations))) == "l.{l}.{p=q|k|v}_proj.{t=weight|bias} [o ...] <-> l.{l}.qkv.{t} [(p o) ...]\n"
+    assert (
+        text_of(Draft(tuple(relations)))
+        == "l.{l}.{p=q|k|v}_proj.{t=weight|bias} [o ...] <-> l.{l}.qkv.{t} [(p o) ...]\n"
+    )
 
 
 def test_one_axis_of_names_that_are_two() -> None:
@@ -138,7 +143,7 @@ def test_wildcards_stand_below_what_they_would_do_wrong() -> None:
     paths = [f"enc.{n}.{m}" for n in range(2) for m in ("attn.q", "attn.k", "mlp.up", "mlp.down")]
     relations = [turned(f"{path}.weight", f"{path.replace('.', '/')}/kernel") for path in paths]
     relations += copies([(f"{path}.bias", f"{path.replace('.', '/')}/bias") for path in paths])
-    relations += copies([(f"enc.{n}.norm.weight", f"enc/{n}/norm/kernel") for n in range(2)], (4,))
+    relations += copies([(f"enc.{n}.norm.weight", f"enc/{n}/norm/scale") for n in range(2)], (4,))
     lines = text_of(Draft(tuple(relations))).splitlines()
     assert lines[0] == "paths . <-> /"
     assert len(lines) <= 4
@@ -183,7 +188,7 @@ def test_constants_take_their_dtype_from_beside() -> None:
 
 def test_what_goes_nowhere_is_said_in_few_words() -> None:
     relations = copies([("v.a", "a"), ("v.b.c", "b.c")])
-    gone = tuple(f"text.layers.{n}.{t}" for n in range(3) for t in ("w", "b")) + ("scale",)
+    gone = (*tuple(f"text.layers.{n}.{t}" for n in range(3) for t in ("w", "b")), "scale")
     lines = text_of(Draft(tuple(relations), dropped=gone, unplaced=("new.one",))).splitlines()
     assert "drop text.layers.**, scale" in lines
     assert "drop <-> new.one" in lines
@@ -253,7 +258,9 @@ def question() -> tuple[Draft, Question]:
     names = [(f"h.{n}.weight", f"l.{n}.weight") for n in range(3)]
     straight = Alternative(tuple(copy_of(one, other, (4, 4)) for one, other in names), "as it is")
     across = Alternative(tuple(turned(one, other, 4, 4) for one, other in names), "transposed")
-    one = Question("l.{}.weight", "orientation", "Is l.{}.weight transposed?", (straight, across), 1, "its siblings are")
+    one = Question(
+        "l.{}.weight", "orientation", "Is l.{}.weight transposed?", (straight, across), 1, "its siblings are"
+    )
     rest = copies([(f"h.{n}.{x}", f"l.{n}.{x}") for n in range(3) for x in ("a.b", "c.b", "d.b")])
     return Draft(tuple(rest), (one,)), one
 
@@ -284,7 +291,10 @@ def test_an_answer_makes_it_a_rule() -> None:
 
 def test_a_source_that_was_not_chosen_is_dropped() -> None:
     one = Question(
-        "y", "source", "Which?", (Alternative((copy_of("a", "y", (2,)),), "a"), Alternative((copy_of("b", "y", (2,)),), "b"))
+        "y",
+        "source",
+        "Which?",
+        (Alternative((copy_of("a", "y", (2,)),), "a"), Alternative((copy_of("b", "y", (2,)),), "b")),
     )
     assert chosen(Draft((), (one,)), {"y": 0}).dropped == ("b",)
 
@@ -299,7 +309,7 @@ WORDS = st.sampled_from(["q", "k", "attn", "mlp", "norm", "weight", "bias", "0",
 NAMES = st.lists(WORDS, min_size=1, max_size=4).map(".".join)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(NAMES, NAMES, st.booleans()), max_size=14), st.lists(NAMES, max_size=3))
 def test_whatever_the_names_the_morph_is_exact(pairs: list[tuple[str, str, bool]], gone: list[str]) -> None:
     """Law: any bijection of names, any of the matrices transposed, comes out exactly."""

@@ -1,4 +1,7 @@
-"""Forms with `...`: `[(p o) i] <-> [o i]` is `[(p o) ...] <-> [o ...]`, and with nothing in the place of `...` it is the bias's form."""
+"""Forms with `...`.
+
+`[(p o) i] <-> [o i]` is `[(p o) ...] <-> [o ...]`, and with nothing in the place of `...` it is the bias's form.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +23,7 @@ def forms(rule: Rule) -> list[tuple[Rule, Form, int | None]]:
     for start in range(len(first)):
         for end in range(len(first), start, -1):
             run = first[start:end]
-            axes = [axis for axis in dims_axes(run)]
+            axes = list(dims_axes(run))
             if any(len(dim) != 1 or len(dim[0]) != 1 or not isinstance(dim[0][0], str) for dim in run):
                 continue
             if any(axis in named or axis in bound or axis.isdigit() for axis in axes):

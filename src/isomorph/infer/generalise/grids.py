@@ -10,9 +10,11 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from isomorph.infer.generalise.labels import MOST_LABELS, bone, cost, is_free, is_writable, ordered, strangeness, touching
+from isomorph.infer.generalise.labels import MOST_LABELS, bone, touching
 from isomorph.infer.generalise.parts import common
 from isomorph.infer.generalise.patterns import Labels, Rule, Template, Token, tokens
+from isomorph.infer.generalise.spelling import is_free
+from isomorph.infer.generalise.words import cost, is_writable, ordered, strangeness
 
 MOST_RULES = 150
 """Above so many rules nothing is laid upon anything here."""
@@ -53,7 +55,12 @@ def _counts(token: Token) -> bool:
 
 def _laid(rule: Rule, guest: Rule) -> Iterator[Rule]:
     """What the two make, with one hole of the first read as each of its labels."""
-    lists = {token.axis: len(token.labels) for name in rule.names for token in name if isinstance(token, Labels) and _counts(token)}
+    lists = {
+        token.axis: len(token.labels)
+        for name in rule.names
+        for token in name
+        if isinstance(token, Labels) and _counts(token)
+    }
     for axis, count in lists.items():
         for place in range(count):
             made = _joined(rule, guest, axis, place)
@@ -79,8 +86,10 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
         text = "".join(map(str, there))
         if len(here) == 1 and isinstance(here[0], Labels) and _counts(here[0]):
             kinds.add(here[0].axis)
-            names.append(tuple(replace(token, labels=(*token.labels, text)) if k == first and isinstance(token, Labels) else token for k, token in enumerate(name)))  # fmt: skip
-        elif all(isinstance(token, str) for token in here) and all(isinstance(name[k], str) for k in range(first, last + 1)):
+            names.append((*name[:first], replace(here[0], labels=(*here[0].labels, text)), *name[first + 1 :]))
+        elif all(isinstance(token, str) for token in here) and all(
+            isinstance(name[k], str) for k in range(first, last + 1)
+        ):
             kinds.add("new")
             names.append((*name[:first], Labels("new", ("".join(map(str, here)), text)), *name[last + 1 :]))
         else:
@@ -90,15 +99,16 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
     if len(kinds) != 1:
         return None
     holes = [[token for token in name if isinstance(token, Labels) and token.axis in kinds] for name in names]
-    if any(len(one) != 1 or len(set(one[0].labels)) != len(one[0].labels) or len(one[0].labels) > MOST_LABELS for one in holes):
+    if any(
+        len(one) != 1 or len(set(one[0].labels)) != len(one[0].labels) or len(one[0].labels) > MOST_LABELS
+        for one in holes
+    ):
         return None
     if not _within(rule, guest, axis):
         return None
     rows = ordered(list(zip(*(one[0].labels for one in holes), strict=True)))
-    names = [
-        tuple(replace(token, labels=tuple(row[k] for row in rows)) if isinstance(token, Labels) and token.axis in kinds else token for token in name)
-        for k, name in enumerate(names)
-    ]  # fmt: skip
+    columns = list(zip(*rows, strict=True))
+    names = [tuple(_with(token, kinds, columns[k]) for token in name) for k, name in enumerate(names)]
     made = rule.with_names(names, sorted((*rule.covers, *guest.covers)))
     if not all(map(is_writable, added)) or touching(made) or strangeness(ends, [one[0].labels for one in holes]):
         return None
@@ -106,29 +116,49 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
     return replace(made, ranks=rule.ranks | guest.ranks, notes=notes)
 
 
+def _with(token: Token, axes: set[str], labels: tuple[str, ...]) -> Token:
+    return replace(token, labels=labels) if isinstance(token, Labels) and token.axis in axes else token
+
+
 def _within(rule: Rule, guest: Rule, axis: str) -> bool:
     """The guest's own holes must be holes of the rule, with labels that pair alike."""
-    own = [_pairs(rule, token.axis) for name in guest.names for token in name if isinstance(token, Labels) and _counts(token)]
+    own = [
+        _pairs(rule, token.axis)
+        for name in guest.names
+        for token in name
+        if isinstance(token, Labels) and _counts(token)
+    ]
     del axis
-    theirs = [_pairs(guest, token.axis) for name in guest.names for token in name if isinstance(token, Labels) and _counts(token)]
+    theirs = [
+        _pairs(guest, token.axis)
+        for name in guest.names
+        for token in name
+        if isinstance(token, Labels) and _counts(token)
+    ]
     every = {pair for axes in _all_pairs(rule) for pair in axes}
     return all(pair in every for pairs in theirs for pair in pairs) and bool(own or not theirs)
 
 
 def _all_pairs(rule: Rule) -> list[set[tuple[str, ...]]]:
-    axes = dict.fromkeys(token.axis for name in rule.names for token in name if isinstance(token, Labels) and _counts(token))
+    axes = dict.fromkeys(
+        token.axis for name in rule.names for token in name if isinstance(token, Labels) and _counts(token)
+    )
     return [_pairs(rule, axis) for axis in axes]
 
 
 def _pairs(rule: Rule, axis: str) -> set[tuple[str, ...]]:
     """The labels of an axis, one of each name together."""
-    columns = [token.labels for name in rule.names for token in name if isinstance(token, Labels) and token.axis == axis]
+    columns = [
+        token.labels for name in rule.names for token in name if isinstance(token, Labels) and token.axis == axis
+    ]
     return set(zip(*columns, strict=True))
 
 
 def _bones(name: Template) -> tuple[object, ...]:
     """Bones of the tokens, holes by their labels alone where the axes are not of one numbering."""
-    return tuple(("labels", token.labels) if _counts(token) and isinstance(token, Labels) else bone(token) for token in name)
+    return tuple(
+        ("labels", token.labels) if _counts(token) and isinstance(token, Labels) else bone(token) for token in name
+    )
 
 
 def _special(name: Template, axis: str, place: int) -> tuple[Template, list[int]]:

@@ -8,27 +8,16 @@ A grid of labels need not be full where no tensor has the names that it lacks.
 from __future__ import annotations
 
 import itertools
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.blocks import LINE, width
 from isomorph.infer.generalise.ellipsis import forms
-from isomorph.infer.generalise.letters import KINDS, MODELS, PARTS, STACKS, torch_first
-from isomorph.infer.generalise.patterns import (
-    REST,
-    SEPARATORS,
-    Form,
-    Index,
-    Labels,
-    Rule,
-    Template,
-    Token,
-    is_number,
-    tokens,
-)
+from isomorph.infer.generalise.letters import torch_first
+from isomorph.infer.generalise.patterns import REST, SEPARATORS, Form, Index, Labels, Rule, Template, Term, Token
+from isomorph.infer.generalise.spelling import is_free
+from isomorph.infer.generalise.words import Skeleton, cost, is_writable, ordered, strangeness
 
 MOST_LABELS = 12
 """Labels of one hole; a longer list is a table, not a rule."""
@@ -36,102 +25,9 @@ MOST_PAIRED = 48
 """A rule is laid upon so many others of its form that stand next to it."""
 MANY = 160
 """Above so many rules of a form not every pair is tried."""
-MOST_SPELLED = 4000
-"""So many names of a join are written out to see whether they are another's."""
 WIDEST = 130
-STRANGE = 45
-"""Characters that it must save to put names together that share no word."""
-KIN = KINDS | STACKS | MODELS | PARTS | frozenset(map(str, range(10)))
-ORDER = [
-    "q",
-    "query",
-    "wq",
-    "k",
-    "key",
-    "wk",
-    "v",
-    "value",
-    "wv",
-    "qkv",
-    "o",
-    "out",
-    "output",
-    "wo",
-    "gate",
-    "w1",
-    "up",
-    "w3",
-    "down",
-    "w2",
-    "weight",
-    "kernel",
-    "gamma",
-    "scale",
-    "bias",
-    "beta",
-    "encoder",
-    "decoder",
-    "vision",
-    "visual",
-    "image",
-    "text",
-    "pre",
-    "before",
-    "post",
-    "after",
-    "self",
-    "cross",
-    "input",
-    "attention",
-    "intermediate",
-    "fc",
-    "proj",
-]
-UNWRITABLE = frozenset('{}[]|"\\*=,#')
-_WORDS = re.compile(r"[^a-z0-9]+")
-"""Characters of a line, about."""
 
-Skeleton = tuple[object, ...]
 Key = tuple[Form, tuple[tuple[Skeleton, Skeleton], ...]]
-
-
-def cost(rule: Rule) -> float:
-    """What a rule costs to read, in characters: its line, its names, its labels. Up to its last index it is a block's prefix."""
-    given: dict[str, tuple[str, ...]] = {}
-    return LINE + sum(_name_cost(name, given) for name in rule.names)
-
-
-def _name_cost(name: Template, given: dict[str, tuple[str, ...]]) -> float:
-    last = max((k for k, token in enumerate(name) if isinstance(token, Index)), default=-1)
-    total = 0.0
-    for k, token in enumerate(name):
-        one: float = width((token,))
-        if isinstance(token, Labels):
-            if token.axis and given.get(token.axis) == token.labels:
-                one = 3
-            else:
-                given[token.axis] = token.labels
-                shape = {label.count(".") + label.count("/") for label in token.labels}
-                one += (6 * (len(shape) > 1) + 6 * (max(shape) > 0)) * len(token.labels)
-                one += 3 * max(0, len(token.labels) - 5)
-        total += one * (0.2 if k <= last else 1)
-    return total
-
-
-def labelled(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule]:
-    from isomorph.infer.generalise.grids import absorbed
-
-    """Fewer rules. `taken` are all names of both sides: a join must not make a hole take one that is not its own."""
-    current = list(rules)
-    while True:
-        joined = _round(current, taken)
-        if joined is not None:
-            current = joined
-            continue
-        smaller = absorbed(current, taken)
-        if len(smaller) == len(current):
-            return sorted(current, key=lambda rule: rule.covers[0])
-        current = smaller
 
 
 @dataclass(frozen=True)
@@ -144,7 +40,7 @@ class _Join:
     members: frozenset[int]
 
 
-def _round(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | None:
+def joined_once(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | None:
     """One round of joins that do not touch each other, or None when none saves anything."""
     joins: list[_Join] = []
     for form, members in _buckets(rules).items():
@@ -181,7 +77,9 @@ def _buckets(rules: Sequence[Rule]) -> dict[Form, dict[int, Rule]]:
         for form in sorted(bases.get((rule.form, rank), ()), key=repr):
             shape = variants[form]
             if len(shape.names) == len(rule.names):
-                made[form].setdefault(number, replace(shape, left=_headed(shape.left, rule.left), right=_headed(shape.right, rule.right), covers=rule.covers, ranks=rule.ranks, notes=rule.notes, laid=True))  # fmt: skip
+                left, right = _headed(shape.left, rule.left), _headed(shape.right, rule.right)
+                own = replace(rule, left=left, right=right, operators=shape.operators, laid=True)
+                made[form].setdefault(number, own)
     return {form: members for form, members in made.items() if len(members) > 1 and _is_own(form, members, rules)}
 
 
@@ -191,8 +89,8 @@ def _is_own(form: Form, members: Mapping[int, Rule], rules: Sequence[Rule]) -> b
     return form in forms_there or len(forms_there) > 1
 
 
-def _headed(terms: Sequence[object], heads: Sequence[object]) -> tuple[object, ...]:
-    return tuple(replace(term, head=other.head) for term, other in zip(terms, heads, strict=True))  # type: ignore[attr-defined, type-var]
+def _headed(terms: Sequence[Term], heads: Sequence[Term]) -> tuple[Term, ...]:
+    return tuple(replace(term, head=other.head) for term, other in zip(terms, heads, strict=True))
 
 
 def _groups(form: Form, members: Mapping[int, Rule]) -> dict[Key, set[int]]:
@@ -304,17 +202,12 @@ def _stage(rules: Iterable[Rule], ends: Sequence[tuple[Skeleton, Skeleton]]) -> 
     return 2 if any(isinstance(token, Index) for _, suffix in ends for token in suffix) else 1
 
 
-def is_writable(label: str) -> bool:
-    """False for a text that no label may be: the marks of holes and quotes, blanks, `::`."""
-    return "::" not in label and not any(char in UNWRITABLE or not char.isprintable() or char.isspace() for char in label)
-
-
 def touching(rule: Rule) -> bool:
     """True when two holes stand side by side: no reader can tell where one ends."""
     return any(
         not isinstance(one, str) and not isinstance(other, str)
         for name in rule.names
-        for one, other in zip(name, name[1:], strict=False)
+        for one, other in itertools.pairwise(name)
     )
 
 
@@ -324,49 +217,12 @@ def _awkward(rule: Rule) -> bool:
     return first is not None and REST in first and first[-1] != REST
 
 
-def strangeness(ends: Sequence[tuple[Skeleton, Skeleton]], regions: Sequence[Sequence[str]]) -> int:
-    """What it costs to put things together that have little to do with each other: whole pieces, and no words of one kind."""
-    for (prefix, suffix), texts in zip(ends, regions, strict=True):
-        words = {word for text in texts for word in _WORDS.sub(" ", text.lower()).split()}
-        if words <= KIN and all(texts):
-            return 0
-        inside = bool(prefix) and prefix[-1] not in SEPARATORS, bool(suffix) and suffix[0] not in SEPARATORS
-        if any(inside) and not any("." in text or "/" in text for text in texts):
-            return 0
-    return STRANGE
-
-
 def _notes(rules: Iterable[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for rule in rules for note in rule.notes))
 
 
 def _counts(token: Token) -> bool:
     return isinstance(token, Labels) and token.axis.startswith("n")
-
-
-def ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Labels in the order of the field (q k v, weight bias, encoder decoder), of their numbers, or as they came."""
-    for column in reversed(list(zip(*rows, strict=True))):
-        if all(is_number(text) for text in column):
-            return sorted(rows, key=lambda row: tuple(int(text) if is_number(text) else 0 for text in row))
-    for column in zip(*rows, strict=True):
-        ranks = [_rank(text) for text in column]
-        if None not in ranks:
-            return [
-                row
-                for _, _, row in sorted(
-                    (rank or 0, k, row) for k, (rank, row) in enumerate(zip(ranks, rows, strict=True))
-                )
-            ]
-    return rows
-
-
-def _rank(text: str) -> int | None:
-    """The place of a label in the usual order, by its first word that has one."""
-    for word in _WORDS.sub(" ", text.lower()).split():
-        if word in ORDER:
-            return ORDER.index(word)
-    return None
 
 
 def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
@@ -398,38 +254,3 @@ def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
         count[token.axis] += 1
         found.append(replace(token, labels=tuple(row[at] for row in columns[token.axis])))
     return found
-
-
-def is_free(made: Rule, members: Iterable[Rule], taken: AbstractSet[str]) -> bool:
-    """No name that the join makes beyond its members is one that is there, as far as its numbers are left open."""
-    if (
-        sum(math.prod(len(token.labels) for token in name if isinstance(token, Labels)) for name in made.names)
-        > MOST_SPELLED
-    ):
-        return True  # the plan will tell
-    own = {text for rule in members for name in rule.names for text in spelled(name)}
-    full = {text for name in made.names for text in spelled(name)}
-    return not ((full - own) & taken)
-
-
-def spelled(name: Template) -> Iterator[str]:
-    """All texts of a name, by its labels; numbers are written `#`, stars `*`."""
-    ranges = {token.axis or f"={k}": len(token.labels) for k, token in enumerate(name) if isinstance(token, Labels)}
-    for numbers in itertools.product(*(range(size) for size in ranges.values())):
-        at = dict(zip(ranges, numbers, strict=True))
-        yield blank("".join(_text(token, at.get(_axis(token, k), 0)) for k, token in enumerate(name)))
-
-
-def _axis(token: Token, place: int) -> str:
-    return token.axis or f"={place}" if isinstance(token, Labels) else ""
-
-
-def _text(token: Token, at: int) -> str:
-    if isinstance(token, Labels):
-        return token.labels[at]
-    return token if isinstance(token, str) else "0" if isinstance(token, Index) else "*"
-
-
-def blank(name: str) -> str:
-    """The name with `#` for every number."""
-    return "".join("#" if is_number(token) else token for token in tokens(name))

@@ -195,7 +195,7 @@ def _part_letters(axis: str, rule: Rule) -> Sequence[str]:
     found: list[str] = []
     for template in holders:
         words = [token.lower() for token in template if isinstance(token, str)]
-        others = [set(token for token in one if isinstance(token, str)) for one in rule.names if one is not template]
+        others = [{token for token in one if isinstance(token, str)} for one in rule.names if one is not template]
         own = [word for word in words if not all(word in other for other in others)]
         short = next((word[0] for word in own if word in PARTS and word not in ("proj", "out", "qkv")), None)
         if short and short not in found:

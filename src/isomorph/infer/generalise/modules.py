@@ -1,4 +1,7 @@
-"""Rules -> a module: blocks, drops, what is said once for the file, comments. The text is canonical: it is parsed again from itself."""
+"""Rules -> a module: blocks, drops, what is said once for the file, comments.
+
+The text is canonical: the module is parsed again from it.
+"""
 
 from __future__ import annotations
 

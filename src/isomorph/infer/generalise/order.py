@@ -74,10 +74,10 @@ def _is_same_question(one: Rule, other: Rule) -> bool:
 
 def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separators) -> dict[int, frozenset[int]]:
     """For each rule the numbers of those it must stand above. `names` are those of (some of) the relations."""
-    open_patterns = []
+    open_patterns: list[tuple[int, int, NamePattern]] = []
     for number, rule in enumerate(rules):
-        for side, made in enumerate(patterns(rule, separators)):
-            open_patterns.extend((number, side, one) for one in made if not one.is_literal)
+        for side, both in enumerate(patterns(rule, separators)):
+            open_patterns.extend((number, side, one) for one in both if not one.is_literal)
     found: dict[int, set[int]] = {}
     for number, rule in enumerate(rules):
         for relation in rule.covers:

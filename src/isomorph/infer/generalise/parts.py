@@ -88,7 +88,7 @@ def _rule(
         return () if is_single and sizes.get(axis) == 1 else (names.get(axis, axis),)
 
     def dims_of(dims: tuple[Dim, ...]) -> tuple[Dim, ...]:
-        return tuple(map_axes(dim, factors) for dim in dims)  # type: ignore[arg-type] # factors are axes and sums
+        return tuple(map_axes(dim, factors) for dim in dims)
 
     copies = max((len(part.copies) for part in (*relation.left, *relation.right) if isinstance(part, Part)), default=0)
     counts = {"r": copies + 1, **{names[axis]: size for axis, size in sizes.items()}}

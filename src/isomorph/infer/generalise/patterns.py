@@ -209,10 +209,11 @@ def _tensor_axes(rule: Rule) -> dict[str, None]:
         for axis in dims_axes(term.dims)
         if axis != "..." and not axis.isdigit()
     }
-    named = [{axis for token in term.head for axis in token_axes(token) if not _tied(token)} if isinstance(term.head, tuple) else None for term in (*rule.left, *rule.right)]  # fmt: skip
-    sides = (named[: len(rule.left)], named[len(rule.left) :])
-    everywhere = [set.union(set(), *(axes for axes in side if axes is not None)) for side in sides]
-    counting = (everywhere[0] & everywhere[1]) - in_dims.keys()
+    left, right = (
+        {axis for name in names for token in name for axis in token_axes(token) if not _tied(token)}
+        for names in (rule.names[: rule.n_left], rule.names[rule.n_left :])
+    )
+    counting = (left & right) - in_dims.keys()
     for token in (token for name in rule.names for token in name):
         for axis in token_axes(token):
             if axis not in counting:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from isomorph.infer.generalise.patterns import Dim, Index, Labels, Rule, canonical, dims_axes, map_axes
+from isomorph.infer.generalise.patterns import Dim, Index, Labels, Rule, canonical, dims_axes, map_axes, token_axes
 
 STRUCTURAL = (2, 3)
 """Sizes that may be written as numbers: halves of a rotation, q k v."""
@@ -53,7 +53,9 @@ def _structural(rule: Rule, unknown: list[str], sizes: Mapping[str, int], prefer
 
     One that is outermost in no product is rather structural than a count; one that the config tells is rather a count.
     """
-    outermost = {list(dims_axes((dim,)))[0] for term in (*rule.left, *rule.right) for dim in term.dims or () if dim[0]}
+    outermost = {
+        next(iter(dims_axes((dim,)))) for term in (*rule.left, *rule.right) for dim in term.dims or () if dim[0]
+    }
     named = _named(rule)
     small = [axis for axis in unknown if sizes[axis] in STRUCTURAL and axis not in named]
     if len(unknown) < 3:
@@ -71,7 +73,7 @@ def _may_be_literal(rule: Rule, axis: str, sizes: Mapping[str, int], literal: Ma
 
 
 def _named(rule: Rule) -> set[str]:
-    return {axis for name in rule.names for token in name for axis in (token.axes if isinstance(token, Index) else (token.axis,) if isinstance(token, Labels) else ())}  # fmt: skip
+    return {axis for name in rule.names for token in name for axis in token_axes(token)}
 
 
 def _unknown(

@@ -1,4 +1,4 @@
-"""`norm.{t=weight|bias} <-> layernorm.{t}` is `norm.* <-> layernorm.*`, where a copy is a copy whatever its last piece is called."""
+"""`norm.{t=weight|bias} <-> layernorm.{t}` is `norm.* <-> layernorm.*`: a copy is a copy whatever its last piece is called."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _starred(rule: Rule, names: Mapping[int, Names], separators: Separators) -> 
     hole = last[0]
     if not isinstance(hole, Labels) or hole.tied or any(token != hole for token in last):
         return rule
-    if any(len(name) < 2 or name[-2] not in SEPARATORS for name in rule.names):
+    if any(len(name) < 2 or name[-2] not in (*SEPARATORS,) for name in rule.names):
         return rule
     if any(hole.axis in token_axes(token) for name in rule.names for token in name[:-1]):
         return rule

@@ -11,9 +11,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.ellipsis import base_of, forms
-from isomorph.infer.generalise.labels import blank, cost
 from isomorph.infer.generalise.order import Names, Separators, patterns
 from isomorph.infer.generalise.patterns import Form, Index, Labels, Rule, Star, Template, Token, token_axes
+from isomorph.infer.generalise.spelling import blank
+from isomorph.infer.generalise.words import cost
 from isomorph.language.names import NamePattern, TwoCuts, Unsized
 
 MOST_GENERAL = 8
@@ -29,6 +30,8 @@ COST = 14
 """A general rule costs a little more than its text: what it takes is not written there."""
 
 Pieces = list[Template]
+Wanted = tuple[Form, int | None]
+"""A form, and a copy's rank where it matters."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +123,7 @@ def _gain(one: General, shares: Mapping[int, float]) -> float:
 
 def _fits(one: General, chosen: Sequence[General]) -> bool:
     """False when each of two general rules would have to stand above the other."""
-    for other in chosen:
-        if (one.right & other.meets - other.right) and (other.right & one.meets - one.right):
-            return False
-    return True
+    return all(not (one.right & other.meets - other.right and other.right & one.meets - one.right) for other in chosen)
 
 
 # ── candidates ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -141,7 +141,8 @@ def _candidates(
     tried = sorted(made.values(), key=lambda pair: -pair[1])[:MOST_TRIED]
     known = [_forms(rule) for rule in classes]
     samples = [_samples(rule, names) for rule in classes]
-    return [one for rule, _ in tried if (one := _judged(rule, known, samples, marks)) is not None]
+    judged = (_judged(rule, known, samples, marks) for rule, _ in tried)
+    return [one for one in judged if one is not None]
 
 
 def _samples(rule: Rule, names: Mapping[int, Names]) -> list[tuple[str, str]]:
@@ -151,7 +152,7 @@ def _samples(rule: Rule, names: Mapping[int, Names]) -> list[tuple[str, str]]:
     return [(one, "") for k in ends for one in names[k][0]] + [("", one) for k in ends for one in names[k][1]]
 
 
-def _forms(rule: Rule) -> set[tuple[Form, int | None]]:
+def _forms(rule: Rule) -> set[Wanted]:
     """The forms a class can be written in, plain or with `...`; and its own with its rank, for those where `...` is nothing."""
     rank = next(iter(rule.ranks)) if rule.is_copy and len(rule.ranks) == 1 else None
     return {(rule.form, None), (rule.form, rank), *((variant.form, None) for variant, _, _ in forms(rule))}
@@ -159,12 +160,12 @@ def _forms(rule: Rule) -> set[tuple[Form, int | None]]:
 
 def _judged(
     rule: Rule,
-    known: Sequence[set[tuple[Form, int | None]]],
+    known: Sequence[set[Wanted]],
     samples: Sequence[list[tuple[str, str]]],
     marks: Separators,
 ) -> General | None:
     (left,), (right,) = patterns(rule, marks)
-    wanted = {(rule.form, None)}
+    wanted: set[Wanted] = {(rule.form, None)}
     base = base_of(rule)
     if base is not None:
         wanted.add(base)

@@ -15,12 +15,13 @@ from isomorph.errors import MorphError
 from isomorph.infer.generalise import check
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
-from isomorph.infer.generalise.labels import blank, labelled
+from isomorph.infer.generalise.joining import labelled
 from isomorph.infer.generalise.modules import Config, Page, is_drop
 from isomorph.infer.generalise.order import Names
 from isomorph.infer.generalise.parts import rule_of
 from isomorph.infer.generalise.patterns import Rule
 from isomorph.infer.generalise.questions import order
+from isomorph.infer.generalise.spelling import blank
 from isomorph.infer.generalise.stars import starred
 from isomorph.infer.generalise.wheres import common_operators
 from isomorph.infer.generalise.wildcards import generals, separators

@@ -39,7 +39,7 @@ def equation(
     prefixes: tuple[Template, Template] = ((), ()),
     *,
     where: Sequence[tree.Binding] = (),
-    comments: Comments = Comments(),
+    comments: Comments | None = None,
     operators: bool = True,
 ) -> Equation:
     """The rule as it is written in a block with these prefixes."""
@@ -55,7 +55,7 @@ def equation(
         open=rule.group is not None,
         operators=rule.operators if operators else (),
         where=tuple(where),
-        comments=comments,
+        comments=comments or Comments(),
     )
 
 
