@@ -164,6 +164,8 @@ def _alone(one: Silent, source: Manifest, target: Manifest, used: set[str]) -> t
         if constant is None and len(held) == 1:
             return copy_of(held[0], one.target, shape, "names", "placed by its values: no other source has them"), None
         return constant, None
+    if one.target in free:
+        return copy_of(one.target, one.target, shape, "names", "placed by its name, which both sides have"), None
     if len(free) > MOST_CANDIDATES:
         return None, None
     options = [Alternative((copy_of(name, one.target, shape, "names"),), f"from {name}") for name in free]
