@@ -1,9 +1,9 @@
 """Candidates -> those that are certain, to a fix-point: what leads all that stand against it is taken, and clears the field.
 
 A candidate is taken when its evidence is enough and leads every other candidate for its targets or its sources by a margin. What is
-taken excludes others, so that more come to lead: two norms, one of them named, settle both. At the end, what no other candidate stands
-against is taken by exclusion, if nothing of its layer is left over on either side. Containers (stacks of layers) are matched
-first, by all that is in them: the layers of one go to the layers of one.
+taken excludes others, so that more come to lead: two norms, one of them named, settle both. At the end, what no other
+candidate stands against is taken by exclusion, if nothing of its layer is left over on either side. Containers (stacks
+of layers) are matched first, by all that is in them: the layers of one go to the layers of one.
 """
 
 from __future__ import annotations

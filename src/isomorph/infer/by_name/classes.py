@@ -1,9 +1,10 @@
 """Manifest -> classes: names that differ only in numbers that count instances (layers, experts, stages).
 
 A number counts instances when its siblings hold the same things: `layers.0`, `layers.1`. It stays part of the name where they
-differ: the submodules of a T5 block (`layer.0.SelfAttention`, `layer.1.DenseReluDense`), `mlp.0` and `mlp.2`, `fc1` and `fc2`,
-stages of other widths. What is left is compared by its rank among its siblings, so `fc1`, `fc2` are as good as `Dense_0`, `Dense_1`.
-The idea of Drain (He et al. 2017): a template is what stays, a variable what varies; here the shapes have a say too.
+differ: the submodules of a T5 block (`layer.0.SelfAttention`, `layer.1.DenseReluDense`), `mlp.0`, `mlp.2`, `fc1`, `fc2`,
+stages of other widths. What is left is compared by its rank among its siblings, so `fc1`, `fc2` are as good as
+`Dense_0`, `Dense_1`. The idea of Drain (He et al. 2017): a template is what stays, a variable what varies; here the
+shapes have a say too.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from functools import cached_property
 from isomorph.infer.by_name.tokens import Token, tokens
 from isomorph.tensors import TensorSpec
 
-CONTAINERS = frozenset(
-    ["layer", "layers", "block", "blocks", "h", "resblock", "resblocks", "blk", "encoderblock", "decoderblock", "transformerblock", "stage", "stages", "experts", "expert", "groups", "group", "resnets", "attentions", "units", "unit", "cell", "cells"]
-)
+CONTAINERS = frozenset({
+    "layer", "layers", "block", "blocks", "h", "resblock", "resblocks", "blk", "encoderblock", "decoderblock", "transformerblock",
+    "stage", "stages", "experts", "expert", "groups", "group", "resnets", "attentions", "units", "unit", "cell", "cells",
+})  # fmt: skip
 """Words before a number that counts instances even where they are glued to it (`layer_0`, `encoderblock_3`)."""
 
 LEAVES = frozenset({"weight", "bias"})
@@ -91,7 +93,8 @@ def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
 
 
 def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """Names with Keras's numbers made plain: of the pieces `block`, `block_1`, `block_2` the first is `block_0`. New name -> name."""
+    """Names with Keras's numbers made plain: of the pieces `block`, `block_1`, `block_2` the first is `block_0`. New
+    name -> name."""
     numbered: set[tuple[str, str]] = set()
     for name in tensors:
         pieces = name.split("/")
@@ -107,8 +110,8 @@ def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
 
 
 class _Numbers:
-    """What the numbers of all names do: which count, and the rank of those that do not. Found from the outermost number inward: what
-    stands before a number is its siblings' when the numbers in it count, and its own when they do not."""
+    """What the numbers of all names do: which count, and the rank of those that do not. Found from the outermost
+    number inward: what stands before a number is its siblings' when the numbers in it count, and its own when they do not."""
 
     def __init__(self, tensors: Mapping[str, TensorSpec], cut: Mapping[str, tuple[Token, ...]]) -> None:
         self.cut = cut
@@ -203,18 +206,24 @@ def _counted(
     if len(values) == 1:
         return everything if is_container and deep and (is_whole or (is_one_word and 0 in values)) else nothing
     scores = _likeness([values[value] for value in order])
-    alike = sum(score[0] for score in scores) / len(scores)
-    equal = sum(score[1] for score in scores) / len(scores)
+    alike, equal = _means(scores)
     if not deep:
         uniform = alike == 1 and equal == 1
         return everything if uniform and (word in LEAVES or (len(values) > 2 and is_whole)) else nothing
     if is_whole or is_container:
-        if alike >= 0.34 and equal >= 0.5:
-            return everything
+        kin = [at for at, score in enumerate(scores) if score[0] >= 0.2]
+        alike, equal = _means([scores[at] for at in kin])
+        if len(kin) > 1 and alike >= 0.34 and equal >= 0.5:
+            return frozenset(order[at] for at in kin)
     elif len(values) > 3 and alike >= 0.5 and equal >= 0.5:
         return everything
     run = [value for value, score in zip(order, scores, strict=True) if score == (1, 1) and len(values[value]) > 5]
     return frozenset(run) if len(run) > 1 and len({frozenset(values[value]) for value in run}) == 1 else nothing
+
+
+def _means(scores: list[tuple[float, float]]) -> tuple[float, float]:
+    count = max(1, len(scores))
+    return sum(score[0] for score in scores) / count, sum(score[1] for score in scores) / count
 
 
 def _has_submodules(rest: str) -> bool:

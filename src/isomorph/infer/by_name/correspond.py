@@ -2,8 +2,9 @@
 
     names ── classes ── modules ── candidates ── settle ──▶ matches, choices
 
-Nothing is decided by the order in a file. What is certain rests on words that the lexicon knows in their context, on equal names, on
-relations already known from values, or on there being nothing else; the rest are choices that hold the truth, or unplaced.
+Nothing is decided by the order in a file. What is certain rests on words that the lexicon knows in their context, on
+equal names, on relations already known from values, or on there being nothing else; the rest are choices that hold the
+truth, or unplaced.
 """
 
 from __future__ import annotations
@@ -63,8 +64,8 @@ def correspond(
 def _tied(
     scorer: Scorer, taken: Sequence[Candidate], open_: Sequence[Candidate]
 ) -> tuple[list[Candidate], list[Candidate]]:
-    """Targets that are copies of tensors that are placed: an embedding for each of two stacks; and, as a question, a head that may be
-    tied to the embedding (or new)."""
+    """Targets that are copies of tensors that are placed: an embedding for each of two stacks; and, as a question, a
+    head that may be tied to the embedding (or new)."""
     placed = {module for each in (*taken, *open_) for module in each.targets}
     used = {module for each in taken for module in each.sources}
     heads = [

@@ -58,7 +58,8 @@ def link(
     one: Ranked, parts: Sequence[Ranked], roles: Sequence[str], *, is_target: bool
 ) -> tuple[tuple[Link, ...], bool] | None:
     """The links of one class with one or several of the other side, and whether they cover all members of all of them; None where
-    indices or shapes do not allow it. `is_target`: the one class is of the target. The one class has no more indices than the parts.
+    indices or shapes do not allow it. `is_target`: the one class is of the target. The one class has no more indices
+    than the parts.
     """
     grids = [_grid(one, part) for part in parts]
     if any(grid is None for grid in grids):
@@ -81,11 +82,18 @@ def link(
             else:
                 bundles.append(Bundle(names, extents, role))
                 shapes.append((shape, math.prod(extents)))
-        if not _fits(one.shapes[at], tuple(shapes)):
+        if not _fits(one.shapes[at], tuple(shapes)) or not all(map(_has_room, [one] * len(parts), parts, bundles)):
             return None
         alone = (Bundle((one.names[at],), (), roles[0] if len(roles) == 1 else ""),)
         out.append(Link(tuple(bundles), alone) if is_target else Link(alone, tuple(bundles)))
     return tuple(out), whole
+
+
+def _has_room(one: Ranked, part: Ranked, bundle: Bundle) -> bool:
+    """True when a stack of layers has a dim for them; experts and the pieces of ranks may lie in one dim with their rows."""
+    if len(bundle.names) == 1 or part.labels[-1] != "layer":
+        return True
+    return all(extent in one.of.shape for extent in bundle.extents) and len(one.of.shape) > 1
 
 
 def _is_replicated(part: Ranked, one: Ranked, names: tuple[str, ...]) -> bool:

@@ -14,9 +14,11 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from isomorph.infer.by_name.classes import CONTAINERS, HOLE, TensorClass
-from isomorph.infer.by_name.lexicon import Lexicon, lexicon
+from isomorph.infer.by_name.lexicon import Lexicon, Meaning, lexicon
 
-PROJECTIONS = frozenset(["query", "key", "value", "out", "qkv", "kv", "up", "down", "gate", "gate_up", "router", "shared_router"])
+PROJECTIONS = frozenset(
+    ["query", "key", "value", "out", "qkv", "kv", "up", "down", "gate", "gate_up", "router", "shared_router"]
+)
 WEAK = frozenset({"out", "down", "up", "numbered"})
 """What `proj`, `dense`, `output` may mean where nothing more telling stands."""
 PLURAL = frozenset(["layers", "blocks", "encoderblock", "decoderblock", "resblocks", "encoder_layers"])
@@ -167,11 +169,8 @@ def _read(module: Module, book: Lexicon) -> Reading:
             elif tag.startswith("norm"):
                 role = _norm(tag, role, context)
                 towers.update(f"stack.{word}" for word in raw[at : at + step] if word in ("encoder", "decoder"))
-            elif tag in ("lm_head", "classifier") and role and not meaning.context:
-                pass
-            elif tag and not (role in PROJECTIONS and tag in WEAK and not (context == "block" and meaning.context)):
-                if not (tag in WEAK and rank is not None and context == "mlp") and not role.startswith("norm"):
-                    role = tag
+            elif tag and _is_new(tag, meaning, role, context, rank):
+                role = tag
             if meaning.context and not role.startswith("norm"):
                 context = meaning.context
                 kind = meaning.kind or kind
@@ -190,6 +189,15 @@ def _read(module: Module, book: Lexicon) -> Reading:
     return Reading(
         "" if role == "numbered" else role, kind, context, frozenset(towers), rank, shared, experts, frozenset(known)
     )
+
+
+def _is_new(tag: str, meaning: Meaning, role: str, context: str, rank: tuple[int, int] | None) -> bool:
+    """True when a phrase says more than those before it: `proj` after `query`, or after a number, says nothing."""
+    if role.startswith("norm") or (tag in ("lm_head", "classifier") and role and not meaning.context):
+        return False
+    if tag in WEAK and rank is not None and context == "mlp":
+        return False
+    return not (role in PROJECTIONS and tag in WEAK and not (context == "block" and meaning.context))
 
 
 def _norm(tag: str, role: str, context: str) -> str:
@@ -302,7 +310,7 @@ def _places(norms: Sequence[Module], is_crossed: bool, has_unknown: bool) -> lis
     elif len(numbered) > 2 and not others:
         return [f"norm:{order.index(at) + 1}/{len(norms)}" for at in range(len(norms))]
     else:
-        spread = [place for place in range(NUMBERED, NUMBERED + len(numbered))]
+        spread = list(range(NUMBERED, NUMBERED + len(numbered)))
     for at, place in zip(order, spread, strict=True):
         places[at] = place
     if len(set(places)) < len(places):

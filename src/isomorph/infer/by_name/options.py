@@ -15,7 +15,8 @@ Write = Callable[[Candidate], tuple[Match, ...]]
 
 
 def choices(component: Sequence[Candidate], write: Write, placed: Collection[str]) -> Iterator[Choice]:
-    """The choices of candidates that share modules. Targets that stay without one have too many ways, or clash with what is placed."""
+    """The choices of candidates that share modules. Targets that stay without one have too many ways, or clash with
+    what is placed."""
     targets = list(dict.fromkeys(module for each in component for module in each.targets))
     if len(component) == 1:
         yield from _choice([write(component[0]), ()], placed)

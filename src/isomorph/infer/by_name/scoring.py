@@ -15,13 +15,16 @@ from isomorph.infer.by_name.classes import HOLE, TensorClass
 from isomorph.infer.by_name.links import Ranked, Ranks, ranks
 from isomorph.infer.by_name.modules import PROJECTIONS, Module
 
-HEADS = frozenset(
-    ["lm_head", "classifier", "nsp", "pooler", "transform", "head_dense", "vision_projection", "text_projection", "dist_classifier", "embedding", "projection_in"]
-)
+HEADS = frozenset({
+    "lm_head", "classifier", "nsp", "pooler", "transform", "head_dense", "vision_projection", "text_projection",
+    "dist_classifier", "embedding", "projection_in",
+})  # fmt: skip
 EMBEDDINGS = frozenset(["word", "position", "token_type", "patch", "embedding"])
-NOISE = frozenset(
-    ["model", "module", "layer", "layers", "block", "blocks", "h", "self", "attn", "attention", "mlp", "weight", "bias", "params", "target", "backbone", "base", "transformer", "encoder", "decoder", "embeddings", "embedding", "bert", "net", "network", "main", "root", "state", "dict", "kernel", "proj", "dense", "linear", "norm"]
-)
+NOISE = frozenset({
+    "model", "module", "layer", "layers", "block", "blocks", "h", "self", "attn", "attention", "mlp", "weight", "bias", "params",
+    "target", "backbone", "base", "transformer", "encoder", "decoder", "embeddings", "embedding", "bert", "net", "network", "main",
+    "root", "state", "dict", "kernel", "proj", "dense", "linear", "norm",
+})  # fmt: skip
 """Words that are everywhere: they are no evidence of their own."""
 
 LAYERED = frozenset({"block", "attention", "mlp"})
@@ -59,6 +62,11 @@ class Side:
             tower for module in self.modules if module.reading.context in LAYERED for tower in module.reading.towers
         }
         return {"stack.encoder", "stack.decoder"} <= stacks
+
+    @cached_property
+    def has_layers(self) -> bool:
+        """True when layers have an index on this side: what stands outside of them is then no stack of them."""
+        return any(module.container for module in self.modules)
 
     @cached_property
     def crossed(self) -> frozenset[tuple[str, ...]]:
@@ -173,8 +181,9 @@ class Scorer:
             value -= 8
         if one.in_experts != other.in_experts and one.context == other.context == "mlp":
             value -= 3
-        if bool(s.block) != bool(t.block) and "outside" in (one.context, other.context):
-            value -= 3
+        if bool(s.block) != bool(t.block):
+            side = self.target if s.block else self.source
+            value -= 3 if "outside" in (one.context, other.context) or side.has_layers else 0
         return value + _numbers(s, t)
 
 

@@ -50,7 +50,8 @@ class Ties:
 
 
 def _are_twins(one: Module, other: Module) -> bool:
-    """Embeddings that a file holds twice under paths with the same end (TensorFlow saves them once for each layer that uses them)."""
+    """Embeddings that a file holds twice under paths with the same end (TensorFlow saves them once for each layer that
+    uses them)."""
     return (
         one.reading.role == other.reading.role
         and one.reading.role in COPIED

@@ -32,7 +32,8 @@ def tokens(name: str) -> tuple[Token, ...]:
     >>> [token.text for token in tokens("h.10.selfAttn/ln_1.weight:0")]
     ['h', '10', 'self', 'attn', 'ln', '1', 'weight']
 
-    TensorFlow's `:0` and `/.ATTRIBUTES/VARIABLE_VALUE` at the end are no tokens. Words end at separators, where the case changes, and between letters and digits.
+    TensorFlow's `:0` and `/.ATTRIBUTES/VARIABLE_VALUE` at the end are no tokens.
+    Words end at separators, where the case changes, and between letters and digits.
     """
     body = name.removesuffix(":0").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
     found: list[Token] = []
