@@ -144,3 +144,13 @@ def test_one_is_added() -> None:
     source = {f"e.{n}.norm": weight(24) for n in range(4)}
     found = matched(source, {f"f.{n}.norm": array + 1 for n, array in enumerate(source.values())})
     assert [(one.sources, one.operators[0].name) for one in found.relations] == [((name,), "add") for name in source]
+
+
+def test_a_constant_is_changed_as_its_siblings_are() -> None:
+    source = {f"e.{n}.norm": weight(24) for n in range(4)}
+    source["e.2.norm"][:] = 1
+    found = matched(source, {f"f.{n}.norm": array - 1 for n, array in enumerate(source.values())})
+    assert sorted((one.sources, one.evidence) for one in found.relations) == [
+        ((name,), "names" if name == "e.2.norm" else "values") for name in source
+    ]
+    assert {one.operators for one in found.relations} == {found.relations[0].operators}

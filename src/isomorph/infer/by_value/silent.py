@@ -6,17 +6,19 @@ A constant that only one source and one target hold, and that is no common one, 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
+from isomorph.infer.by_value.changes import Change, apply
 from isomorph.infer.by_value.copies import is_silent, look
 from isomorph.infer.by_value.fingerprint import Print
-from isomorph.infer.by_value.forms import letters, permuted
+from isomorph.infer.by_value.forms import letters, permuted, renamed
 from isomorph.infer.by_value.hashing import hash_elements, total
 from isomorph.infer.by_value.ledger import Ledger, Scene
 from isomorph.infer.by_value.siblings import kept_to, partners, stem
+from isomorph.infer.by_value.templates import by_template, named, suggestions
 from isomorph.infer.nouns import UNIT, Dim, Filled, Part, Relation, Silent, axis
 
 COMMON = ("0", "1", "-1", "0.5", "2", "-0.0", "inf", "-inf")
@@ -34,9 +36,14 @@ def place_silent(ledger: Ledger) -> list[Silent]:
     counts: dict[tuple[object, ...], int] = {}
     for name in wanted:
         counts[_kind(scene.targets[name])] = counts.get(_kind(scene.targets[name]), 0) + 1
+    changed = {
+        named(one.targets[0]).template: one
+        for one in ledger.relations
+        if len(one.sources) == len(one.targets) == 1 and any(op.name != "cast" for op in one.operators)
+    }
     found = []
     for name in wanted:
-        if name in ledger.placed or _as_module(ledger, name):
+        if name in ledger.placed or _as_module(ledger, name) or _as_changed(ledger, name, changed):
             continue
         one = scene.targets[name]
         kind = _kind(one)
@@ -82,6 +89,31 @@ def _as_module(ledger: Ledger, target: str) -> bool:
     return False
 
 
+def _as_changed(ledger: Ledger, target: str, changed: Mapping[str, Relation]) -> bool:
+    """Book a constant whose siblings are sources with one change: zeros that are ones less one."""
+    example = changed.get(named(target).template)
+    if example is None or not ledger.scene.targets[target].numel:
+        return False
+    scene = ledger.scene
+    one = scene.targets[target]
+    was, its = named(example.targets[0]), named(example.sources[0])
+    free = by_template(name for name in ledger.sources(silent=True) if is_silent(scene.sources[name]))
+    for numbers in suggestions(was.numbers, its.numbers, named(target).numbers):
+        source = free.get(its.template, {}).get(tuple(number for number in numbers if number is not None))
+        if source is None or scene.sources[source].shape != scene.sources[example.sources[0]].shape:
+            continue
+        if one.shape != scene.targets[example.targets[0]].shape:
+            continue
+        dtype = scene.sources[source].dtype
+        made = apply(scene.source.fetch(source, 0, (1,), (1,)), Change(example.operators, ""), dtype)
+        if int(hash_elements(made, one.dtype)[0]) * one.numel % (1 << 64) == one.total:
+            note = f"placed as `{example.targets[0]}` is: its values are all {one.constant}"
+            names = {example.sources[0]: source, example.targets[0]: target}
+            ledger.add(replace(renamed(example, names), evidence="names", note=note))
+            return True
+    return False
+
+
 def place_arange(ledger: Ledger) -> None:
     """Book targets of integers 0, 1, 2, … that no source holds: position ids."""
     for name in ledger.targets():
@@ -105,21 +137,21 @@ def _holders(scene: Scene, name: str, groups: dict[tuple[object, ...], list[str]
     one = scene.targets[name]
     same = list(groups.get(_kind(one), ()))
     if one.constant is not None and one.dtype.is_float:  # a value that the target's dtype rounded
-        per_element = one.total * pow(one.numel, -1, 1 << 64) % (1 << 64) if one.numel % 2 else None
         for kind, names in groups.items():
             if kind != _kind(one):
-                same += [each for each in names if _rounds_to(scene.sources[each], one, per_element)]
+                same += [each for each in names if _rounds_to(scene.sources[each], one)]
     exact = [each for each in same if _fits(scene, each, name)]
     if exact:
         return exact
     return [each for each in same if _may_be_part(scene.sources[each].shape, one.shape)]
 
 
-def _rounds_to(source: Print, target: Print, per_element: int | None) -> bool:
+def _rounds_to(source: Print, target: Print) -> bool:
+    """True when that constant, cast to the target's dtype, is the target's."""
     if target.dtype.name not in source.casts or not source.numel:
         return False
     seen = look(source, target.dtype).total
-    return seen * target.numel % (1 << 64) == target.total * source.numel % (1 << 64) and per_element != 0
+    return seen * target.numel % (1 << 64) == target.total * source.numel % (1 << 64)
 
 
 def _fits(scene: Scene, source: str, target: str) -> bool:
