@@ -9,17 +9,18 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from conversions import UNMADE, Example
-from isomorph.formats.memory import ArrayCheckpoint
-from isomorph.infer.nouns import Proposed
 from judged import truth_of
 from proposal_truth import LOST, Truth, Verdict, judge
+
+from isomorph.formats.memory import ArrayCheckpoint
+from isomorph.infer.nouns import Proposed
 
 STATES = ("right", "wrong", "asked", "asked without the truth", "unplaced")
 
 
 @dataclass
 class Row:
-    """One example. `orientation` and `order` count the same states, of matrices made of one, and of fused, split or stacked ones."""
+    """One example. `orientation` and `order` count the same states, of matrices, and of what is fused, split or stacked."""
 
     name: str
     targets: int
@@ -61,7 +62,10 @@ def scored(example: Example, proposed: Proposed, seconds: float) -> Row:
     for one in score.verdicts:
         by_kind[kinds[one.target]][one.state] += 1
     invented = [
-        name for relation in proposed.relations for name in relation.targets if name in example.truth and name not in made
+        name
+        for relation in proposed.relations
+        for name in relation.targets
+        if name in example.truth and name not in made
     ]
     states = Counter(one.state for one in score.verdicts)
     states["wrong"] += len(invented)
@@ -74,7 +78,8 @@ def scored(example: Example, proposed: Proposed, seconds: float) -> Row:
         by_kind["order"],
         len(proposed.questions),
         seconds,
-        [said(one) for one in score.verdicts if one.state == "wrong"] + [f"{name}: nothing makes it" for name in invented],
+        [said(one) for one in score.verdicts if one.state == "wrong"]
+        + [f"{name}: nothing makes it" for name in invented],
         [said(one) for one in score.verdicts if one.state == "asked without the truth"],
     )
 

@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-
 from conversions import Array, Arrays, Example
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -29,7 +29,8 @@ class Placed:
 def judged(found: Mapping[str, Array], example: Example, why: str = "") -> Placed:
     """What a matcher made, held against the truth."""
     right = sum(
-        array.shape == example.truth[name].shape and bool((array == example.truth[name]).all()) for name, array in found.items()
+        array.shape == example.truth[name].shape and bool((array == example.truth[name]).all())
+        for name, array in found.items()
     )
     return Placed(right, len(found) - right, len(example.truth) - len(found), why)
 
@@ -94,7 +95,7 @@ def separator(names: Mapping[str, Array]) -> str:
 
 
 def edit_distance(example: Example) -> Placed:
-    """Within a shape, the pair of names of the least edit distance first. What is left over is refused; nothing is ever transposed."""
+    """Within a shape, the names of the least edit distance first. What is left over is refused; nothing is transposed."""
     by_shape: dict[tuple[int, ...], list[str]] = defaultdict(list)
     for name, array in example.numbers.items():
         by_shape[array.shape].append(name)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from conversions import Example
-from isomorph.formats.memory import ArrayCheckpoint
 from judged import outcome
+
+from isomorph.formats.memory import ArrayCheckpoint
 
 
 @dataclass

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-
 from conversions import NUMBERED, Array, Arrays, Example
+
 from isomorph.layouts.catalogue import Layout, find
 from isomorph.layouts.compose import family_config, merged, plan_sized
 from isomorph.layouts.hub import schema
@@ -69,7 +69,9 @@ class Architecture:
         at = 1
         for name, spec in specs.items():
             zero = name in family.zeros
-            hub[name] = np.zeros(spec.shape) if zero else np.arange(at, at + spec.numel, dtype=np.float64).reshape(spec.shape)
+            hub[name] = (
+                np.zeros(spec.shape) if zero else np.arange(at, at + spec.numel, dtype=np.float64).reshape(spec.shape)
+            )
             at += 0 if zero else spec.numel
         config = merged(family.example, family_config(family, sizes))
         numbers, truth = (in_layout(layout, hub, sizes, config) for layout in (source, target))

@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-
 from architectures import ARCHITECTURES
 from conversions import Arrays, Example, cast
 from peer_examples import NAMES, arrays_of, peer_example
@@ -34,7 +33,9 @@ def strange() -> Examples:
 
 def fresh() -> Examples:
     """The same, of weights as they are initialised: norms 1, biases 0, which say nothing by their values."""
-    return {f"{one} (fresh)": partial(one.example, "fresh") for one in CONVERSIONS if one.weights != "fresh" and one.whole}
+    return {
+        f"{one} (fresh)": partial(one.example, "fresh") for one in CONVERSIONS if one.weights != "fresh" and one.whole
+    }
 
 
 def deep() -> Examples:
@@ -67,7 +68,8 @@ def fused(a: Arrays) -> Arrays:
 def halved(a: Arrays) -> Arrays:
     """Half precision, as it is shipped."""
     return {
-        f"bert.{name}": cast(array, np.float16) if np.issubdtype(array.dtype, np.floating) else array for name, array in a.items()
+        f"bert.{name}": cast(array, np.float16) if np.issubdtype(array.dtype, np.floating) else array
+        for name, array in a.items()
     }
 
 

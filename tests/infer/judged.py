@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from conversions import UNMADE, Array, Arrays, Example
+from proposal_truth import LOST, Numbers, Score, Truth, judge
+
 from isomorph.engine.arrays import arrays
 from isomorph.errors import IsomorphError
 from isomorph.formats.memory import ArrayCheckpoint
@@ -16,7 +17,6 @@ from isomorph.infer.nouns import Inference, Proposed
 from isomorph.language.morph import Morph
 from isomorph.plan.prove import make_plan
 from isomorph.verify.compare import verify
-from proposal_truth import LOST, Numbers, Score, Truth, judge
 
 
 def truth_of(example: Example) -> Truth:
@@ -72,12 +72,16 @@ class Outcome:
     def is_honest(self) -> bool:
         """Nothing that it states is false: what the morph makes is right, and what it says of itself too."""
         inference = self.inference
-        return not self.bits and (self.is_exact or not inference.is_proved) and not (inference.is_proved and self.refused)
+        return (
+            not self.bits and (self.is_exact or not inference.is_proved) and not (inference.is_proved and self.refused)
+        )
 
 
 def outcome(example: Example, inference: Inference) -> Outcome:
     """Hold an inference by values against an example."""
-    score = judge(Proposed(inference.evidence, inference.questions), truth_of(example), list(example.target))
+    score = Score(())
+    if example.truth:
+        score = judge(Proposed(inference.evidence, inference.questions), truth_of(example), list(example.target))
     lines = sum(bool(line.strip()) for line in inference.text.splitlines())
     made: Arrays = {}
     refused, bits, again = "", [], []

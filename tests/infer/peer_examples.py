@@ -12,6 +12,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).parent.parent))  # where `peers` is
 
 from conversions import NUMBERED, Array, Arrays, Example, Maker
+
 from isomorph.formats.base import Checkpoint
 from isomorph.formats.registry import open_checkpoint
 from peers import NAMES, Pair, unpacked
@@ -22,7 +23,9 @@ def arrays_of(checkpoint: Checkpoint) -> Arrays:
     found: Arrays = {}
     for name, spec in checkpoint.manifest.items():
         strides = [int(np.prod(spec.shape[axis + 1 :], dtype=np.int64)) for axis in range(len(spec.shape))]
-        found[name] = np.array(checkpoint.fetch(name, 0, spec.shape, strides)).view(spec.dtype.numpy).reshape(spec.shape)
+        found[name] = (
+            np.array(checkpoint.fetch(name, 0, spec.shape, strides)).view(spec.dtype.numpy).reshape(spec.shape)
+        )
     return found
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-
 from conversions import BF16, Array, Arrays, Conversion, Maker, cast, changed, full
 
 D, HEADS, KV, HEAD, FFN, VOCABULARY = 24, 6, 2, 4, 40, 50
@@ -41,7 +40,13 @@ def llama(m: Maker, count: int = 3, prefix: str = "model.", tied: bool = False, 
     return a
 
 
-LLAMA = {"num_attention_heads": HEADS, "num_key_value_heads": KV, "head_dim": HEAD, "hidden_size": D, "num_hidden_layers": 3}
+LLAMA = {
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV,
+    "head_dim": HEAD,
+    "hidden_size": D,
+    "num_hidden_layers": 3,
+}
 
 
 def neox(m: Maker) -> Arrays:
@@ -75,7 +80,9 @@ def neox_split(a: Arrays) -> Arrays:
                 made[name.replace("query_key_value", f"{part}_proj")] = parts[:, number].reshape(-1, *array.shape[1:])
         else:
             made[name] = array
-    return renamed(made, ("gpt_neox.layers", "transformer.h"), ("gpt_neox.", "transformer."), ("dense_h_to_4h", "fc_in"))
+    return renamed(
+        made, ("gpt_neox.layers", "transformer.h"), ("gpt_neox.", "transformer."), ("dense_h_to_4h", "fc_in")
+    )
 
 
 def to_megatron(a: Arrays) -> Arrays:
@@ -231,7 +238,9 @@ def mla(m: Maker) -> Arrays:
         a[f"{at}self_attn.kv_a_layernorm.weight"] = m.norm(rank)
         a[f"{at}self_attn.kv_b_proj.weight"] = m.w(heads * (nope + value), rank)
         a[f"{at}self_attn.o_proj.weight"] = m.w(D, heads * value)
-        blocks = {"": 11} if layer == 0 else {f"experts.{e}.": wide for e in range(experts)} | {"shared_experts.": 2 * wide}
+        blocks = (
+            {"": 11} if layer == 0 else {f"experts.{e}.": wide for e in range(experts)} | {"shared_experts.": 2 * wide}
+        )
         for block, size in blocks.items():
             a[f"{at}mlp.{block}gate_proj.weight"], a[f"{at}mlp.{block}up_proj.weight"] = m.w(size, D), m.w(size, D)
             a[f"{at}mlp.{block}down_proj.weight"] = m.w(D, size)
@@ -254,7 +263,11 @@ def mla_absorbed(a: Arrays) -> Arrays:
             made[re.sub(r"experts\.0\.(\w+)_proj", r"\1_exps", name)] = np.stack(each)
         elif not re.search(r"experts\.\d", name):
             made[name] = array
-    names = (("shared_experts.(.*)_proj", r"\1_shexp"), ("gate.e_score_correction_bias", "exp_probs_b"), ("mlp.gate.w", "gate_inp.w"))
+    names = (
+        ("shared_experts.(.*)_proj", r"\1_shexp"),
+        ("gate.e_score_correction_bias", "exp_probs_b"),
+        ("mlp.gate.w", "gate_inp.w"),
+    )
     return renamed(made, ("model.layers", "blk"), *names)
 
 
@@ -357,7 +370,9 @@ def opaque(a: Arrays) -> Arrays:
 
 def reversed_layers(a: Arrays) -> Arrays:
     """The last layer first."""
-    return {re.sub(r"layers\.(\d+)", lambda found: f"blocks.{11 - int(found[1])}", name): array for name, array in a.items()}
+    return {
+        re.sub(r"layers\.(\d+)", lambda found: f"blocks.{11 - int(found[1])}", name): array for name, array in a.items()
+    }
 
 
 def counted_from_one(a: Arrays) -> Arrays:

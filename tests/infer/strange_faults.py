@@ -5,9 +5,8 @@ from __future__ import annotations
 import re
 
 import numpy as np
-
 from conversions import UNMADE, Array, Arrays, Conversion, Maker, cast, changed, full, is_numbers, unmade
-from strange_decoders import D, FFN, HEAD, llama, renamed
+from strange_decoders import FFN, HEAD, D, llama, renamed
 from strange_towers import DIM, linear, norm, vit
 
 TIMES = 8
@@ -15,7 +14,10 @@ TIMES = 8
 
 def encoder(m: Maker, count: int = TIMES, wide: int = 4 * DIM) -> Arrays:
     """A BERT as transformers has it."""
-    a: Arrays = {"embeddings.word_embeddings.weight": m.w(40, DIM), "embeddings.position_embeddings.weight": m.w(20, DIM)}
+    a: Arrays = {
+        "embeddings.word_embeddings.weight": m.w(40, DIM),
+        "embeddings.position_embeddings.weight": m.w(20, DIM),
+    }
     norm(m, a, "embeddings.LayerNorm", DIM)
     for layer in range(count):
         at = f"encoder.layer.{layer}."
@@ -232,7 +234,9 @@ def hostile_kept(a: Arrays) -> Arrays:
     """The same tensors, matrices transposed, under other names."""
     made = transposed(a)
     return {
-        {"w[0], {x}": 'a "quoted" name', "drop": "where", "step count": "steps", "scalar": "logit_scale"}.get(name, name): array
+        {"w[0], {x}": 'a "quoted" name', "drop": "where", "step count": "steps", "scalar": "logit_scale"}.get(
+            name, name
+        ): array
         for name, array in made.items()
     }
 
@@ -252,10 +256,14 @@ def rows_only(a: Arrays) -> Arrays:
 
 def double_heads(a: Arrays) -> Arrays:
     """Keys and values of grouped queries repeated for every head, as engines without groups want them."""
+
     def repeated(array: Array) -> Array:
         return np.repeat(array.reshape(2, HEAD, D), 3, axis=0).reshape(-1, D)
 
-    return {name: repeated(array) if re.search("[kv]_proj", name) else array for name, array in renamed(a, ("^model.", "")).items()}
+    return {
+        name: repeated(array) if re.search("[kv]_proj", name) else array
+        for name, array in renamed(a, ("^model.", "")).items()
+    }
 
 
 def half_precision(a: Arrays) -> Arrays:

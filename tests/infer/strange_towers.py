@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 import numpy as np
-
 from conversions import Array, Arrays, Conversion, Maker, buffer, cast, changed, full
 from strange_decoders import renamed
 
@@ -26,7 +25,11 @@ def norm(m: Maker, a: Arrays, name: str, width: int) -> None:
 
 def vit(m: Maker, count: int = 3, fused: bool = True, key_bias: bool = True) -> Arrays:
     """A vision transformer as timm has it."""
-    a: Arrays = {"cls_token": m.w(1, 1, DIM), "pos_embed": m.w(1, 10, DIM), "patch_embed.proj.weight": m.w(DIM, 3, 4, 4)}
+    a: Arrays = {
+        "cls_token": m.w(1, 1, DIM),
+        "pos_embed": m.w(1, 10, DIM),
+        "patch_embed.proj.weight": m.w(DIM, 3, 4, 4),
+    }
     a["patch_embed.proj.bias"] = m.b(DIM)
     for layer in range(count):
         at = f"blocks.{layer}."
@@ -34,7 +37,11 @@ def vit(m: Maker, count: int = 3, fused: bool = True, key_bias: bool = True) -> 
         if key_bias:
             linear(m, a, f"{at}attn.qkv", 3 * DIM, DIM)
         else:
-            a[f"{at}attn.qkv.weight"], a[f"{at}attn.q_bias"], a[f"{at}attn.v_bias"] = m.w(3 * DIM, DIM), m.b(DIM), m.b(DIM)
+            a[f"{at}attn.qkv.weight"], a[f"{at}attn.q_bias"], a[f"{at}attn.v_bias"] = (
+                m.w(3 * DIM, DIM),
+                m.b(DIM),
+                m.b(DIM),
+            )
             a[f"{at}attn.relative_position_bias_table"] = m.w(27, 4)
             a[f"{at}gamma_1"], a[f"{at}gamma_2"] = m.norm(DIM), m.norm(DIM)
         linear(m, a, f"{at}attn.proj", DIM, DIM)
@@ -169,7 +176,9 @@ def convnext(m: Maker) -> Arrays:
 
 def convnext_timm(a: Arrays) -> Arrays:
     """timm's names; the pointwise matrices as convolutions of one pixel."""
-    made = {name: array[..., None, None] if "pwconv" in name and array.ndim == 2 else array for name, array in a.items()}
+    made = {
+        name: array[..., None, None] if "pwconv" in name and array.ndim == 2 else array for name, array in a.items()
+    }
     return renamed(
         made, (r"downsample_layers\.0\.", "stem."), (r"downsample_layers\.(\d)", r"stages.\1.downsample"), (r"^norm", "head.norm"),
         (r"stages\.(\d)\.(\d)", r"stages.\1.blocks.\2"), ("pwconv", "mlp.fc"), ("dwconv", "conv_dw"), (r"^head\.([wb])", r"head.fc.\1"),
@@ -246,8 +255,6 @@ def efficient_tf(a: Arrays) -> Arrays:
     )  # fmt: skip
 
 
-
-
 def speech(m: Maker) -> Arrays:
     """wav2vec 2.0 as fairseq has it: convolutions, one of them normed by weight; layers with q, k, v."""
     a: Arrays = {}
@@ -289,7 +296,11 @@ def mamba(m: Maker) -> Arrays:
     for layer in range(3):
         at = f"backbone.layers.{layer}."
         a[f"{at}mixer.A_log"] = m.w(32, 8)
-        a[f"{at}mixer.D"], a[f"{at}mixer.conv1d.weight"], a[f"{at}mixer.conv1d.bias"] = m.norm(32), m.w(32, 1, 4), m.b(32)
+        a[f"{at}mixer.D"], a[f"{at}mixer.conv1d.weight"], a[f"{at}mixer.conv1d.bias"] = (
+            m.norm(32),
+            m.w(32, 1, 4),
+            m.b(32),
+        )
         linear(m, a, f"{at}mixer.in_proj", 64, DIM, bias=False)
         linear(m, a, f"{at}mixer.x_proj", 17, 32, bias=False)
         linear(m, a, f"{at}mixer.dt_proj", 32, 1)
@@ -443,7 +454,9 @@ def opt_trimmed(a: Arrays) -> Arrays:
     made["decoder.embed_positions.weight"] = made["decoder.embed_positions.weight"][2:]
     made["decoder.position_ids"] = buffer(np.arange(20, dtype=np.int64)[None], made["decoder.embed_tokens.weight"])
     made["lm_head.weight"] = made["decoder.embed_tokens.weight"]
-    return renamed(made, ("self_attn_layer_norm", "ln_1"), ("final_layer_norm", "ln_2"), ("fc1", "mlp.conv1"), ("fc2", "mlp.conv2"))
+    return renamed(
+        made, ("self_attn_layer_norm", "ln_1"), ("final_layer_norm", "ln_2"), ("fc1", "mlp.conv1"), ("fc2", "mlp.conv2")
+    )
 
 
 def t5(m: Maker) -> Arrays:
@@ -471,7 +484,10 @@ def t5(m: Maker) -> Arrays:
 
 def t5x_scanned(a: Arrays) -> Arrays:
     """T5X: layers stacked along axis 1, the output last."""
-    made: Arrays = {"token_embedder/embedding": a["shared.weight"], "decoder/logits_dense/kernel": a["lm_head.weight"].T}
+    made: Arrays = {
+        "token_embedder/embedding": a["shared.weight"],
+        "decoder/logits_dense/kernel": a["lm_head.weight"].T,
+    }
     attention = {"SelfAttention": "self_attention", "EncDecAttention": "encoder_decoder_attention"}
     words = {"q": "query", "k": "key", "v": "value", "o": "out"}
     for side in ("encoder", "decoder"):
@@ -484,7 +500,11 @@ def t5x_scanned(a: Arrays) -> Arrays:
             each = [a[name.replace("block.0.", f"block.{layer}.")] for layer in range(3)]
             number, *path = inside.removesuffix(".weight").split(".")
             if path == ["layer_norm"]:
-                kinds = ["pre_self_attention", "pre_cross_attention", "pre_mlp"] if side == "decoder" else ["pre_attention", "pre_mlp"]
+                kinds = (
+                    ["pre_self_attention", "pre_cross_attention", "pre_mlp"]
+                    if side == "decoder"
+                    else ["pre_attention", "pre_mlp"]
+                )
                 made[f"{side}/layers/{kinds[int(number)]}_layer_norm/scale"] = np.stack(each, axis=1)
             else:
                 kind = attention.get(path[0], "mlp")
