@@ -28,8 +28,8 @@ MOST_SIZES = 4
 """Sizes of axes that are tried."""
 MOST_SUMS = 1 << 22
 """Sums of one side that are held at a time."""
-ROWS = 48
-"""Rows that are looked at to see how the carried axis lies."""
+ROWS, ALL_ROWS, FEWEST_ROWS = 48, 1024, 6
+"""Rows that are looked at to see how the carried axis lies: of each block, of all together, and of each at least."""
 
 U64 = DType("u64", 8, "unsigned")
 
@@ -119,7 +119,9 @@ def _options(side: Side, name: str, size: int) -> list[Summed]:
 
 
 def _share(each: Summed, held: Array) -> float:
-    return float(np.isin(each.sums, held).mean())
+    """How many of the sums are among those that are held (sorted)."""
+    near = np.minimum(np.searchsorted(held, each.sums), held.size - 1)
+    return float((held[near] == each.sums).mean())
 
 
 def _whole(
@@ -130,9 +132,10 @@ def _whole(
         **{f"s{number}": TensorSpec(U64, each.rest) for number, each in enumerate(here)},
         **{f"t{number}": TensorSpec(U64, each.rest) for number, each in enumerate(there)},
     }
-    flat = [_as_block(box) for box in found]
+    blocks = within_dims([_as_block(box) for box in found], specs)
+    most = max(FEWEST_ROWS, min(ROWS, ALL_ROWS // len(blocks)))
     done: list[Block] = []
-    for block in within_dims(flat, specs):
+    for block in blocks:
         target = there[int(block.target.names[0][1:])]
         offset = target.lifted(block.target.offset)
         strides = tuple(target.lifted_stride(stride) for stride in block.target.strides)
@@ -145,7 +148,7 @@ def _whole(
         origin = source.lifted(block.source.offset)
         steps = tuple(source.lifted_stride(stride) for stride in block.source.strides)
         for box in _carried(
-            Block(block.shape, Spot((source.name,), origin, steps), lifted), source, target, left, right
+            Block(block.shape, Spot((source.name,), origin, steps), lifted), source, target, left, right, most
         ):
             shape = (*block.shape, *box.shape)
             at = Spot(
@@ -169,11 +172,11 @@ def _as_block(box: KeyBox) -> Block:
     return Block(box.shape, Spot((f"s{box.source}",), box.source_offset, box.source_strides), target)
 
 
-def _carried(block: Block, source: Summed, target: Summed, left: Side, right: Side) -> list[KeyBox]:
+def _carried(block: Block, source: Summed, target: Summed, left: Side, right: Side, most: int) -> list[KeyBox]:
     """How the carried axis lies: from rows of the block, all together. Raises NoLayout."""
     assert isinstance(block.source, Spot)
     count = math.prod(block.shape)
-    rows = sorted({int(k) for k in np.linspace(0, count - 1, min(ROWS, count))})
+    rows = sorted({int(k) for k in np.linspace(0, count - 1, min(most, count))})
     size = source.shape[source.dim]
     mine, its = np.zeros(size, np.uint64), np.zeros(size, np.uint64)
     for number, row in enumerate(rows):
