@@ -25,6 +25,7 @@ from isomorph.infer.nouns import (
     axis,
 )
 from isomorph.infer.report import listed
+from isomorph.plan.moves import Move
 from isomorph.tensors import Manifest
 
 Holds = Callable[[Relation], bool]
@@ -85,18 +86,23 @@ def from_names(proposed: Proposed, source: Manifest, target: Manifest) -> Draft:
 
 def distinct(question: Question, source: Manifest, target: Manifest) -> Question:
     """The question without alternatives that move every element as an earlier one does: at some sizes two layouts are one."""
+    begun = [_moves(one.relations[:1], source, target) or one.words for one in question.alternatives]
     seen: dict[object, Alternative] = {}
-    same = [seen.setdefault(_moves(one, source, target), one) for one in question.alternatives]
+    same = []
+    for one, beginning in zip(question.alternatives, begun, strict=True):
+        is_alone = begun.count(beginning) == 1  # what differs in its first tensors is not looked at further
+        whole = beginning if is_alone else _moves(one.relations, source, target) or one.words
+        same.append(seen.setdefault(whole, one))
     likely = None if question.likely is None else question.alternatives.index(same[question.likely])
     return _with_alternatives(replace(question, likely=likely), tuple(seen.values()))
 
 
-def _moves(alternative: Alternative, source: Manifest, target: Manifest) -> object:
-    """What tells alternatives apart: all moves, or where there are none to be had, the alternative itself."""
+def _moves(relations: Sequence[Relation], source: Manifest, target: Manifest) -> frozenset[Move]:
+    """All that relations move; nothing where that cannot be said."""
     try:
-        return frozenset(move for one in alternative.relations for move in moves_of(one, source, target))
+        return frozenset(move for one in relations for move in moves_of(one, source, target))
     except (KeyError, ValueError):
-        return alternative.words, tuple((one.left, one.right) for one in alternative.relations)
+        return frozenset()
 
 
 def drafted(relations: Iterable[Relation], questions: Iterable[Question], source: Manifest, target: Manifest) -> Draft:

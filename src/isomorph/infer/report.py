@@ -13,6 +13,8 @@ from isomorph.tensors import Manifest, TensorSpec, dtype
 
 MOST_SHOWN = 8
 MOST_PROBLEMS = 12
+SAMPLE = 3
+"""Members of a class that the rules of an alternative are written from: more are no other rule."""
 SCHEMA = 1
 
 BY: Mapping[Evidence, str] = {
@@ -236,6 +238,10 @@ def _rules(relations: Sequence[Relation]) -> str:
     from isomorph.infer.generalise import generalise
     from isomorph.language.unparse import unparse
 
+    classes: dict[str, list[Relation]] = {}
+    for one in relations:
+        classes.setdefault(template(one.targets[0]), []).append(one)
+    relations = [one for alike in classes.values() for one in alike[:SAMPLE]]
     sides = tuple(
         Manifest(
             {
