@@ -46,7 +46,7 @@ def test_norms_of_ones_are_silent_with_all_candidates() -> None:
 
 def test_a_constant_that_no_source_holds_is_made() -> None:
     found = matched({"a": weight(4)}, {"bias": np.zeros((3, 1), np.float32), "ids": np.arange(6)[None]})
-    assert sorted(written(one) for one in found.relations) == ["0 [a 1] <-> bias [a 1]", "arange [b] <-> ids [1 b]"]
+    assert sorted(written(one) for one in found.relations) == ["0 [a 1] <-> bias [a 1]", "arange [a] <-> ids [1 a]"]
     assert {one.evidence for one in found.relations} == {"constant"}
 
 

@@ -199,13 +199,12 @@ def _filled(scene: Scene, target: str, text: str) -> Relation:
     dims: list[Dim] = []
     sizes: dict[str, int] = {}
     for size in one.shape:
-        if size == 1 and text != "arange":
+        if size == 1:
             dims.append(UNIT)
             continue
         symbol = next(names)
-        dims.append(axis(symbol) if size != 1 else UNIT)
-        if size != 1:
-            sizes[symbol] = size
+        dims.append(axis(symbol))
+        sizes[symbol] = size
     kept = tuple(dim for dim in dims if dim != UNIT) if text == "arange" else tuple(dims)
     return Relation(
         (Filled(text, kept, one.dtype),),
