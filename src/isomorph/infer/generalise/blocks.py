@@ -120,7 +120,7 @@ def _saved(pair: Prefixes, members: Mapping[int, Rule], outer: Prefixes) -> int:
 
 
 def _pairs(rule: Rule, outer: Prefixes) -> list[Prefixes]:
-    if rule.n_left == len(rule.names) or rule.n_left == 0 or rule.group is not None:
+    if rule.n_left == len(rule.names) or rule.n_left == 0:
         return []
     sides = (rule.names[: rule.n_left], rule.names[rule.n_left :])
     cuts = [_cuts(names, len(around)) for names, around in zip(sides, outer, strict=True)]

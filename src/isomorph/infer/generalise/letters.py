@@ -49,9 +49,10 @@ def letters(rule: Rule, wanted: dict[str, str] | None = None) -> dict[str, str]:
             if lone is not None:
                 name(lone, ("pad",))
     for term in (*rule.left, *rule.right):
-        for dim in term.dims or ():
-            if len(dim) > 1:
-                _name_dim(dim, (), rule, name)
+        for axis in (product[0] for dim in term.dims or () if len(dim) > 1 for product in dim if len(product) == 1):
+            parts = _part_letters(axis, rule) if isinstance(axis, str) else ()
+            if parts:
+                name(axis, parts)
     for side in torch_first(rule):
         for term in side:
             _name_dims(term, rule, name)
@@ -167,8 +168,8 @@ def _name_dim(dim: Dim, choices: Sequence[str], rule: Rule, name: object) -> Non
     if len(dim) > 1:
         for product in dim:
             for axis in product:
-                if isinstance(axis, str) and len(product) == 1:
-                    name(axis, _part_letters(axis, rule))
+                if isinstance(axis, str) and len(product) == 1 and (parts := _part_letters(axis, rule)):
+                    name(axis, parts)
                 elif not isinstance(axis, str):
                     _name_dim(axis, (), rule, name)
         return
@@ -178,9 +179,8 @@ def _name_dim(dim: Dim, choices: Sequence[str], rule: Rule, name: object) -> Non
     if len(free) == 1 and len(dim[0]) == len([axis for axis in axes if axis in named]) + 1:
         name(free[0], choices)
     else:
-        for axis, letter in zip(
-            free, ("h", "d") if len(free) == 2 else ("g", "r", "d") if len(free) == 3 else free, strict=False
-        ):
+        usual = {1: ("d",), 2: ("h", "d"), 3: ("g", "r", "d")}.get(len(free), ())
+        for axis, letter in zip(free, usual, strict=False):
             name(axis, (letter,))
     for factor in dim[0]:
         if not isinstance(factor, str):

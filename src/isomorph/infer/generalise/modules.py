@@ -5,6 +5,7 @@ The text is canonical: the module is parsed again from it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,8 @@ from isomorph.language.unparse import unparse
 WIDEST = 130
 MOST_NOTES = 2
 LONGEST_NOTE = 90
+MOST_REPEATED = 4
+"""A note that so many rules have, and half of all, is said once at the top."""
 
 Config = Mapping[str, object] | None
 
@@ -56,6 +59,7 @@ class Page:
 
     def module(self, rules: Sequence[Rule], *, is_open: bool = True, is_flat: bool = False) -> Module:
         """The rules as a module. `is_open` False: alternatives as rules like any other, for the plan; `is_flat`: without blocks."""
+        rules, shared = _shared_note(rules)
         nodes: Sequence[Node] = rules if is_flat else blocks(rules, above(rules, self.names, self.separators))
         statements = hoisted(self._statements(nodes, ((), ()), is_open))
         if self.line:
@@ -67,9 +71,10 @@ class Page:
             and any(isinstance(one, Star) and one.path for rule in rules for name in rule.names for one in name)
         ):
             statements.insert(0, Paths(left, right))
-        if self.title and statements:
+        title = (*self.title, *shared)
+        if title and statements:
             first = statements[0]
-            above_it = (*(_one_line(line) for line in self.title), *first.comments.above)
+            above_it = (*(_one_line(line) for line in title), *first.comments.above)
             statements[0] = replace(first, comments=replace(first.comments, above=above_it))
         return parse(unparse(Module(tuple(statements))))
 
@@ -144,6 +149,16 @@ def _note(notes: Sequence[str]) -> str | None:
     """The end of a line that says what was decided by what."""
     said = "; ".join(map(_one_line, notes[:MOST_NOTES])) + (" …" if len(notes) > MOST_NOTES else "")
     return (said if len(said) <= LONGEST_NOTE else said[: LONGEST_NOTE - 1] + "…") or None
+
+
+def _shared_note(rules: Sequence[Rule]) -> tuple[list[Rule], list[str]]:
+    """The rules without a note that most of them have, and that note, to be said once."""
+    counts = Counter(note for rule in rules for note in rule.notes)
+    note, count = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
+    if count < MOST_REPEATED or 2 * count < len(rules):
+        return list(rules), []
+    kept = [replace(rule, notes=tuple(one for one in rule.notes if one != note)) for rule in rules]
+    return kept, [note if count == len(rules) else f"{note}, where nothing else is said"]
 
 
 def _one_line(text: str) -> str:

@@ -26,7 +26,7 @@ def sized(rule: Rule, sizes: Mapping[str, int], preferred: Mapping[str, int]) ->
             unknown = _unknown(rule, sizes, bound, literal, forward)
             if not unknown:
                 break
-            small = _structural(rule, unknown, sizes, preferred) if forward else None
+            small = _structural(rule, unknown, sizes, preferred) if forward and not literal else None
             if small is not None and _may_be_literal(rule, small, sizes, literal):
                 literal[small] = str(sizes[small])
                 continue
