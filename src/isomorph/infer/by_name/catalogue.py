@@ -104,10 +104,11 @@ def readings(
     """Every reading of the two sides that explains them best; () when no family of the catalogue has both."""
     config, other_config = configs[0] or configs[1], configs[1] or configs[0]
     sources, targets = list(_sides(source, config)), list(_sides(target, other_config))
-    sources, targets = (
-        _distinct([*sources, *_within(source, config, targets)]),
-        _distinct([*targets, *_within(target, other_config, sources)]),
-    )
+    if not {side.layout.family.name for side in sources} & {side.layout.family.name for side in targets}:
+        sources, targets = (
+            _distinct([*sources, *_within(source, config, targets)]),
+            _distinct([*targets, *_within(target, other_config, sources)]),
+        )
     found = [
         reading
         for one in sources

@@ -87,7 +87,8 @@ def _by_names(
     around = siblings(members, known, sides)
     members = [settled(member, around, is_same) for member in members]
     relations = [member.forms[0].relation for member in members if len(member.forms) == 1]
-    questions, _ = asked([member for member in members if len(member.forms) > 1], around)
+    questions, many = asked([member for member in members if len(member.forms) > 1], around)
+    notes.extend(f"{name}: shapes allow more ways than can be asked for" for name in many[:1])
     for each in found.choices:
         if not done.isdisjoint(each.targets):
             continue

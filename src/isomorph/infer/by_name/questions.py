@@ -10,7 +10,7 @@ from isomorph.infer.by_name.correspondence import Choice
 from isomorph.infer.by_name.orientation import Member, Siblings
 from isomorph.infer.nouns import Alternative, Question, Relation
 
-MOST_ALTERNATIVES = 64
+MOST_ALTERNATIVES = 96
 """Of more, a person can choose none: what leads to so many is left unplaced."""
 _NUMBER = re.compile(r"\d+")
 

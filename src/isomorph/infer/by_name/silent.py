@@ -90,6 +90,8 @@ def _by_names(
         found.extend(_noted(member.forms[0].relation, left) for member in forms(match) or ())
     questions = []
     for each in corresponding.choices:
+        if all(name in left[name].candidates for name in each.targets if name in left):
+            continue  # both sides have these very names, and nothing else speaks for another source
         if all(name in left for name in each.targets):
             question, decided = choice(each, forms, around)
             found.extend(_noted(relation, left) for relation in decided)
