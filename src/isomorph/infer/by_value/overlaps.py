@@ -25,7 +25,7 @@ Words = np.ndarray[Any, np.dtype[np.uint64]]
 SHORTEST = 4
 """Fibres of fewer elements say little and are too many."""
 MOST_FIBRES = 1 << 22
-"""Of one axis length, on one side; beyond it every k-th fibre of a target is looked up."""
+"""Of one axis length; the fibres of further sources are not kept, and axes with more of them are not looked at."""
 COMMON = 16
 """A fibre that more tensors than this hold says nothing of where one is from."""
 FEWEST = 2
@@ -178,6 +178,8 @@ def _lengths(shape: Sequence[int]) -> list[int]:
 def _axes(shape: Sequence[int], length: int) -> list[int | None]:
     """The axes of that length; for a vector and length 1, None: its elements, one by one."""
     kept = [axis for axis, size in enumerate(shape) if size != 1]
+    if math.prod(shape) // max(1, length) > MOST_FIBRES:
+        return []
     if len(kept) == 1 and length == 1:
         return [None]
     return [axis for axis in kept if shape[axis] == length and length >= SHORTEST]
