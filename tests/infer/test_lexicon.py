@@ -97,7 +97,9 @@ def test_w1_w2_w3_are_told_apart_by_shape_alone() -> None:
 def test_leaves_of_one_module() -> None:
     (module,) = read("h.0.ln.gamma", "h.0.ln.beta", shape=(8,)).values()
     assert set(module.leaves) == {"weight", "bias"}
-    (module,) = read("bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked", shape=(8,)).values()
+    (module,) = read(
+        "bn.weight", "bn.bias", "bn.running_mean", "bn.running_var", "bn.num_batches_tracked", shape=(8,)
+    ).values()
     assert set(module.leaves) == {"weight", "bias", "mean", "var", "count"}
 
 
