@@ -78,7 +78,8 @@ class Architecture:
         tables = [values(hub, kind, number, at) for kind, number in ((fresh, seed), (False, seed + 1))]
         (mine, made), again = ((looked_up(numbers, table), looked_up(truth, table)) for table in tables)
         name = f"{self}{' (fresh)' if fresh else ''}"
-        return Example(name, mine, made, numbers, truth, again)
+        configs = (config if source.is_hub else None, config if target.is_hub else None)
+        return Example(name, mine, made, numbers, truth, again, configs)
 
 
 def in_layout(layout: Layout, hub: Mapping[str, Array], sizes: Mapping[str, int], config: Mapping[str, Any]) -> Arrays:

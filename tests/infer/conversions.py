@@ -69,7 +69,7 @@ class Maker:
 
 def is_numbers(array: Array) -> bool:
     """Whether these are numbers of elements and no values."""
-    return array.dtype == NUMBERED
+    return bool(array.dtype == NUMBERED)
 
 
 def changed(array: Array, change: Callable[[Array], Array]) -> Array:

@@ -15,7 +15,7 @@ from conversions import NUMBERED, Array, Arrays, Example, Maker
 
 from isomorph.formats.base import Checkpoint
 from isomorph.formats.registry import open_checkpoint
-from peers import NAMES, Pair, unpacked
+from peers import NAMES, Pair, unpacked  # type: ignore[import-not-found]
 
 
 def arrays_of(checkpoint: Checkpoint) -> Arrays:
@@ -46,7 +46,8 @@ def lines_of(pair: Pair) -> int:
 
 def numbered(source: Mapping[str, Array]) -> Arrays:
     """A number for every element; tensors that are equal copies, and say something, have the same."""
-    maker, first = Maker("numbers"), {}
+    maker = Maker("numbers")
+    first: dict[tuple[object, ...], str] = {}
     made: Arrays = {}
     for name, array in source.items():
         key = (array.dtype.str, array.shape, array.tobytes())
@@ -60,7 +61,8 @@ def made_of(expression: Mapping[str, Any], numbers: Mapping[str, Array], target:
     """What an expression of truth.json makes of the numbers."""
     op = expression["op"]
     if op == "source":
-        return numbers[expression["key"]]
+        found: Array = numbers[expression["key"]]
+        return found
     if op == "const":
         return np.zeros(target.shape, NUMBERED)
     if op in ("concat", "stack"):
@@ -75,7 +77,8 @@ def made_of(expression: Mapping[str, Any], numbers: Mapping[str, Array], target:
     if op == "reshape":
         return inside.reshape(expression["shape"])
     assert op == "slice", op
-    return inside[(slice(None),) * expression["dim"] + (slice(expression["start"], expression["stop"]),)]
+    part: Array = inside[(slice(None),) * expression["dim"] + (slice(expression["start"], expression["stop"]),)]
+    return part
 
 
 __all__ = ["NAMES", "arrays_of", "lines_of", "numbered", "peer_example"]

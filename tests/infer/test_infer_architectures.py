@@ -21,11 +21,11 @@ LINES = 20
 
 @pytest.mark.parametrize("architecture", CHOSEN, ids=str)
 @pytest.mark.parametrize("fresh", [False, True], ids=["trained", "fresh"])
-def test_deep_models_are_inferred_in_a_few_rules(architecture: Architecture, fresh: bool):
+def test_deep_models_are_inferred_in_a_few_rules(architecture: Architecture, fresh: bool) -> None:
     """Bit for bit, the same for other weights, and in no more lines than for two layers. Norms of 1 and biases of 0 say nothing by
     themselves: names place them."""
     example = architecture.example(fresh=fresh)
-    inference = infer(ArrayCheckpoint(example.source), ArrayCheckpoint(example.target))
+    inference = infer(ArrayCheckpoint(example.source), ArrayCheckpoint(example.target), configs=example.configs)
     found = outcome(example, inference)
     assert ([], [], []) == (list(inference.problems), list(found.wrong), list(found.again))
     assert (True, True) == (found.is_exact, inference.is_proved)
@@ -33,15 +33,15 @@ def test_deep_models_are_inferred_in_a_few_rules(architecture: Architecture, fre
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES, ids=str)
-def test_deep_models_by_names_alone(architecture: Architecture):
+def test_deep_models_by_names_alone(architecture: Architecture) -> None:
     """Nothing that is stated is false."""
     example = architecture.example()
     source, target = (ArrayCheckpoint(arrays).manifest for arrays in (example.source, example.target))
-    score = judge(propose(source, target), truth_of(example), list(example.truth))
+    score = judge(propose(source, target, configs=example.configs), truth_of(example), list(example.truth))
     assert ([], []) == (score.of("wrong"), score.of("asked without the truth"))
 
 
-def test_trained_weights_are_inferred():
+def test_trained_weights_are_inferred() -> None:
     """MiniLM, fused and transposed: bit for bit, in a few lines."""
     example = trained()["minilm fused"]()
     inference = infer(ArrayCheckpoint(example.source), ArrayCheckpoint(example.target))

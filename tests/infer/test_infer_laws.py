@@ -22,7 +22,7 @@ def inferred(example: Example) -> Inference:
 
 @LAW
 @given(conversions())
-def test_a_random_conversion_is_inferred_back(conversion: Conversion):
+def test_a_random_conversion_is_inferred_back(conversion: Conversion) -> None:
     """Everything is placed, what is written makes the target bit for bit, and does the same with other weights."""
     example = conversion.example()
     inference = inferred(example)
@@ -34,7 +34,7 @@ def test_a_random_conversion_is_inferred_back(conversion: Conversion):
 
 @LAW
 @given(conversions(), st.integers(0, 5), st.integers(0, 5), st.integers(0, 2**32 - 1))
-def test_noise_is_reported_and_never_placed(conversion: Conversion, many: int, more: int, seed: int):
+def test_noise_is_reported_and_never_placed(conversion: Conversion, many: int, more: int, seed: int) -> None:
     """Tensors that the other side never had are unplaced, or dropped; the rest is as it is without them."""
     example = conversion.example()
     random = np.random.default_rng(seed)

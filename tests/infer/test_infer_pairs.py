@@ -18,7 +18,7 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return peer_example(request.param, tmp_path_factory.mktemp("pair"))
 
 
-def test_by_values_the_morph_gives_the_target_and_is_short(example: Example):
+def test_by_values_the_morph_gives_the_target_and_is_short(example: Example) -> None:
     """Proved, equal in every bit, right element by element, and at most twice the lines that a person wrote."""
     inference = infer(ArrayCheckpoint(example.source), ArrayCheckpoint(example.target), configs=example.configs)
     found = outcome(example, inference)
@@ -28,7 +28,7 @@ def test_by_values_the_morph_gives_the_target_and_is_short(example: Example):
     assert found.lines <= 2 * example.hand_lines, inference.text
 
 
-def test_the_morph_is_one_of_rules_and_not_a_list(example: Example):
+def test_the_morph_is_one_of_rules_and_not_a_list(example: Example) -> None:
     """No layer and no expert is named by its number where there are several: the rules hold for models of any depth."""
     inference = infer(ArrayCheckpoint(example.source), ArrayCheckpoint(example.target), configs=example.configs)
     repeated = [
@@ -45,12 +45,12 @@ def by_names(example: Example, catalogue: bool) -> Score:
 
 
 @pytest.mark.parametrize("catalogue", [True, False], ids=["with the catalogue", "by names alone"])
-def test_by_names_nothing_that_is_stated_is_false(example: Example, catalogue: bool):
+def test_by_names_nothing_that_is_stated_is_false(example: Example, catalogue: bool) -> None:
     """No source, no orientation and no order is stated wrongly; the truth is among the alternatives of what is asked."""
     score = by_names(example, catalogue)
     assert ([], []) == (score.of("wrong"), score.of("asked without the truth"))
 
 
-def test_by_names_and_catalogue_the_sources_are_known(example: Example):
+def test_by_names_and_catalogue_the_sources_are_known(example: Example) -> None:
     """For 95 of 100 targets the right sources are stated."""
     assert by_names(example, True).sources_known >= 0.95

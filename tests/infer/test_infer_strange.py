@@ -32,7 +32,7 @@ def inferred(example: Example) -> tuple[Inference, Outcome]:
 
 
 @pytest.mark.parametrize("name", WHOLE)
-def test_what_values_decide_is_written_bit_for_bit(name: str):
+def test_what_values_decide_is_written_bit_for_bit(name: str) -> None:
     """Everything is placed and proved, right element by element, in a few lines; the morph holds for other weights."""
     inference, found = inferred(BY_NAME[name].example())
     assert ([], [], []) == (list(inference.problems), list(found.wrong), list(found.again)), inference.text
@@ -41,7 +41,7 @@ def test_what_values_decide_is_written_bit_for_bit(name: str):
 
 
 @pytest.mark.parametrize("name", FRESH)
-def test_fresh_weights_are_placed_by_their_siblings_and_their_names(name: str):
+def test_fresh_weights_are_placed_by_their_siblings_and_their_names(name: str) -> None:
     """Norms of 1 and biases of 0 go where their modules' matrices go: what is stated holds for other weights."""
     inference, found = inferred(BY_NAME[name].example("fresh"))
     assert ([], [], []) == (list(found.bits), list(found.wrong), list(found.again)), inference.text
@@ -49,14 +49,14 @@ def test_fresh_weights_are_placed_by_their_siblings_and_their_names(name: str):
 
 
 @pytest.mark.parametrize("conversion", [one for one in CONVERSIONS if not one.whole], ids=str)
-def test_what_values_leave_open_is_said(conversion: Conversion):
+def test_what_values_leave_open_is_said(conversion: Conversion) -> None:
     """Nothing that is stated is false: what the morph makes is right in every bit, and it calls itself proved only when it makes all."""
     inference, found = inferred(conversion.example())
     assert found.is_honest, (found.bits, inference.text)
     assert [] == [name for name in found.wrong if name not in found.example.unmade]
 
 
-def test_a_matrix_that_is_not_transposed_is_an_outlier():
+def test_a_matrix_that_is_not_transposed_is_an_outlier() -> None:
     """It is named with its siblings, and asked; the other layers are one rule."""
     inference, found = inferred(BY_NAME["one not transposed"].example())
     name = "encoder.layers.3.self_attn.out_proj.weight"
@@ -66,27 +66,27 @@ def test_a_matrix_that_is_not_transposed_is_an_outlier():
     assert found.lines <= 20, inference.text
 
 
-def test_keys_and_values_that_are_exchanged_in_one_layer_are_outliers():
+def test_keys_and_values_that_are_exchanged_in_one_layer_are_outliers() -> None:
     """Both are named."""
     inference, _ = inferred(BY_NAME["keys and values swapped in one"].example())
     asked = {name for question in inference.questions for name in question.targets}
     assert {f"encoder.layers.5.self_attn.{part}_proj.weight" for part in "kv"} == asked
 
 
-def test_noise_is_unplaced_and_the_rest_is_as_short_as_without_it():
+def test_noise_is_unplaced_and_the_rest_is_as_short_as_without_it() -> None:
     """Adapters that the source never had are listed, by their names."""
     inference, found = inferred(BY_NAME["noise in the target"].example())
     assert found.example.unmade == set(inference.coverage.unplaced)
     assert found.lines <= 20, inference.text
 
 
-def test_unrelated_models_share_nothing():
+def test_unrelated_models_share_nothing() -> None:
     """Nothing is placed, and no morph is written."""
     inference, found = inferred(BY_NAME["unrelated"].example())
     assert ("", set(found.example.target)) == (inference.text, set(inference.coverage.unplaced))
 
 
-def test_a_fine_tuned_copy_is_said_to_be_near():
+def test_a_fine_tuned_copy_is_said_to_be_near() -> None:
     """No value is equal: what each target is nearest to is said, and nothing is stated."""
     inference, found = inferred(BY_NAME["fine-tuned"].example())
     assert set(found.example.target) == set(inference.coverage.unplaced)
@@ -94,7 +94,7 @@ def test_a_fine_tuned_copy_is_said_to_be_near():
     assert any("trained further" in note for note in inference.notes)
 
 
-def test_more_layers_than_the_source_has():
+def test_more_layers_than_the_source_has() -> None:
     """Eight layers are placed in one rule, the last two listed."""
     inference, found = inferred(BY_NAME["target longer"].example())
     assert found.example.unmade == set(inference.coverage.unplaced)
