@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from isomorph.testing.layouts import hub_probe, in_layout
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import peers  # noqa: E402  (beside this folder)
+import peers
 
 F32 = dtype("f32")
 
@@ -56,7 +57,7 @@ def test_real_conversions(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "layout",
     [
-        "bert/paddle", "bert/google_tf", "clip/openai", "dinov2/facebook", "distilbert/flax", "gpt2/megatron", "gpt_neox/litgpt",
+        "bert/paddle", "bert/google_tf", "clip/openai", "dinov2/facebook", "distilbert/flax", "gpt2/megatron_v3", "gpt_neox/litgpt",
         "llama/meta", "llama/gguf", "mixtral/gguf", "phi3/litgpt", "qwen3_moe/megatron_core", "t5/t5x", "vit/timm",
         "vit/big_vision", "whisper/openai",
     ],
@@ -89,7 +90,7 @@ def test_layouts_of_the_catalogue(layout: str) -> None:
         assert found.share >= 0.9, found.open
 
 
-def encoder(pattern: str, names: dict[str, tuple[int, ...]], layers: int = 2) -> dict[str, tuple[int, ...]]:
+def encoder(pattern: str, names: Mapping[str, tuple[int, ...]], layers: int = 2) -> dict[str, tuple[int, ...]]:
     return {f"{pattern.format(layer)}.{name}": shape for layer in range(layers) for name, shape in names.items()}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,9 +39,7 @@ def test_words_end_where_people_end_them(name: str, expected: str) -> None:
 def test_tokens_lie_in_the_name_in_order(name: str) -> None:
     found = tokens(name)
     assert all(name[token.start : token.end].lower() == token.text for token in found)
-    assert all(
-        one.end <= other.start and one.piece <= other.piece for one, other in zip(found, found[1:], strict=False)
-    )
+    assert all(one.end <= other.start and one.piece <= other.piece for one, other in itertools.pairwise(found))
 
 
 def made(*names: str, **shapes: tuple[int, ...]) -> dict[str, TensorClass]:
@@ -88,7 +88,7 @@ def test_stages_of_other_widths_keep_their_number_and_their_blocks_count() -> No
         for block in range(2)
         for number in (1, 2)
     }
-    assert [each.template for each in classes(specs)][0] == "stages.0.{}.conv1.weight"
+    assert next(each.template for each in classes(specs)) == "stages.0.{}.conv1.weight"
 
 
 def test_a_run_of_layers_in_a_longer_list() -> None:
@@ -116,6 +116,6 @@ def test_keras_numbers_begin_with_none() -> None:
 
 
 def test_every_tensor_is_in_one_class() -> None:
-    names = layers("a.{}.", "x.0.w", "x.1.w", "y.w") + ["z", "0", "a.b.0", "a.b.1"]
+    names = [*layers("a.{}.", "x.0.w", "x.1.w", "y.w"), "z", "0", "a.b.0", "a.b.1"]
     found = made(*names)
     assert sorted(name for each in found.values() for name in each.members.values()) == sorted(names)
