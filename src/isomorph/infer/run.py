@@ -15,12 +15,17 @@ from typing import Any
 from isomorph.errors import MorphError
 from isomorph.formats.base import Checkpoint
 from isomorph.infer.answers import chosen
+from isomorph.infer.by_name.propose import propose
+from isomorph.infer.by_value.match import match
 from isomorph.infer.check import Checked, Expected, check, holds, manifest
 from isomorph.infer.coverage import coverage
 from isomorph.infer.draft import decided, from_names, from_values, supposed, unsaid
+from isomorph.infer.generalise import generalise
 from isomorph.infer.meter import Stage, metered
 from isomorph.infer.nouns import Coverage, Draft, Inference, Matched, Outlier, Proposed, Question
+from isomorph.infer.report import BY
 from isomorph.language.morph import Morph
+from isomorph.language.unparse import unparse
 from isomorph.tensors import Manifest
 
 Config = Mapping[str, Any] | None
@@ -119,8 +124,6 @@ def _evidence(
     max_memory: int,
     progress: Stage | None,
 ) -> _Found:
-    from isomorph.infer.by_name.propose import propose
-
     sources, targets = manifest(source), manifest(target)
     if names_only or not (isinstance(source, Checkpoint) and isinstance(target, Checkpoint)):
         proposed = propose(sources, targets, configs=configs, use_catalogue=use_catalogue)
@@ -140,8 +143,6 @@ def _evidence(
 
 
 def _matched(source: Checkpoint, target: Checkpoint, max_memory: int, progress: Stage | None) -> Matched:
-    from isomorph.infer.by_value.match import match
-
     with metered(progress, "reading", source.manifest.nbytes + target.manifest.nbytes) as read:
         return match(source, target, max_memory=max_memory, progress=read)
 
@@ -158,9 +159,6 @@ def _strangers(matched: Matched, draft: Draft) -> list[str]:
 
 
 def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> str:
-    from isomorph.infer.generalise import generalise
-    from isomorph.language.unparse import unparse
-
     return unparse(generalise(draft, source, target, config=config, title=title))
 
 
@@ -215,8 +213,6 @@ def _unreadable(text: str) -> tuple[str, ...]:
 
 def _title(seen: Coverage) -> list[str]:
     """What the morph rests on, for the comment at its top."""
-    from isomorph.infer.report import BY
-
     by = [f"{count:,} {BY[evidence]}" for evidence, (count, _) in seen.placed.items()]
     if seen.asked[0]:
         by.append(f"{seen.asked[0]:,} asked")
