@@ -7,7 +7,7 @@ Draft ──parts──▶ one rule a relation ──indices──▶ one a clas
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from isomorph.infer.generalise import check
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.joining import labelled
-from isomorph.infer.generalise.modules import Config, Page, is_drop
+from isomorph.infer.generalise.modules import Config, Page
 from isomorph.infer.generalise.order import Names
 from isomorph.infer.generalise.parts import rule_of
 from isomorph.infer.generalise.patterns import Rule
@@ -33,6 +33,10 @@ MOST_ROUNDS = 8
 """So often is a morph mended by giving rules of their own to what it got wrong; then fewer generalisations are tried."""
 MOST_CHOICES = 4
 """So many alternatives of each question are proved."""
+MANY_RELATIONS, SOME = 1500, 40
+"""Of more relations than this, so many of each form are held against their own moves; the others against their names alone."""
+MANY_CLASSES = 300
+"""Above so many classes wildcards are weighed against classes as they are, not against what labels would make of them."""
 WILDCARDS, LABELS, NUMBERS, SINGLE = 3, 2, 1, 0
 
 
@@ -51,9 +55,13 @@ def generalise(
         apart: set[int] = set()
         for _ in range(MOST_ROUNDS):
             rules = job.rules(frozenset(apart), level)
-            bad = job.wrong(rules, tests)
+            try:
+                module = job.page.module(rules)
+                bad = job.wrong(rules, tests, module)
+            except (MorphError, ValueError):  # no text says it: fewer generalisations may
+                break
             if bad is None:
-                return job.page.module(rules)
+                return module
             if not bad - apart:
                 break
             apart |= bad
@@ -115,11 +123,14 @@ class _Job:
         found = linked([rule for rule in self.single if rule.group is None and rule.covers[0] not in apart])
         if level > NUMBERS:
             open_ones = self._labelled(open_ones)
-            found = (
-                self._labelled(found)
-                if level == LABELS
-                else generals(found, self.page.names, self.page.separators, self._labelled)
-            )
+            if level == WILDCARDS:
+                joined = self._labelled if len(found) <= MANY_CLASSES else list
+                found = generals(found, self.page.names, self.page.separators, joined)
+            if level == LABELS or len(found) > MANY_CLASSES:
+                found = [
+                    *self._labelled([rule for rule in found if not rule.also]),
+                    *(rule for rule in found if rule.also),
+                ]
             found = starred(found, self.page.names, self.page.separators)
         return [*found, *open_ones, *alone, *self.drops]
 
@@ -175,19 +186,32 @@ class _Job:
                 held, check.only(self.source, sources), check.only(self.target, targets), self.page.config
             )
             try:
-                moves = check.moves_of(check.plan_of(self._module(_literal_first(plain), choice, is_flat=True), given))
+                moves = self._moves(plain, held, choice)
             except MorphError:
                 moves = None  # the draft cannot be planned as it is: what is written is held against its names alone
             found.append(_Test(choice, given, moves))
         return found
 
-    def wrong(self, rules: Sequence[Rule], tests: Sequence[_Test]) -> frozenset[int] | None:
-        """The relations that the rules do not say as they are; None when they are all right."""
+    def _moves(self, plain: Sequence[Rule], held: Mapping[int, Relation], choice: int) -> check.Moves:
+        """The moves of the relations as they are; of thousands that have one form, of some."""
+        forms: dict[object, int] = {}
+        some: dict[int, Relation] = {}
+        for rule in plain:
+            number = rule.covers[0]
+            if number in held:
+                forms[rule.form] = forms.get(rule.form, 0) + 1
+                if len(held) <= MANY_RELATIONS or forms[rule.form] <= SOME:
+                    some[number] = held[number]
+        sources = [name for one in some.values() for name in one.sources]
+        targets = [name for one in some.values() for name in one.targets]
+        given = check.Given(some, check.only(self.source, sources), check.only(self.target, targets), self.page.config)
+        rules = [rule for rule in plain if rule.covers[0] in some]
+        return check.moves_of(check.plan_of(self._module(rules, choice, is_flat=True), given))
+
+    def wrong(self, rules: Sequence[Rule], tests: Sequence[_Test], whole: Module) -> frozenset[int] | None:
+        """The relations that the rules (`whole`, as a module) do not say as they are; None when they are all right."""
         for test in tests:
-            try:
-                module = self._module(rules, test.choice)
-            except (MorphError, ValueError):  # no text says it: fewer generalisations may
-                return frozenset()
+            module = self._module(rules, test.choice) if self.draft.questions else whole
             bad = check.wrong(module, test.given, test.moves)
             if bad is not None:
                 return bad
@@ -221,8 +245,3 @@ def _sayable(draft: Draft, sides: tuple[Manifest, Manifest]) -> tuple[Draft, lis
 
 def _is_one_line(name: str) -> bool:
     return "\n" not in name and "\r" not in name
-
-
-def _literal_first(rules: Sequence[Rule]) -> list[Rule]:
-    """Drops last: their patterns have wildcards."""
-    return sorted(rules, key=is_drop)
