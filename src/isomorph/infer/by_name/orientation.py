@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from isomorph.infer.by_name.axes import Form
 from isomorph.infer.by_name.correspondence import Link
@@ -60,6 +60,11 @@ class Member:
     role: str = ""
 
     @property
+    def is_in_layers(self) -> bool:
+        """Whether an index counts it."""
+        return "{}" in self.key
+
+    @property
     def turns(self) -> tuple[tuple[str, str], ...]:
         """The ways in which its dims may lie."""
         return tuple(dict.fromkeys((form.turn, form.cut) for form in self.forms))
@@ -96,6 +101,12 @@ class Siblings:
     """How many tensors of each class are turned how, where nothing else was possible."""
 
     turns: Mapping[Class, Counter[str]]
+    in_layers: Mapping[Class, Counter[str]] = field(default_factory=dict)
+    """The same of those inside numbered layers: a tied head beside them may lie otherwise."""
+
+    def near(self, member: Member) -> Counter[str]:
+        """The turns of a member's class: those in layers, for one that is in a layer."""
+        return self.in_layers.get(member.kind, Counter()) if member.is_in_layers else self.of(member.kind)
 
     def of(self, kind: Class) -> Counter[str]:
         """The turns of a class."""
@@ -114,16 +125,19 @@ class Siblings:
 def siblings(members: Sequence[Member], known: Sequence[Relation], sides: tuple[Manifest, Manifest]) -> Siblings:
     """What the members that have one turn left, and the known relations that are no squares, say."""
     turns: dict[Class, Counter[str]] = {}
+    in_layers: dict[Class, Counter[str]] = {}
     for member in members:
         found = {form.turn for form in member.forms}
         if len(found) == 1 and "" not in found:
             turns.setdefault(member.kind, Counter()).update(found)
+            if member.is_in_layers:
+                in_layers.setdefault(member.kind, Counter()).update(found)
     for relation in known:
         turn = turn_of(relation)
         if turn:
             kind = kind_of(relation.sources[0], relation.targets[0], sides)
             turns.setdefault(kind, Counter())[turn] += 1
-    return Siblings(turns)
+    return Siblings(turns, in_layers)
 
 
 def turn_of(relation: Relation) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from isomorph.infer.by_name.axes import Form
 from isomorph.infer.by_name.correspondence import Choice
@@ -38,8 +38,8 @@ def _alike(members: Sequence[Member], around: Siblings) -> Iterator[list[Member]
         if len(member.orders) > 1:
             groups.setdefault(("order", member.role, member.orders), []).append(member)
         else:
-            mixed = len(around.of(member.kind)) > 1
-            own = member.key if mixed else ""
+            mixed = len(around.near(member)) > 1
+            own = member.key if mixed else str(member.is_in_layers and len(around.of(member.kind)) > 1)
             groups.setdefault(("orientation", member.kind, frozenset(member.turns), own), []).append(member)
     for group in groups.values():
         ways = {frozenset(member.turns) for member in group if len(member.turns) > 1}
@@ -89,11 +89,14 @@ def _question(group: Sequence[Member], around: Siblings) -> Question | None:
         return None
     has_orders, has_turns = len({way[2] for way in ways}) > 1, len({way[:2] for way in ways}) > 1
     kind = group[0].kind
-    turn = around.likely(kind)
+    near = around.near(group[0])
+    turn = max(sorted(near), key=near.__getitem__) if near else around.likely(kind)
     likely = next(
         (number for number, way in enumerate(ways) if way[0] == turn), 0 if turn is None or has_orders else None
     )
-    alternatives = tuple(Alternative(relations_in(group, way), _words(way, ways, around, kind)) for way in ways)
+    alternatives = tuple(
+        Alternative(relations_in(group, way), _words(way, ways, near or around.of(kind))) for way in ways
+    )
     keys = list(dict.fromkeys(member.key for member in group))
     count = sum(len(list(member.link.target_names)) for member in group)
     shown = ", ".join(keys[:2]) + (f" and {len(keys) - 2} more" if len(keys) > 2 else "")
@@ -106,7 +109,9 @@ def _question(group: Sequence[Member], around: Siblings) -> Question | None:
         return Question(f"{keys[0]} order", "order", text, alternatives, likely, why)
     what = "of equal sizes" if kind[0] != "linear" else "square"
     text = f"{shown} ({count} tensors): {what}, so that shapes do not say how the dims lie"
-    return Question(f"{keys[0]} orientation", "orientation", text, alternatives, likely, _because(turn, around, kind))
+    return Question(
+        f"{keys[0]} orientation", "orientation", text, alternatives, likely, _because(turn, near or around.of(kind))
+    )
 
 
 def _parts(member: Member) -> list[str]:
@@ -116,7 +121,7 @@ def _parts(member: Member) -> list[str]:
     return [bundle.role or _NUMBER.sub("{}", bundle.names[0]) for bundle in several]
 
 
-def _words(way: Way, ways: Sequence[Way], around: Siblings, kind: tuple[str, str, str]) -> str:
+def _words(way: Way, ways: Sequence[Way], near: Mapping[str, int]) -> str:
     """What tells a way from the others."""
     turn, cut, order = way
     words = []
@@ -124,7 +129,7 @@ def _words(way: Way, ways: Sequence[Way], around: Siblings, kind: tuple[str, str
         said = {"kept": "kept", "transposed": "transposed: [o i] <-> [i o]"}.get(turn, turn)
         if len({one[1] for one in ways if one[0] == turn}) > 1:
             said += f" with axes {cut}"
-        count = around.of(kind)[turn]
+        count = near.get(turn, 0)
         if count:
             said += f", as its {count} non-square siblings are" if count > 1 else ", as its non-square sibling is"
         words.append(said)
@@ -133,12 +138,11 @@ def _words(way: Way, ways: Sequence[Way], around: Siblings, kind: tuple[str, str
     return "; ".join(words)
 
 
-def _because(turn: str | None, around: Siblings, kind: tuple[str, str, str]) -> str:
+def _because(turn: str | None, near: Mapping[str, int]) -> str:
     if turn is None:
         return ""
-    found = around.of(kind)
-    if found:
-        return f"{found[turn]} of {sum(found.values())} siblings with the same last word are {turn}"
+    if near:
+        return f"{near.get(turn, 0)} of {sum(near.values())} siblings with the same last word are {turn}"
     return f"most tensors of its kind are {turn}"
 
 
@@ -162,7 +166,7 @@ def choice(
             for way in ways:
                 words = _sources(members, found)
                 if len(ways) > 1:
-                    words += "; " + _words(way, ways, around, members[0].kind)
+                    words += "; " + _words(way, ways, around.near(members[0]))
                 alternatives.append(Alternative(relations_in(members, way), words))
     if len(alternatives) == 1:
         return None, alternatives[0].relations
