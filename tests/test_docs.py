@@ -91,12 +91,13 @@ def test_commands_that_write_do_what_the_readme_says(folder: Path, capsys: pytes
 def test_the_morph_that_is_inferred_is_the_one_that_the_readme_shows(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the small checkpoint and its tower, word for word."""
+    """From the small checkpoint and its tower, word for word but for what comments say beside rules."""
     write_checkpoint(SMALL, folder / "pytorch_model.bin")
     assert run(["convert", "pytorch_model.bin", "tower.safetensors", "-m", "tower.morph", "-q"]) == 0
     ((command, expected),) = [one for one in sessions() if one[0].split()[1] == "infer"]
     assert run(command.split()[1:]) == 0
-    assert expected == capsys.readouterr().out
+    plain = [re.sub(r"(?<=\S)  # .*", "", text) for text in (expected, capsys.readouterr().out)]
+    assert plain[0] == plain[1]
 
 
 def test_the_python_of_the_readme_runs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
