@@ -135,11 +135,6 @@ def _distinct(sides: Sequence[Side]) -> list[Side]:
     return list({(str(side.layout), side.wrapper, side.base): side for side in sides}.values())
 
 
-def recognised(manifest: Manifest, config: Mapping[str, Any] | None) -> tuple[Side, ...]:
-    """The layouts that one side by itself may be in."""
-    return tuple(_sides(manifest, config))
-
-
 def _sides(manifest: Manifest, config: Mapping[str, Any] | None, within: str | None = None) -> Iterator[Side]:
     try:
         found = recognise(manifest, config, within=within)
