@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from conversions import UNMADE, Example
@@ -36,7 +36,7 @@ class Row:
     error: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {key: dict(one) if isinstance(one, Counter) else one for key, one in vars(self).items()}
 
 
 def row(example: Example, *, catalogue: bool) -> Row:

@@ -111,7 +111,7 @@ def every(folder: Path) -> Iterator[tuple[str, Examples]]:
     """(the name of a corpus, its examples)."""
     yield "pairs", peers(folder)
     yield "strange", strange()
-    yield "strange, fresh", fresh()
+    yield "strange fresh", fresh()
     yield "deep", deep()
-    yield "deep, fresh", deep_fresh()
+    yield "deep fresh", deep_fresh()
     yield "trained", trained()
