@@ -218,9 +218,9 @@ def _decision(questions: Sequence[Question], found: Searched, trial: Trial) -> D
     others = f"; under any other the outputs differ by {least:.0e} times what is allowed, or more" if places else ""
     notes = [f"in function: {len(places)} of {len(questions)} questions decided by {ran}{others}"]
     if found.score.held < len(trial.probes):
-        others = [probe.name for probe in trial.probes]
+        ran_on = ", ".join(probe.name for probe in trial.probes)
         notes.append(
-            f"the two agree on {found.score.held} of {len(others)} inputs ({', '.join(others)}) whatever is chosen: "
+            f"the two agree on {found.score.held} of {len(trial.probes)} inputs ({ran_on}) whatever is chosen: "
             "`isomorph trace` with this morph says why"
         )
     notes += [
