@@ -86,7 +86,9 @@ def about_names(rows: Rows, totals: bool) -> Iterable[str]:
         "order", "questions", "s",
     )  # fmt: skip
     for catalogue in (True, False):
-        chosen = [row for row in rows if row["catalogue"] is catalogue]
+        chosen = sorted(
+            (row for row in rows if row["catalogue"] is catalogue), key=lambda row: "mislead" in row["corpus"]
+        )
         for corpus, group in by(chosen, "corpus"):
             if not totals:
                 yield from (name_line(row["name"] + ("" if catalogue else ", no catalogue"), [row]) for row in group)

@@ -114,6 +114,8 @@ class Example:
     hand_lines: int | None = None
     whole: bool = True
     """Whether values decide everything: then what is written must give the target bit for bit."""
+    telling: bool = True
+    """Whether names say what was done. Where a script exchanged two layers, or the weights were trained further, none can."""
 
     @cached_property
     def unmade(self) -> frozenset[str]:
@@ -135,6 +137,7 @@ class Conversion:
     config: Mapping[str, object] | None = None
     whole: bool = True
     weights: Weights = "trained"
+    telling: bool = True
 
     def __str__(self) -> str:
         return self.name
@@ -153,6 +156,7 @@ class Conversion:
             (other, self.convert(dict(other))) if self.whole else None,
             (self.config, None),
             whole=self.whole,
+            telling=self.telling,
         )
 
 

@@ -419,7 +419,7 @@ DECODERS = (
     Conversion("bf16 to f32", llama, to_f32, dtype=BF16),
     Conversion("f64 to f32", llama, to_f32, dtype=np.float64),
     Conversion("opaque names", llama, opaque),
-    Conversion("layers reversed", lambda m: llama(m, 12), reversed_layers),
+    Conversion("layers reversed", lambda m: llama(m, 12), reversed_layers, telling=False),
     Conversion("layers from one", lambda m: llama(m, 12), counted_from_one),
     Conversion("numbers for names", llama, numbered),
     Conversion("tied dropped", lambda m: llama(m, tied=True), untied),
