@@ -53,7 +53,7 @@ def about_values(rows: Rows, totals: bool) -> Iterable[str]:
         hand = [row for row in group if row["hand"]]
         yield line(
             f"**{corpus}**, {len(group)}",
-            *(sum(row[key] for row in group) for key in ("targets", "right", "wrong", "asked", "unplaced")),
+            *(sum(row[key] for row in group) if row_judged(group) or key == "targets" else "" for key in COUNTS),
             f"{sum(row['exact'] for row in decidable)} of {len(decidable)}",
             f"{sum(again)} of {len(again)}",
             sum(row["lines"] for row in (hand or group)),
@@ -65,6 +65,14 @@ def about_values(rows: Rows, totals: bool) -> Iterable[str]:
     for row in rows:
         if not row["honest"] or row["wrong"] or (row["whole"] and not row["exact"]):
             yield f"- {row['name']}: {row['notes'] or 'not everything is placed'}"
+
+
+COUNTS = ("targets", "right", "wrong", "asked", "unplaced")
+
+
+def row_judged(rows: Rows) -> bool:
+    """Whether the elements were numbered: those of trained weights are not."""
+    return any(row["right"] + row["wrong"] + row["asked"] + row["unplaced"] for row in rows)
 
 
 def value_cells(row: Mapping[str, Any]) -> tuple[object, ...]:
