@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from isomorph.infer.generalise.patterns import SEPARATORS, Index, Labels, Rule, Star, Template, Token, token_axes
 
-LINE = 24
+LINE = 32
 """What a line costs, in characters."""
 
 Prefixes = tuple[Template, Template]

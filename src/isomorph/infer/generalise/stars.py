@@ -16,6 +16,8 @@ def starred(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separ
 def _starred(rule: Rule, names: Mapping[int, Names], separators: Separators) -> Rule:
     if not rule.is_copy or rule.group is not None or rule.sizes:
         return rule
+    if not all(rule.names):  # a tensor without a name
+        return rule
     last = [name[-1] for name in rule.names]
     hole = last[0]
     if not isinstance(hole, Labels) or hole.tied or any(token != hole for token in last):

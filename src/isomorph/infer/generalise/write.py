@@ -183,7 +183,11 @@ class _Job:
             sources = [name for one in held.values() for name in one.sources] + list(self.draft.dropped)
             targets = [name for one in held.values() for name in one.targets]
             given = check.Given(
-                held, check.only(self.source, sources), check.only(self.target, targets), self.page.config
+                held,
+                check.only(self.source, sources),
+                check.only(self.target, targets),
+                self.page.config,
+                check.only(self.target, [*targets, *self.draft.unplaced]),
             )
             try:
                 moves = self._moves(plain, held, choice)
