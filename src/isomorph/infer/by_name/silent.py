@@ -16,7 +16,9 @@ from isomorph.infer.by_name.facts import Facts
 from isomorph.infer.by_name.members import members_of
 from isomorph.infer.by_name.orientation import Member, Siblings, settled, siblings, turn_of
 from isomorph.infer.by_name.questions import choice
+from isomorph.infer.by_name.relatives import Relatives
 from isomorph.infer.by_name.transfer import transferred
+from isomorph.infer.by_name.views import View, seen
 from isomorph.infer.nouns import UNIT, Alternative, Dim, Filled, Part, Question, Relation, Silent, axis, copy_of
 from isomorph.tensors import Manifest
 
@@ -37,19 +39,26 @@ def placed_silent(
     `told` are relations of the catalogue about silent targets; those that the values deny are left out.
     """
     by_target = {one.target: one for one in silent}
-    found = [one for one in told if _allowed(one, by_target)]
+    relatives = Relatives.of(known, source, target)
+    found = [one for one in told if _allowed(one, by_target) and relatives.allows(one)]
     done = {name for relation in found for name in relation.targets}
     left = {name: one for name, one in by_target.items() if name not in done}
     questions: list[Question] = []
+    for each in relatives.rounds(left) if left else ():
+        more, asked = _seen_by_names(seen(each, relatives, source, target, (*known, *found), left), facts)
+        found.extend(one for one in more if relatives.allows(one))
+        questions.extend(
+            one
+            for one in asked
+            if all(relatives.allows(relation) for way in one.alternatives for relation in way.relations)
+        )
     if left:
-        more, questions = _by_names(source, target, facts, (*known, *found), left)
-        found.extend(more)
-        done.update(name for relation in more for name in relation.targets)
+        done.update(name for relation in found for name in relation.targets)
         done.update(name for question in questions for name in question.targets)
     used = {name for relation in (*known, *found) for name in relation.sources}
     for name, one in left.items():
         if name not in done:
-            relation, question = _alone(one, source, target, used)
+            relation, question = _alone(one, source, target, used, relatives)
             found.extend([relation] if relation is not None else [])
             questions.extend([question] if question is not None else [])
     return found, questions
@@ -61,6 +70,14 @@ def _allowed(relation: Relation, silent: Mapping[str, Silent]) -> bool:
         return False
     held = {source for name in relation.targets for source in silent[name].candidates}
     return all(name in held for name in relation.sources)
+
+
+def _seen_by_names(view: View, facts: Facts) -> tuple[list[Relation], list[Question]]:
+    """What names say where sources are called as their relatives are; given back under their own names."""
+    if not view.silent:
+        return [], []
+    found, questions = _by_names(view.source, view.target, facts, view.known, view.silent)
+    return [view.original(one) for one in found], [view.asked(one) for one in questions]
 
 
 def _by_names(
@@ -145,10 +162,16 @@ def _noted(relation: Relation, left: Mapping[str, Silent]) -> Relation:
     return replace(relation, evidence="names", note=f"placed by its name: {said}")
 
 
-def _alone(one: Silent, source: Manifest, target: Manifest, used: set[str]) -> tuple[Relation | None, Question | None]:
+def _alone(
+    one: Silent, source: Manifest, target: Manifest, used: set[str], relatives: Relatives
+) -> tuple[Relation | None, Question | None]:
     """A silent target that names do not place: made of its constant where no source is left for it, else asked."""
     shape = target[one.target].shape
-    free = [name for name in one.candidates if name not in used and source[name].shape == shape]
+    free = [
+        name
+        for name in one.candidates
+        if name not in used and source[name].shape == shape and relatives.allows(copy_of(name, one.target, shape))
+    ]
     constant = None
     if one.value is not None:
         dims: tuple[Dim, ...] = tuple(UNIT if size == 1 else axis(f"a{number}") for number, size in enumerate(shape))
