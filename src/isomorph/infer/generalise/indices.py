@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.patterns import Index, Rule, Template, Token, is_number
 
+Bounds = tuple[tuple[str, int], ...] | None
 Slot = tuple[int, int]
 """Which name, which token of it."""
 
@@ -114,8 +115,9 @@ def _one(group: list[Rule]) -> Rule | list[list[Rule]]:
         return _parted(group, _fewest(astray or columns))
     names = [tuple(holes.get((k, at), token) for at, token in enumerate(name)) for k, name in enumerate(group[0].names)]
     covers = sorted(number for rule in group for number in rule.covers)
-    inner = {hole.axes[1] for hole in holes.values() if isinstance(hole, Index) and len(hole.axes) > 1}
-    bound = tuple((axis, max(values) + 1) for axis, values in axes if axis in inner)
+    bound = _bounds(columns, holes, axes)
+    if bound is None:
+        return _parted(group, _fewest(columns))
     made = replace(group[0], sizes=(*group[0].sizes, *bound)).with_names(names, covers)
     return replace(made, ranks=frozenset().union(*(rule.ranks for rule in group)), notes=_notes(group))
 
@@ -161,14 +163,46 @@ def _hole(column: _Column, axes: Sequence[tuple[str, list[int]]]) -> Index | Non
         total = values[0] + numbers[0]
         if all(value + number == total for value, number in zip(values, numbers, strict=True)):
             return Index((axis,), total, -1, column.pad)
+    return _product(column, axes)
+
+
+def _product(column: _Column, axes: Sequence[tuple[str, list[int]]]) -> Index | None:
+    """`{(s j)+1}`: numbers counted through, where the other side counts in stages of one length."""
     for outer, first in axes:
         for inner, second in axes:
-            if outer == inner or min(second) != 0:
+            if outer == inner or min(second) != 0 or min(first) != 0:
                 continue
-            size = max(second) + 1
-            if all(v == a * size + b for v, a, b in zip(values, first, second, strict=True)):
-                return Index((outer, inner), pad=column.pad)
+            size, offset = _stages(column.values, first, second)
+            if size > max(second):
+                return Index((outer, inner), offset, pad=column.pad)
     return None
+
+
+def _stages(values: Sequence[int], outer: Sequence[int], inner: Sequence[int]) -> tuple[int, int]:
+    """(size, offset) such that every value is offset + outer * size + inner; (0, 0) when there is no such size."""
+    begins = {stage: value - place for value, stage, place in zip(values, outer, inner, strict=True)}
+    low, high = min(begins), max(begins)
+    if low == high or (begins[high] - begins[low]) % (high - low):
+        return 0, 0
+    size = (begins[high] - begins[low]) // (high - low)
+    offset = begins[low] - low * size
+    if any(v != offset + a * size + b for v, a, b in zip(values, outer, inner, strict=True)):
+        return 0, 0
+    return size, offset
+
+
+def _bounds(columns: Sequence[_Column], holes: dict[Slot, Token], axes: Sequence[tuple[str, list[int]]]) -> Bounds:
+    """The sizes of the inner axes of products."""
+    numbers = dict(axes)
+    found: dict[str, int] = {}
+    for column in columns:
+        hole = holes.get(column.slot)
+        if isinstance(hole, Index) and len(hole.axes) > 1:
+            outer, inner = hole.axes
+            size, _ = _stages(column.values, numbers[outer], numbers[inner])
+            if found.setdefault(inner, size) != size:
+                return None
+    return tuple(sorted(found.items()))
 
 
 def _voted(group: list[Rule], column: _Column, axes: Sequence[tuple[str, list[int]]]) -> list[list[Rule]] | None:

@@ -14,7 +14,7 @@ def starred(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separ
 
 
 def _starred(rule: Rule, names: Mapping[int, Names], separators: Separators) -> Rule:
-    if not rule.is_copy or rule.group is not None or rule.sizes:
+    if not rule.is_copy or rule.group is not None:
         return rule
     if not all(rule.names):  # a tensor without a name
         return rule

@@ -204,8 +204,9 @@ def _result(left: NamePattern, right: NamePattern, one: str, other: str) -> str:
 
 def _starred(rule: Rule, marks: Separators) -> list[Rule]:
     """The rule with `**` for runs of pieces that both names share."""
-    if len(rule.left) != 1 or len(rule.right) != 1 or len(rule.names) != 2 or rule.sizes or rule.group is not None:
+    if len(rule.left) != 1 or len(rule.right) != 1 or len(rule.names) != 2 or rule.group is not None:
         return []
+    bound = {axis for axis, _ in rule.sizes}
     left, right = (_pieces(name, mark) for name, mark in zip(rule.names, marks, strict=True))
     found = []
     for start, other, length in _runs(left, right):
@@ -219,7 +220,7 @@ def _starred(rule: Rule, marks: Separators) -> list[Rule]:
             names = []
             for pieces, at, mark in ((left, start, marks[0]), (right, other, marks[1])):
                 names.append(_joined([*pieces[:at], (Star(True),), *pieces[at + end :]], mark or _mark(rule.names)))
-            if all(_is_sound(name) for name in names) and _axes(names[0]) == _axes(names[1]):
+            if all(_is_sound(name) and bound <= _axes(name) for name in names) and _axes(names[0]) == _axes(names[1]):
                 found.append(rule.with_names(names))
     return found
 

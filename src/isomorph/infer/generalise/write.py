@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from isomorph.errors import MorphError
-from isomorph.infer.generalise import check
+from isomorph.infer.generalise import check, ranges
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.joining import labelled
@@ -121,6 +121,7 @@ class _Job:
         alone = [rule for rule in self.single if rule.covers[0] in apart]
         open_ones = linked([rule for rule in self.single if rule.group is not None and rule.covers[0] not in apart])
         found = linked([rule for rule in self.single if rule.group is None and rule.covers[0] not in apart])
+        found = ranges.apart(found, self.single.__getitem__)
         if level > NUMBERS:
             open_ones = self._labelled(open_ones)
             if level == WILDCARDS:
