@@ -20,6 +20,7 @@ from isomorph.infer.by_name.correspondence import Choice, Correspondence, Link, 
 from isomorph.infer.by_name.modules import Module, modules
 from isomorph.infer.by_name.options import choices
 from isomorph.infer.by_name.scoring import CERTAIN, ROLE, Scorer, Side
+from isomorph.infer.by_name.stages import stages
 from isomorph.infer.by_name.ties import COPIED, Ties
 from isomorph.infer.nouns import Relation
 from isomorph.tensors import Manifest
@@ -46,8 +47,11 @@ def correspond(
     def are_copies(one: Module, other: Module) -> bool:
         return ties[0].are_copies(one, other) or ties[1].are_copies(one, other)
 
-    scorer = Scorer(*sides)
-    taken, open_ = settle(anchors.apply(candidates(scorer)), are_copies, (*sides[0].modules, *sides[1].modules))
+    wide = anchors.apply(stages(Scorer(*sides), source, target))
+    scorer = Scorer(*_rest(sides, wide, ()))
+    everything = (*scorer.source.modules, *scorer.target.modules)
+    taken, open_ = settle(anchors.apply(candidates(scorer)), are_copies, everything)
+    taken += wide
     tied, maybe = _tied(scorer, taken, open_)
     taken += tied
     for _ in range(2):

@@ -23,6 +23,8 @@ WEAK = frozenset({"out", "down", "up", "numbered"})
 """What `proj`, `dense`, `output` may mean where nothing more telling stands."""
 PLURAL = frozenset(["layers", "blocks", "encoderblock", "decoderblock", "resblocks", "encoder_layers"])
 """Containers that need no number: their layers are stacked into one tensor."""
+COLLECTIONS = (("params",), ("batch", "stats"))
+"""What the variables of a Flax model are filed under."""
 _RANK = re.compile(r"#([0-9]+)/([0-9]+)")
 
 
@@ -90,7 +92,7 @@ def modules(found: Iterable[TensorClass], book: Lexicon | None = None) -> tuple[
     book = book or lexicon()
     grouped: dict[tuple[str, ...], dict[str, tuple[TensorClass, tuple[int, ...]]]] = defaultdict(dict)
     for each in found:
-        leaf, kept = _leaf(each, book)
+        leaf, kept = leaf_of(each, book)
         stem = tuple(each.raw[at] for at in kept)
         if leaf in grouped[stem]:
             stem, kept = each.raw, tuple(range(len(each.raw)))
@@ -106,12 +108,21 @@ def modules(found: Iterable[TensorClass], book: Lexicon | None = None) -> tuple[
             tuple(first.pieces[at] for at in kept),
             {leaf: each for leaf, (each, _) in leaves.items()},
         )
-        made.append(replace(module, reading=_read(module, book)))
+        made.append(reading_of(module, book))
     return tuple(_ordered_norms(_numbered_mlps(made)))
 
 
+def leaf_of(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:
+    """What its last words say the tensor is, and which words are left: all where nothing says it (it is a weight then).
+    Of the names of Flax, the collection is left out, so that a norm's statistics are of the module of its scale."""
+    leaf, kept = _leaf(each, book)
+    for collection in COLLECTIONS:
+        if each.raw[: len(collection)] == collection and each.pieces[len(collection) :][:1] > each.pieces[:1]:
+            return leaf, tuple(at for at in kept if at >= len(collection)) or kept
+    return leaf, kept
+
+
 def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:
-    """What its last words say the tensor is, and which words are left: all where nothing says it (it is a weight then)."""
     raw, pieces = each.raw, each.pieces
     everything = tuple(range(len(raw)))
     start = len(raw) - 1
@@ -127,6 +138,14 @@ def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:
     if raw[-1:] in book.endings and raw[-2:] != ("attention", "bias"):
         return book.endings[raw[-1:]], everything[:-1]
     return "weight", everything
+
+
+def reading_of(module: Module, book: Lexicon) -> Module:
+    """The module with what the words of its name say. A vector in a shortcut (`downsample.1`) is its norm."""
+    reading = _read(module, book)
+    if reading.role == "shortcut" and len(module.main.shape) == 1:
+        reading = replace(reading, role="norm.shortcut")
+    return replace(module, reading=reading)
 
 
 def _read(module: Module, book: Lexicon) -> Reading:
@@ -206,6 +225,8 @@ def _norm(tag: str, role: str, context: str) -> str:
         return tag
     if role.startswith("norm."):
         return role
+    if role == "shortcut":
+        return "norm.shortcut"
     beside = {
         ("attention", "out"): "norm.19",
         ("attention", "qkv"): "norm.10",

@@ -1,0 +1,92 @@
+"""Names of families that the pairs do not have: small manifests in the names that libraries give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from isomorph.infer.by_name.correspond import correspond
+from isomorph.infer.by_name.correspondence import Correspondence
+from name_scores import pairs
+from proposing import headers
+
+Shapes = dict[str, tuple[int, ...]]
+NORM = ("weight", "bias", "running_mean", "running_var")
+FLAX = {"weight": "params/{}/scale", "bias": "params/{}/bias", "running_mean": "batch_stats/{}/mean"}
+FLAX["running_var"] = "batch_stats/{}/var"
+
+
+def residual(widths: tuple[int, ...], depth: int) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """A residual network's convolutions: torchvision's name, transformers', and the shape of the weight."""
+    yield "conv1", "resnet.embedder.embedder.convolution", (widths[0], 3, 7, 7)
+    last = widths[0]
+    for stage, width in enumerate(widths):
+        for block in range(depth):
+            torch, hub = f"layer{stage + 1}.{block}", f"resnet.encoder.stages.{stage}.layers.{block}"
+            if last != width:
+                yield f"{torch}.downsample.0", f"{hub}.shortcut.convolution", (width, last, 1, 1)
+            yield f"{torch}.conv1", f"{hub}.layer.0.convolution", (width, last, 3, 3)
+            yield f"{torch}.conv2", f"{hub}.layer.1.convolution", (width, width, 3, 3)
+            last = width
+
+
+def networks(widths: tuple[int, ...], depth: int) -> tuple[Shapes, Shapes, Shapes, dict[str, str]]:
+    """The same network as torchvision, transformers and its Flax twin name it; and which of torchvision's makes which."""
+    torch: Shapes = {}
+    hub: Shapes = {}
+    flax: Shapes = {}
+    truth: dict[str, str] = {}
+    for one, other, shape in residual(widths, depth):
+        norm = one.replace("conv", "bn").replace("downsample.0", "downsample.1")
+        hub_norm = other.replace("convolution", "normalization")
+        entries = [(f"{one}.weight", f"{other}.weight", f"params/{other.replace('.', '/')}/kernel", shape)]
+        entries += [
+            (f"{norm}.{leaf}", f"{hub_norm}.{leaf}", FLAX[leaf].format(hub_norm.replace(".", "/")), shape[:1])
+            for leaf in NORM
+        ]
+        for a, b, c, size in entries:
+            torch[a], hub[b], flax[c] = size, size, size if len(size) == 1 else (*size[2:], size[1], size[0])
+            truth[b] = truth[c] = a
+    return torch, hub, flax, truth
+
+
+def said(found: Correspondence) -> dict[str, str]:
+    """What is certain, of one source each."""
+    return {target: next(iter(sources)) for target, sources in pairs(found.matches)}
+
+
+@pytest.mark.parametrize("widths, depth", [((16, 32, 64, 128), 2), ((8, 24, 40), 3), ((8, 24, 40), 1)])
+@pytest.mark.parametrize("kind", ["hub", "flax"])
+def test_stages_of_other_widths(kind: str, widths: tuple[int, ...], depth: int) -> None:
+    torch, hub, flax, truth = networks(widths, depth)
+    target = hub if kind == "hub" else flax
+    found = said(correspond(headers(torch), headers(target)))
+    wrong = {name: source for name, source in found.items() if truth[name] != source}
+    assert not wrong
+    in_stages = [name for name in target if "embedder" not in name]
+    assert [name for name in in_stages if name not in found] == []
+
+
+@pytest.mark.parametrize("widths", [(32, 32, 32), (16, 32), (16, 16, 32, 32)])
+def test_stages_of_few_widths_are_no_signature(widths: tuple[int, ...]) -> None:
+    """Where stages are alike, shapes say little: what is said is right, and nothing is forced."""
+    torch, hub, _, truth = networks(widths, 2)
+    found = said(correspond(headers(torch), headers(hub)))
+    assert {name for name, source in found.items() if truth[name] != source} == set()
+
+
+def test_a_stage_less_is_not_matched() -> None:
+    """Another depth has other signatures."""
+    torch, _, _, _ = networks((16, 32, 64, 128), 2)
+    _, hub, _, _ = networks((16, 32, 64, 128), 3)
+    found = said(correspond(headers(torch), headers(hub)))
+    assert not [name for name in found if ".layer." in name]
+
+
+def test_another_module_of_the_same_shapes() -> None:
+    """Two modules with one signature are told apart by their words or not at all."""
+    torch, hub, _, truth = networks((16, 32, 64), 2)
+    twice = {**torch, **{name.replace("conv2", "conv_b"): shape for name, shape in torch.items() if "conv2" in name}}
+    found = said(correspond(headers(twice), headers(hub)))
+    assert {name for name, source in found.items() if truth[name] != source} == set()
