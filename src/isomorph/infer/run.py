@@ -24,6 +24,7 @@ from isomorph.infer.generalise import generalise
 from isomorph.infer.meter import Stage, metered
 from isomorph.infer.nouns import Coverage, Draft, Inference, Matched, Outlier, Proposed, Question
 from isomorph.infer.report import BY
+from isomorph.infer.sayable import sayable, with_unsaid
 from isomorph.language.morph import Morph
 from isomorph.language.unparse import unparse
 from isomorph.tensors import Manifest
@@ -65,6 +66,8 @@ def infer(
     the two sides; the morph may ask the source's. `answers` say which alternatives are right (from 1, or their words), `decide`
     tries the rest, `ask` asks a person. Raises UsageError for answers that fit no question, and what reading the files raises.
     """
+    whole = manifest(target)
+    (source, lost), (target, unmade) = sayable(source), sayable(target)
     sources, targets = manifest(source), manifest(target)
     found = _evidence(source, target, names_only, configs, use_catalogue, max_memory, progress)
     draft, notes = found.draft, list(found.notes)
@@ -89,19 +92,27 @@ def infer(
         approximate=found.approximate,
         by_values=found.by_values,
     )
-    if not draft.relations and not draft.questions:
-        return made
-    if names_only:
-        source, target = sources, targets
-    text = _written(draft, sources, targets, configs[0], (*title, *_title(seen)))
-    checked = _checked(text, draft, found, source, target, configs[0], max_memory, progress)
-    return replace(
-        made,
-        text=text,
-        coverage=replace(seen, verified=checked.verified),
-        problems=checked.problems,
-        report=checked.report,
-    )
+    if draft.relations or draft.questions:
+        if names_only:
+            source, target = sources, targets
+        text = _written(draft, sources, targets, configs[0], (*title, *_title(seen)))
+        checked = _checked(text, draft, found, source, target, configs[0], max_memory, progress)
+        made = replace(
+            made,
+            text=text,
+            coverage=replace(seen, verified=_counted(checked, draft, targets)),
+            problems=checked.problems,
+            report=checked.report,
+        )
+    return with_unsaid(made, (lost, unmade), whole)
+
+
+def _counted(checked: Checked, draft: Draft, target: Manifest) -> int | None:
+    """The elements that were compared; of those that are still asked for nothing is said, whatever was taken for the answer."""
+    if checked.verified is None:
+        return None
+    asked = {name for one in draft.questions for name in one.targets if name in target}
+    return checked.verified - sum(target[name].numel for name in asked)
 
 
 @dataclass(frozen=True)

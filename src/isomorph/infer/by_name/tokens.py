@@ -22,7 +22,7 @@ class Token(NamedTuple):
     @property
     def is_number(self) -> bool:
         """True for digits."""
-        return self.text[0].isdigit() and self.text.isascii()
+        return self.text[:1].isdigit() and self.text.isascii()
 
 
 @lru_cache(maxsize=1 << 16)
@@ -33,7 +33,7 @@ def tokens(name: str) -> tuple[Token, ...]:
     ['h', '10', 'self', 'attn', 'ln', '1', 'weight']
 
     TensorFlow's `:0` and `/.ATTRIBUTES/VARIABLE_VALUE` at the end are no tokens.
-    Words end at separators, where the case changes, and between letters and digits.
+    Words end at separators, where the case changes, and between letters and digits. A name without any (`?`, ``) is one word.
     """
     body = name.removesuffix(":0").removesuffix("/.ATTRIBUTES/VARIABLE_VALUE")
     found: list[Token] = []
@@ -43,7 +43,7 @@ def tokens(name: str) -> tuple[Token, ...]:
         piece += sum(body.count(mark, at, each.start()) for mark in _PIECES)
         at = each.end()
         found.append(Token(each.group().lower(), each.start(), each.end(), piece))
-    return tuple(found)
+    return tuple(found) or (Token(body, 0, len(body), 0),)
 
 
 def words(text: str) -> tuple[str, ...]:

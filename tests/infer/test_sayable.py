@@ -1,0 +1,47 @@
+"""Tensors whose names no rule can hold are set aside and said; odd names that a rule can hold are written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from isomorph.formats.memory import ArrayCheckpoint
+from isomorph.infer.nouns import Inference
+from isomorph.infer.run import infer
+from isomorph.infer.sayable import is_sayable
+
+ODD = ["?", "|", "[x]", ".", "_", "-", "{", "**", "drop", "where", "a b", '"', "\x1b[31m", "模型", "a..b", "x" * 3000]
+
+
+def inferred(source: list[str], target: list[str], *, names_only: bool = False) -> Inference:
+    draw = np.random.default_rng(0)
+    first = {name: draw.standard_normal((3, 4)).astype(np.float32) for name in source}
+    second = dict(zip(target, first.values(), strict=True))
+    return infer(ArrayCheckpoint(first), ArrayCheckpoint(second), names_only=names_only)
+
+
+@pytest.mark.parametrize("ending", ["", "x", ".weight"])
+def test_odd_names_are_written(ending: str) -> None:
+    found = inferred(ODD, [name + ending for name in ODD])
+    assert found.is_proved, str(found)
+    by_names = inferred(ODD, [name + ending for name in ODD], names_only=True)
+    assert not by_names.problems
+
+
+@pytest.mark.parametrize("name", ["", "a\nb", "a\rb", "\ud800", "y" * 10_000, "n." * 300 + "w", '"' * 3000])
+@pytest.mark.parametrize("names_only", [False, True])
+def test_what_no_rule_can_name_is_set_aside(name: str, names_only: bool) -> None:
+    assert not is_sayable(name)
+    found = inferred([name, "kept"], ["new", "kept"], names_only=names_only)
+    assert found.coverage.sources == 2
+    assert name in found.coverage.dropped
+    assert found.coverage.unplaced == ("new",)
+    assert found.problems[0].startswith(
+        "no morph can name 1 tensor of SRC (a name that is empty, broken or too long): '"
+    )
+    assert "kept" in found.text
+    back = inferred(["new", "kept"], [name, "kept"], names_only=names_only)
+    assert (back.coverage.targets, back.coverage.elements, back.coverage.unplaced) == (2, 24, (name,))
+    assert back.problems == ()
+    assert back.notes[-1].startswith("no morph can name 1 tensor of DST")
+    assert not back.is_proved
