@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from name_scores import pairs
+from proposing import headers
 
 from isomorph.infer.by_name.correspond import correspond
 from isomorph.infer.by_name.correspondence import Correspondence
-from name_scores import pairs
-from proposing import headers
 
 Shapes = dict[str, tuple[int, ...]]
 NORM = ("weight", "bias", "running_mean", "running_var")
