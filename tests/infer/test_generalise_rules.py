@@ -270,8 +270,8 @@ def test_a_question_is_open_alternatives_the_likely_first() -> None:
     text = text_of(draft)
     lines = text.splitlines()
     at = next(k for k, line in enumerate(lines) if line.startswith("? "))
-    assert lines[at - 2 : at] == ["# ? Is l.{}.weight transposed?", "#   key: l.{}.weight"]
-    assert lines[at] == "? h.{l}.weight [o i] <-> l.{l}.weight [i o]  # transposed (likely: its siblings are)"
+    assert lines[at - 1] == "# question: Is l.{}.weight transposed?  (key l.{}.weight)"
+    assert lines[at] == "? h.{l}.weight [o i] <-> l.{l}.weight [i o]  # likely: transposed (its siblings are)"
     assert lines[at + 1] == "? h.{l}.weight <-> l.{l}.weight  # as it is"
     source, target = manifests(draft)
     with pytest.raises(MorphError, match="alternative"):

@@ -60,7 +60,7 @@ def test_weight_and_weight_are_one_question_with_what_siblings_say(turn: str) ->
     assert question.likely is not None
     likely = Proposed((*proposed.relations, *question.alternatives[question.likely].relations))
     assert judge(likely, Truth.of_plan(plan)).states == {"right": 22}
-    assert "non-square siblings" in question.alternatives[question.likely].words
+    assert "non-square siblings" in question.why
 
 
 def test_a_kernel_whose_siblings_are_not_turned_is_asked() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from isomorph.infer.by_name.axes import Form
 from isomorph.infer.by_name.correspondence import Choice
@@ -12,6 +13,11 @@ from isomorph.infer.nouns import Alternative, Question, Relation
 
 MOST_ALTERNATIVES = 96
 """Of more, a person can choose none: what leads to so many is left unplaced."""
+MOST_SHOWN = 5
+PLAIN = frozenset(["the names do not say which"])
+"""Reasons that go without saying."""
+LAST = frozenset(["weight", "bias", "kernel", "scale", "gamma", "beta"])
+"""Last words of names that say what of a module it is."""
 _NUMBER = re.compile(r"\d+")
 
 Way = tuple[str, str, str]
@@ -99,16 +105,18 @@ def _question(group: Sequence[Member], around: Siblings) -> Question | None:
     )
     keys = list(dict.fromkeys(member.key for member in group))
     count = sum(len(list(member.link.target_names)) for member in group)
-    shown = ", ".join(keys[:2]) + (f" and {len(keys) - 2} more" if len(keys) > 2 else "")
+    shown = shortly(keys)
     if has_orders:
         parts = ", ".join(dict.fromkeys(name for member in group[:1] for name in _parts(member)))
-        text = f"{shown} ({count} tensors): in which order do the elements lie ({parts})?"
-        if has_turns:
-            text = f"{text[:-1]}, and is it transposed?"
+        text = f"in which order does {shown} hold {parts}{', and is it transposed' if has_turns else ''}?"
+        if count > 1:
+            text += f" {count} tensors"
         why = "the usual order" if likely is not None else ""
         return Question(f"{keys[0]} order", "order", text, alternatives, likely, why)
-    what = "of equal sizes" if kind[0] != "linear" else "square"
-    text = f"{shown} ({count} tensors): {what}, so that shapes do not say how the dims lie"
+    what = "tensors of equal sizes" if kind[0] != "linear" else "square matrices"
+    text = f"how do the dims of the {count} {what} {shown} lie?" if count > 1 else f"how do the dims of {shown} lie?"
+    if {way[0] for way in ways} == {"kept", "transposed"} and len(ways) == 2:
+        text = f"are the {count} {what} {shown} transposed?" if count > 1 else f"is {shown} transposed?"
     return Question(
         f"{keys[0]} orientation", "orientation", text, alternatives, likely, _because(turn, near or around.of(kind))
     )
@@ -126,12 +134,9 @@ def _words(way: Way, ways: Sequence[Way], near: Mapping[str, int]) -> str:
     turn, cut, order = way
     words = []
     if len({one[:2] for one in ways}) > 1:
-        said = {"kept": "kept", "transposed": "transposed: [o i] <-> [i o]"}.get(turn, turn)
+        said = turn
         if len({one[1] for one in ways if one[0] == turn}) > 1:
             said += f" with axes {cut}"
-        count = near.get(turn, 0)
-        if count:
-            said += f", as its {count} non-square siblings are" if count > 1 else ", as its non-square sibling is"
         words.append(said)
     if len({one[2] for one in ways}) > 1:
         words.append(order)
@@ -142,7 +147,10 @@ def _because(turn: str | None, near: Mapping[str, int]) -> str:
     if turn is None:
         return ""
     if near:
-        return f"{near.get(turn, 0)} of {sum(near.values())} siblings with the same last word are {turn}"
+        count, every = near.get(turn, 0), sum(near.values())
+        if count == every:
+            return f"as its {count} non-square siblings are" if count > 1 else "as its non-square sibling is"
+        return f"as {count} of its {every} non-square siblings are"
     return f"most tensors of its kind are {turn}"
 
 
@@ -152,6 +160,8 @@ def choice(
     """A choice of sources as a question with complete relations; where shapes leave one option in one form, its relations."""
     alternatives: list[Alternative] = []
     likely = None
+    keys: dict[str, None] = {}
+    sources: list[list[str]] = []
     for number, option in enumerate(found.options):
         members: list[Member] = []
         for match in option:
@@ -160,6 +170,8 @@ def choice(
                 break
             members.extend(several)
         else:
+            keys.update((member.key, None) for member in members)
+            sources.append([name for member in members for name in member.link.source_names] or [""])
             ways = ways_of(members)
             if likely is None and found.likely == number:
                 likely = len(alternatives)
@@ -172,11 +184,13 @@ def choice(
         return None, alternatives[0].relations
     if not 1 < len(alternatives) <= MOST_ALTERNATIVES:
         return None, ()
-    targets = [_NUMBER.sub("{}", name) for name in found.targets]
-    shown = ", ".join(list(dict.fromkeys(targets))[:3])
-    text = f"names and shapes do not say what makes {shown} ({len(targets)} tensors)" + (
-        f": {found.why}" if found.why else ""
-    )
+    text = f"which sources make {shortly(list(keys))}?"
+    if len({frozenset(one) for one in sources}) == 1 and len(sources) > 1:
+        text = f"{shortly(list(keys))}: which is which?"
+    if len(found.targets) > 1:
+        text += f" {len(found.targets)} tensors"
+    if found.why and found.why not in PLAIN:
+        text += f"; {found.why}"
     return Question(f"{found.key} source", "source", text, tuple(alternatives), likely, found.why), ()
 
 
@@ -184,9 +198,61 @@ def _sources(members: Sequence[Member], found: Choice) -> str:
     """What an option says, in the names of the first tensors of each class."""
     if not members:
         return "nothing makes it"
-    said: dict[str, str] = {}
+    said: dict[str, list[str]] = {}
     for member in members:
-        if member.key not in said:
-            said[member.key] = " + ".join(_NUMBER.sub("{}", bundle.names[0]) for bundle in member.link.sources)
-    shown = [f"{target} from {source}" for target, source in said.items()]
-    return "; ".join(shown[:4]) + (" …" if len(shown) > 4 else "")
+        source = " + ".join(_module(_NUMBER.sub("{}", bundle.names[0])) for bundle in member.link.sources)
+        targets = said.setdefault(source, [])
+        if _module(member.key) not in targets:
+            targets.append(_module(member.key))
+    made, read = _ends([shortly(targets) for targets in said.values()]), _ends(list(said))
+    shown = [f"{target} from {source}" for target, source in zip(made, read, strict=True)]
+    return ", ".join(shown[:4]) + (" …" if len(shown) > 4 else "")
+
+
+def _module(name: str) -> str:
+    """The name without its last word, which is `weight` or `bias`."""
+    head, mark, last = name.rpartition("." if "." in name else "/")
+    return head if mark and last.partition(":")[0] in LAST and " + " not in name else name
+
+
+def shortly(names: Sequence[str]) -> str:
+    """Names of one question in few words: `stack.{}.n{1|2}.*` for the weights and biases of two norms."""
+    modules = list(dict.fromkeys(_module(name) for name in names))
+    ending = ""
+    if len(modules) < len(names):
+        ending = ("." if "." in modules[0] or "/" not in names[0] else "/") + "*"
+    elif len({name.removeprefix(module) for name, module in zip(names, modules, strict=True)}) == 1:
+        ending = names[0].removeprefix(modules[0])
+    else:
+        modules = list(names)
+    if len(modules) == 1:
+        return modules[0] + ending
+    first = _shared(modules)
+    first = (
+        first[: 1 + max(first.rfind(mark) for mark in "._/")]
+        if first[-1:].isalnum() and not _cut_at_digit(first, modules)
+        else first
+    )
+    last = _shared([module[len(first) :][::-1] for module in modules])[::-1]
+    last = last[min((at for at in (last.find(mark) for mark in "._/") if at >= 0), default=len(last)) :]
+    middles = [module[len(first) : len(module) - len(last)] for module in modules]
+    if len(middles) > MOST_SHOWN:
+        middles = [*middles[: MOST_SHOWN - 1], f"{len(middles) - MOST_SHOWN + 1} more"]
+    return f"{first}{{{'|'.join(middles)}}}{last}{ending}"
+
+
+def _ends(names: Sequence[str]) -> list[str]:
+    """Several names without the path that they share."""
+    shared = _shared(names) if len(names) > 1 else ""
+    cut = 1 + max(shared.rfind(mark) for mark in "./")
+    return [name[cut:] for name in names]
+
+
+def _shared(texts: Sequence[str]) -> str:
+    """What all of them begin with."""
+    return "".join(chars[0] for chars in takewhile(lambda chars: len(set(chars)) == 1, zip(*texts, strict=False)))
+
+
+def _cut_at_digit(prefix: str, names: Sequence[str]) -> bool:
+    """Whether numbers alone stand behind the common beginning."""
+    return not prefix[-1:].isdigit() and all(name[len(prefix) : len(prefix) + 1].isdigit() for name in names)

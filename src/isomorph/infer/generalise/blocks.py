@@ -6,6 +6,7 @@ match needs: `above` says which must stand before which.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -90,6 +91,8 @@ def _arranged(rules: list[Rule], prefixes: Prefixes, order: _Order) -> tuple[Nod
     for rule in rules:
         for pair in pairs[id(rule)]:
             found.setdefault(pair, {})[id(rule)] = rule
+    whole = Counter(rule.group[0] for rule in rules if rule.group is not None)
+    found = {pair: _with_whole_questions(members, whole) for pair, members in found.items()}
     found = {pair: members for pair, members in found.items() if len(members) > 1}
     left = {id(rule): rule for rule in rules}
     while True:
@@ -108,6 +111,12 @@ def _arranged(rules: list[Rule], prefixes: Prefixes, order: _Order) -> tuple[Nod
                     found[pair].pop(id(rule), None)
     nodes.extend(left.values())
     return _sorted(nodes, order)
+
+
+def _with_whole_questions(members: Mapping[int, Rule], whole: Mapping[int, int]) -> dict[int, Rule]:
+    """The members without the alternatives of a question that has others elsewhere: they stay together."""
+    here = Counter(rule.group[0] for rule in members.values() if rule.group is not None)
+    return {k: rule for k, rule in members.items() if rule.group is None or here[rule.group[0]] == whole[rule.group[0]]}
 
 
 def _saved(pair: Prefixes, members: Mapping[int, Rule], outer: Prefixes) -> int:

@@ -10,14 +10,20 @@ PLAIN = 2
 """So many names are written as they are."""
 
 
-def dropped(names: Sequence[str], kept: Iterable[str], first: int, *, made: bool = False) -> list[Rule]:
-    """A rule for each pattern of the names to drop; `made`: of the right side. They cover numbers from `first` on, in order."""
+def dropped(
+    names: Sequence[str], kept: Iterable[str], first: int, *, made: bool = False, maybe: bool = False
+) -> list[Rule]:
+    """A rule for each pattern of the names to drop; `made`: of the right side; `maybe`: they may take nothing.
+
+    They cover numbers from `first` on, in order.
+    """
     rules = []
     number = {name: first + k for k, name in enumerate(names)}
     for template, taken in _patterns(names, kept):
         named, nothing = Term(template, None), Term(None, None)
         covers = tuple(sorted(number[name] for name in taken))
-        rules.append(Rule((nothing,), (named,), covers) if made else Rule((named,), (nothing,), covers))
+        sides = ((nothing,), (named,)) if made else ((named,), (nothing,))
+        rules.append(Rule(*sides, covers, maybe=maybe))
     return rules
 
 

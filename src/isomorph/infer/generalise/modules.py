@@ -6,14 +6,14 @@ The text is canonical: the module is parsed again from it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.blocks import Block, Node, blocks
 from isomorph.infer.generalise.letters import letters
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.patterns import Rule, Star, Template
-from isomorph.infer.generalise.questions import asked, order, words
+from isomorph.infer.generalise.questions import asked, closed, order, words
 from isomorph.infer.generalise.sizes import sensible_key
 from isomorph.infer.generalise.wheres import hoisted
 from isomorph.infer.generalise.writing import Given, Letters, equation, name_tree
@@ -39,11 +39,13 @@ from isomorph.language.unparse import unparse
 
 WIDEST = 130
 MOST_NOTES = 2
+SPARE = "what no answer takes"
 LONGEST_NOTE = 90
 MOST_REPEATED = 4
 """A note that so many rules have, and half of all, is said once at the top."""
 
 Config = Mapping[str, object] | None
+Group = tuple[int, int] | None
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class Page:
 
     def module(self, rules: Sequence[Rule], *, is_open: bool = True, is_flat: bool = False) -> Module:
         """The rules as a module. `is_open` False: alternatives as rules like any other, for the plan; `is_flat`: without blocks."""
+        return self.written(rules, is_open=is_open, is_flat=is_flat)[0]
+
+    def written(
+        self, rules: Sequence[Rule], *, is_open: bool = True, is_flat: bool = False
+    ) -> tuple[Module, tuple[Group, ...]]:
+        """The module, and the group of each of its equations in the order of the text."""
         rules, shared = _shared_note(rules)
         nodes: Sequence[Node] = rules if is_flat else blocks(rules, above(rules, self.names, self.separators))
         statements = hoisted(self._statements(nodes, ((), ()), is_open))
@@ -76,11 +84,12 @@ class Page:
             first = statements[0]
             above_it = (*(_one_line(line) for line in title), *first.comments.above)
             statements[0] = replace(first, comments=replace(first.comments, above=above_it))
-        return parse(unparse(Module(tuple(statements))))
+        groups = tuple(rule.group for rule in in_order(nodes) if not is_drop(rule))
+        return parse(unparse(Module(tuple(statements)))), groups
 
     def _statements(self, nodes: Sequence[Node], outer: tuple[Template, Template], is_open: bool) -> list[Statement]:
         found: list[Statement] = []
-        last: int | None = None
+        last: tuple[int, int] | None = None
         for node in nodes:
             if isinstance(node, Block):
                 found.append(self._scope(node, outer, is_open))
@@ -88,9 +97,10 @@ class Page:
             if is_drop(node):
                 _drop(found, node)
                 continue
-            question = node.group[0] if node.group is not None and is_open else None
-            found.append(self._equation(node, outer, is_open, is_first=question is not None and question != last))
-            last = question
+            found.append(self._equation(node, outer, last))
+            last = node.group
+            if not is_open:
+                found[-1] = closed(found[-1])
         return found
 
     def _scope(self, block: Block, outer: tuple[Template, Template], is_open: bool) -> Scope:
@@ -109,15 +119,28 @@ class Page:
                 wanted[axis] = name
         return letters(rule, wanted)
 
-    def _equation(self, rule: Rule, outer: tuple[Template, Template], is_open: bool, is_first: bool) -> Equation:
+    def _equation(self, rule: Rule, outer: tuple[Template, Template], last: Group) -> Equation:
+        """The rule; an alternative with its question above it, unless `last`, that of the line above, is of the same."""
         named = self.letters(rule)
         where = [Binding(named[axis], _expression(self.config, size)) for axis, size in rule.sizes]
-        comments = Comments(end=_note(rule.notes))
-        if rule.group is not None and is_open:
+        comments = Comments(end=SPARE if rule.maybe else _note(rule.notes))
+        if rule.group is not None:
             question = self.questions[rule.group[0]]
-            comments = Comments(asked(question) if is_first else (), words(question, order(question)[rule.group[1]]))
-        made = equation(rule, named, outer, where=where, comments=comments)
-        return replace(made, open=made.open and is_open)
+            is_first = last is None or last[0] != rule.group[0]
+            said = None if rule.group == last else words(question, order(question)[rule.group[1]])
+            comments = Comments(asked(question) if is_first else (), said)
+        return equation(rule, named, outer, where=where, comments=comments)
+
+
+def in_order(nodes: Sequence[Node]) -> Iterator[Rule]:
+    """The rules as they stand in the text."""
+    waiting = list(reversed(nodes))
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, Block):
+            waiting.extend(reversed(node.body))
+        else:
+            yield node
 
 
 def is_drop(rule: Rule) -> bool:
@@ -137,12 +160,13 @@ def _drop(statements: list[Statement], rule: Rule) -> None:
     """`drop X`, beside others where the line has room."""
     term = Term(name_tree(rule.names[0], {}, {}))
     last = statements[-1] if statements else None
-    if isinstance(last, DropStatement):
-        wider = DropStatement((*last.terms, term))
+    if isinstance(last, DropStatement) and last.maybe == rule.maybe:
+        wider = replace(last, terms=(*last.terms, term))
         if len(unparse(Module((wider,)))) <= WIDEST:
             statements[-1] = wider
             return
-    statements.append(DropStatement((term,)))
+    said = Comments(end=SPARE) if rule.maybe else Comments()
+    statements.append(DropStatement((term,), rule.maybe, said))
 
 
 def _note(notes: Sequence[str]) -> str | None:

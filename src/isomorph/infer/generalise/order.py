@@ -77,7 +77,7 @@ def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separat
     open_patterns: list[tuple[int, int, NamePattern]] = []
     for number, rule in enumerate(rules):
         for side, both in enumerate(patterns(rule, separators)):
-            open_patterns.extend((number, side, one) for one in both if not one.is_literal)
+            open_patterns.extend((number, side, one) for one in both if rule.maybe or not one.is_literal)
     found: dict[int, set[int]] = {}
     for number, rule in enumerate(rules):
         for relation in rule.covers:
@@ -86,6 +86,7 @@ def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separat
             for other, side, made in open_patterns:
                 if (
                     _is_same_question(rule, rules[other])
+                    or (rule.maybe and rules[other].group is not None)
                     or other == number
                     or other in found.get(number, ())
                     or relation in rules[other].also

@@ -85,7 +85,8 @@ Form = tuple[object, ...]
 class Rule:
     """One equation, and the numbers of the relations that it is to stand for.
 
-    `group` is None, or (question, alternative) of an open one. `sizes` are those of the axes that no shape tells. `ranks` are the
+    `group` is None, or (question, alternative) of an open one; `maybe` marks a drop that may take nothing.
+    `sizes` are those of the axes that no shape tells. `ranks` are the
     ranks of the first named tensor. `notes` are what is to be said of it. Canonical: see `canonical`.
     """
 
@@ -95,6 +96,7 @@ class Rule:
     operators: tuple[Op, ...] = ()
     one_way: bool = False
     group: tuple[int, int] | None = None
+    maybe: bool = False
     sizes: tuple[tuple[str, int], ...] = ()
     ranks: frozenset[int] = frozenset()
     notes: tuple[str, ...] = field(default=(), compare=False)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from textwrap import wrap
 
-from isomorph.infer.nouns import Draft, Question
+from isomorph.infer.nouns import Draft, Question, Relation
+from isomorph.language.tree import Comments, Equation, Module, Scope, Statement
 
-WIDEST_COMMENT = 130
+WIDEST_COMMENT = 120
+MOST_LINES = 3
+WIDEST_WORDS = 80
 
 
 def chosen(draft: Draft, answers: Mapping[str, int]) -> Draft:
@@ -52,19 +56,87 @@ def order(question: Question) -> list[int]:
 
 
 def asked(question: Question) -> tuple[str, ...]:
-    """The comment above a question's alternatives."""
-    return tuple(_cut(line) for line in (f"? {question.text}", f"  key: {question.key}"))
+    """The comment above a question's alternatives: `question: is it transposed?  (key …)`; the key whole, for who answers by it."""
+    key = f"(key {_one_line(question.key)})"
+    said = wrap(f"question: {_one_line(question.text)}", WIDEST_COMMENT, subsequent_indent="  ")[:MOST_LINES]
+    if len(said) == 1 and len(said[0]) + len(key) <= WIDEST_COMMENT:
+        return (f"{said[0]}  {key}",)
+    return (*said, f"  {key}")
 
 
 def words(question: Question, place: int) -> str:
     """The comment at the end of an alternative."""
     said = question.alternatives[place].words
     if place == question.likely:
-        said = f"{said} (likely{': ' + question.why if question.why else ''})"
+        said = f"likely: {said}" + (f" ({question.why})" if question.why and question.why not in said else "")
     return _cut(said)
 
 
 def _cut(text: str) -> str:
-    """One line of a comment."""
-    plain = "".join(char if char.isprintable() else " " for char in text).rstrip()
-    return plain if len(plain) <= WIDEST_COMMENT else plain[: WIDEST_COMMENT - 1] + "…"
+    """The end of a line."""
+    plain = _one_line(text).rstrip()
+    return plain if len(plain) <= WIDEST_WORDS else plain[: WIDEST_WORDS - 1] + "…"
+
+
+def _one_line(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+# ── what is left of a text when its questions are answered ───────────────────────────────────────────────────────────
+
+
+def sometimes(draft: Draft) -> tuple[list[str], list[str]]:
+    """Sources and targets that some answers use and others leave over."""
+    found: tuple[list[str], list[str]] = ([], [])
+    for side, left in enumerate(found):
+        certain = {name for one in draft.relations for name in _names(one, side)}
+        every: dict[str, None] = {}
+        for question in draft.questions:
+            used = [{name for one in each.relations for name in _names(one, side)} for each in question.alternatives]
+            always = set.intersection(*used) if used else set()
+            certain |= always
+            every.update(
+                (name, None)
+                for each in question.alternatives
+                for one in each.relations
+                for name in _names(one, side)
+                if name not in always
+            )
+        left.extend(name for name in every if name not in certain)
+    return found
+
+
+def _names(relation: Relation, side: int) -> tuple[str, ...]:
+    return relation.targets if side else relation.sources
+
+
+def settled(module: Module, groups: Sequence[tuple[int, int] | None], ranks: Mapping[int, int]) -> Module:
+    """The module with one alternative of each question (question -> its rank) as a rule and the others deleted.
+
+    `groups` are those of its equations in the order of the text.
+    """
+    left = iter(groups)
+    return Module(tuple(_settled(module.statements, left, ranks)))
+
+
+def _settled(
+    statements: Sequence[Statement], groups: Iterator[tuple[int, int] | None], ranks: Mapping[int, int]
+) -> list[Statement]:
+    found: list[Statement] = []
+    for one in statements:
+        if isinstance(one, Scope):
+            body = _settled(one.body, groups, ranks)
+            if body:
+                found.append(replace(one, body=tuple(body)))
+        elif isinstance(one, Equation):
+            group = next(groups)
+            if group is None or ranks[group[0]] == group[1]:
+                found.append(closed(one))
+        else:
+            found.append(one)
+    return found
+
+
+def closed(statement: Statement) -> Statement:
+    """An alternative as a rule like any other."""
+    return replace(statement, open=False, comments=Comments()) if isinstance(statement, Equation) else statement

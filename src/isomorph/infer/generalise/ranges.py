@@ -92,7 +92,9 @@ def _reads(name: Template, text: Template, bounds: dict[str, int]) -> bool:
 
 def _bounded(one: Rule, other: Rule, single: Callable[[int], Rule]) -> Rule | None:
     """The first with a bound behind its last index, where that keeps it from all that the second has."""
-    axes = dict.fromkeys(axis for name in one.names for token in name if isinstance(token, Index) for axis in token.axes)
+    axes = dict.fromkeys(
+        axis for name in one.names for token in name if isinstance(token, Index) for axis in token.axes
+    )
     if len(axes) != 1 or any(axis in axes for axis, _ in one.sizes):
         return None
     (axis,) = axes

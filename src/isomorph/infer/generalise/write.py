@@ -16,11 +16,11 @@ from isomorph.infer.generalise import check, ranges
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.joining import labelled
-from isomorph.infer.generalise.modules import Config, Page
+from isomorph.infer.generalise.modules import Config, Group, Page
 from isomorph.infer.generalise.order import Names
 from isomorph.infer.generalise.parts import rule_of
 from isomorph.infer.generalise.patterns import Rule
-from isomorph.infer.generalise.questions import order
+from isomorph.infer.generalise.questions import order, settled, sometimes
 from isomorph.infer.generalise.spelling import blank
 from isomorph.infer.generalise.stars import starred
 from isomorph.infer.generalise.wheres import common_operators
@@ -56,8 +56,8 @@ def generalise(
         for _ in range(MOST_ROUNDS):
             rules = job.rules(frozenset(apart), level)
             try:
-                module = job.page.module(rules)
-                bad = job.wrong(rules, tests, module)
+                module, order = job.page.written(rules)
+                bad = job.wrong(module, order, tests)
             except (MorphError, ValueError):  # no text says it: fewer generalisations may
                 break
             if bad is None:
@@ -87,6 +87,8 @@ class _Job:
     source: Manifest
     target: Manifest
     page: Page
+    spare: tuple[list[str], list[str]]
+    """Sources and targets that some alternatives leave over."""
 
     @classmethod
     def of(cls, draft: Draft, source: Manifest, target: Manifest, config: Config, title: tuple[str, ...]) -> _Job:
@@ -108,9 +110,14 @@ class _Job:
             names[len(names)] = ((name,), ())
         for name in draft.unplaced:
             names[len(names)] = ((), (name,))
+        spare = sometimes(draft)
+        for name in spare[0]:
+            names[len(names)] = ((name,), ())
+        for name in spare[1]:
+            names[len(names)] = ((), (name,))
         both = [[name for pair in names.values() for name in pair[side]] for side in (0, 1)]
         page = Page(names, separators(both), config, title, line, draft.questions)
-        return cls(relations, groups, draft, source, target, page)
+        return cls(relations, groups, draft, source, target, page, spare)
 
     # ── rules ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -168,9 +175,12 @@ class _Job:
         used, made = (
             {name for pair in list(self.page.names.values())[:first] for name in pair[side]} for side in (0, 1)
         )
+        last = first + len(self.draft.dropped) + len(self.draft.unplaced)
         return [
             *dropped(self.draft.dropped, used, first),
             *dropped(self.draft.unplaced, made, first + len(self.draft.dropped), made=True),
+            *dropped(self.spare[0], used - set(self.spare[0]), last, maybe=True),
+            *dropped(self.spare[1], made - set(self.spare[1]), last + len(self.spare[0]), made=True, maybe=True),
         ]
 
     # ── proof ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -181,14 +191,14 @@ class _Job:
         most = max((len(question.alternatives) for question in self.draft.questions), default=1)
         for choice in range(min(most, MOST_CHOICES)):
             held = {k: one for k, one in enumerate(self.relations) if self._holds(self.groups[k], choice)}
-            sources = [name for one in held.values() for name in one.sources] + list(self.draft.dropped)
+            sources = [name for one in held.values() for name in one.sources] + [*self.draft.dropped, *self.spare[0]]
             targets = [name for one in held.values() for name in one.targets]
             given = check.Given(
                 held,
                 check.only(self.source, sources),
                 check.only(self.target, targets),
                 self.page.config,
-                check.only(self.target, [*targets, *self.draft.unplaced]),
+                check.only(self.target, [*targets, *self.draft.unplaced, *self.spare[1]]),
             )
             try:
                 moves = self._moves(plain, held, choice)
@@ -211,23 +221,27 @@ class _Job:
         targets = [name for one in some.values() for name in one.targets]
         given = check.Given(some, check.only(self.source, sources), check.only(self.target, targets), self.page.config)
         rules = [rule for rule in plain if rule.covers[0] in some]
-        return check.moves_of(check.plan_of(self._module(rules, choice, is_flat=True), given))
+        return check.moves_of(check.plan_of(self._flat(rules, choice), given))
 
-    def wrong(self, rules: Sequence[Rule], tests: Sequence[_Test], whole: Module) -> frozenset[int] | None:
-        """The relations that the rules (`whole`, as a module) do not say as they are; None when they are all right."""
+    def wrong(self, whole: Module, groups: Sequence[Group], tests: Sequence[_Test]) -> frozenset[int] | None:
+        """The relations that the module does not say as they are, whatever is answered; None when it says them all."""
         for test in tests:
-            module = self._module(rules, test.choice) if self.draft.questions else whole
+            module = settled(whole, groups, self._ranks(test.choice)) if self.draft.questions else whole
             bad = check.wrong(module, test.given, test.moves)
             if bad is not None:
                 return bad
         return None
 
     def _holds(self, group: tuple[int, int] | None, choice: int) -> bool:
-        return group is None or group[1] == min(choice, len(self.draft.questions[group[0]].alternatives) - 1)
+        return group is None or group[1] == self._ranks(choice)[group[0]]
 
-    def _module(self, rules: Sequence[Rule], choice: int, is_flat: bool = False) -> Module:
+    def _ranks(self, choice: int) -> dict[int, int]:
+        """Question -> the rank of its alternative in a round."""
+        return {k: min(choice, len(one.alternatives) - 1) for k, one in enumerate(self.draft.questions)}
+
+    def _flat(self, rules: Sequence[Rule], choice: int) -> Module:
         held = [rule for rule in rules if self._holds(rule.group, choice)]
-        return self.page.module(held, is_open=False, is_flat=is_flat)
+        return self.page.module(held, is_open=False, is_flat=True)
 
 
 def _sayable(draft: Draft, sides: tuple[Manifest, Manifest]) -> tuple[Draft, list[str]]:

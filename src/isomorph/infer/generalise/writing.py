@@ -52,6 +52,7 @@ def equation(
         sides[0],
         "->" if rule.one_way else "<->",
         sides[1],
+        maybe=rule.maybe,
         open=rule.group is not None,
         operators=rule.operators if operators else (),
         where=tuple(where),
