@@ -6,12 +6,12 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from isomorph.infer.by_name.correspondence import Bundle, Link
 from isomorph.infer.by_name.links import alike, link, padded
 from isomorph.infer.by_name.modules import Module
-from isomorph.infer.by_name.scoring import CERTAIN, ROLE, Scorer, parent
+from isomorph.infer.by_name.scoring import ROLE, Scorer, parent
 
 FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "qkv": (("query", "key", "value"), ("query", "kv")),
@@ -77,13 +77,23 @@ def _leaf_link(
         a, b = left[0], right[0]
         if not _may_balance(a.of.shape, len(a.names), b.of.shape, len(b.names)):
             return None
-        roles = [sources[0].reading.role]
+        roles = [_role(sources[0], targets[0])]
         if len(a.sizes) >= len(b.sizes):
             return link(b, left, roles, is_target=True)
         return link(a, right, roles, is_target=False)
     if len(right) == 1:
         return link(right[0], left, [module.reading.role for module in sources], is_target=True)
     return link(left[0], right, [module.reading.role for module in targets], is_target=False)
+
+
+def _role(s: Module, t: Module) -> str:
+    """What the tensors of both are: what either name says, fused ones first. Where neither says it, a matrix of three squares may
+    be queries, keys and values."""
+    roles = [role for role in (s.reading.role, t.reading.role) if role]
+    rows = sorted(size for size in s.main.shape if size != 1)
+    if not roles and len(rows) == 2 and rows[1] == 3 * rows[0]:
+        return "qkv"
+    return next((role for role in roles if role in FUSED and role != "up"), next(iter(roles), ""))
 
 
 def _may_balance(one: tuple[int, ...], count: int, other: tuple[int, ...], others: int) -> bool:
@@ -112,12 +122,7 @@ def candidates(scorer: Scorer) -> list[Candidate]:
     ]
     if _has_class_row(scorer):
         doubtful = {"class_token", "position"}
-        out = [
-            replace(each, score=min(each.score, CERTAIN - 1), is_whole=False)
-            if each.sources[0].reading.role in doubtful and each.targets[0].reading.role in doubtful
-            else each
-            for each in out
-        ]
+        out = [each for each in out if not {each.sources[0].reading.role, each.targets[0].reading.role} <= doubtful]
     out += fused(scorer, into_target=True)
     out += fused(scorer, into_target=False)
     return out
@@ -125,7 +130,7 @@ def candidates(scorer: Scorer) -> list[Candidate]:
 
 def _has_class_row(scorer: Scorer) -> bool:
     """True when one side has a position more, by one, than the other and both have a class token: the row of that token may be in
-    the positions or added to the token."""
+    the positions or added to the token, which is a sum of two tensors. Then neither is said."""
     rows: list[set[int]] = []
     for side in (scorer.source, scorer.target):
         width = {

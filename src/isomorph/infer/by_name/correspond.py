@@ -40,7 +40,7 @@ def correspond(
     siblings. `silent` restricts a target to sources that its values allow. `sizes` is not used yet (names and shapes say enough).
     """
     left, right = classes(source), classes(target)
-    sides = Side(modules(left), left), Side(modules(right), right)
+    sides = Side.of(modules(left), left), Side.of(modules(right), right)
     anchors = Anchors(known, silent or {})
     ties = Ties(sides[0].modules, source), Ties(sides[1].modules, target)
 
@@ -72,16 +72,14 @@ def _tied(
     head that may be tied to the embedding (or new)."""
     placed = {module for each in (*taken, *open_) for module in each.targets}
     used = {module for each in taken for module in each.sources}
-    heads = [
-        module for module in scorer.source.modules if module.reading.role == "lm_head" and "weight" in module.leaves
-    ]
     out: list[Candidate] = []
     maybe: list[Candidate] = []
     for t in scorer.target.modules:
         role = t.reading.role
         if t in placed or role not in COPIED | {"lm_head"} or "weight" not in t.leaves:
             continue
-        wanted = {"word", "lm_head"} if role in ("word", "lm_head") and not (heads and role == "lm_head") else {role}
+        of_words = role in ("word", "lm_head") and role not in scorer.source.roles
+        wanted = {"word", "lm_head"} if of_words else {role}
         found = []
         for s in used:
             if s.reading.role in wanted:
@@ -116,7 +114,7 @@ def _rest(sides: tuple[Side, Side], taken: Sequence[Candidate], open_: Sequence[
             leaves = {leaf: one for leaf, one in module.leaves.items() if not done.intersection(one.members.values())}
             if leaves and id(module) not in waiting:
                 kept.append(module if len(leaves) == len(module.leaves) else replace(module, leaves=leaves))
-        out.append(Side(tuple(kept), side.classes))
+        out.append(Side(tuple(kept), side.classes, side.roles))
     return out[0], out[1]
 
 

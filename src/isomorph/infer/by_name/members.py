@@ -9,18 +9,21 @@ from isomorph.infer.by_name.correspondence import Correspondence, Link, Match
 from isomorph.infer.by_name.facts import Facts
 from isomorph.infer.by_name.orientation import Member, kind_of, leaf
 from isomorph.infer.by_name.part_order import fused, rotated
-from isomorph.infer.by_name.reorder import parts_within, reordered
+from isomorph.infer.by_name.reorder import has_versions, parts_within, reordered
+from isomorph.infer.by_name.rows import Rows
 from isomorph.tensors import Manifest
 
 Sides = tuple[Manifest, Manifest]
 ROTATED = frozenset({"query", "key"})
 
 
-def members_of(match: Match, sides: Sides, facts: Facts, widths: Sequence[int], is_same: bool) -> list[Member] | None:
+def members_of(
+    match: Match, sides: Sides, facts: Facts, widths: Sequence[int], is_same: bool, rows: Rows | None = None
+) -> list[Member] | None:
     """Every link of a match with its forms; None where a link has none, so that shapes deny it."""
     found = []
     for link in match.links:
-        several = _forms(link, sides, facts, widths, is_same)
+        several = _forms(link, sides, facts, widths, is_same, rows or {})
         if not several:
             return None
         first = next(link.source_names), next(link.target_names)
@@ -36,7 +39,7 @@ def _role(link: Link) -> str:
     return ", ".join(sorted(bundle.role for bundle in several))
 
 
-def _forms(link: Link, sides: Sides, facts: Facts, widths: Sequence[int], is_same: bool) -> list[Form]:
+def _forms(link: Link, sides: Sides, facts: Facts, widths: Sequence[int], is_same: bool, rows: Rows) -> list[Form]:
     sources = [Stack.of(bundle, sides[0]) for bundle in link.sources]
     targets = [Stack.of(bundle, sides[1]) for bundle in link.targets]
     left = [one for one in sources if one is not None]
@@ -52,14 +55,15 @@ def _forms(link: Link, sides: Sides, facts: Facts, widths: Sequence[int], is_sam
     one, other = left[0], right[0]
     found = forms(one, other) if one.numel == other.numel else padded(one, other)
     is_rotated = facts.rotary and ROTATED & {one.role, other.role} and not is_same and one.names != other.names
-    inside = None if is_same or one.names == other.names else parts_within(one, other)
+    is_copy = (is_same or one.names == other.names) and not has_versions(one.names[0])
+    inside = None if is_copy else parts_within(one, other)
     if inside is not None:
         found = [each for form in found for each in reordered(form, *inside, facts)]
         if len({form.order for form in found}) < 2:
             return []  # how the parts lie cannot be asked without knowing the heads
     elif is_rotated:
-        rows_last = leaf(one.names[0]) == "kernel"
-        found = [each for form in found for each in rotated(form, widths, rows_last=rows_last)]
+        dims = rows.get((0, leaf(one.names[0]))), rows.get((1, leaf(other.names[0])))
+        found = [each for form in found for each in rotated(form, widths, rows=dims)]
     return distinct(found)
 
 

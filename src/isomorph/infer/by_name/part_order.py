@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from isomorph.infer.by_name.axes import Form, Stack, fine_dims, placements, turned
 from isomorph.infer.by_name.facts import Facts
@@ -22,6 +23,11 @@ MOST_PERMUTED = 4
 """Of more parts, not all orders can be listed."""
 TURNS = ("", "halves to pairs", "pairs to halves")
 """What becomes of the rows of q and k, from the separate tensors to the fused one."""
+ROTATIONS: tuple[tuple[str, Product, Product], ...] = (
+    (TURNS[1], ("two", "half"), ("half", "two")),
+    (TURNS[2], ("half", "two"), ("two", "half")),
+)
+"""The same, with the axes of a head before and after."""
 
 
 def fused(parts: Sequence[Stack], whole: Stack, facts: Facts) -> list[Form]:
@@ -34,22 +40,25 @@ def fused(parts: Sequence[Stack], whole: Stack, facts: Facts) -> list[Form]:
     return list(_unequal(parts, whole, facts))
 
 
-def rotated(form: Form, widths: Sequence[int], *, rows_last: bool = False) -> list[Form]:
+def rotated(form: Form, widths: Sequence[int], *, rows: tuple[int | None, int | None] = (None, None)) -> list[Form]:
     """A form of one tensor of queries or keys, and the same with its rows rotated in heads of these widths: halves to pairs, pairs
-    to halves. `rows_last`: the source is [in out]."""
+    to halves. `rows`: the dim of the outputs, of the source and of the target; where neither is known it may be either."""
     found = [Form(form.relation, form.turn, form.cut, "rows in the same order")]
     left = form.relation.left[0]
     right = form.relation.right[0]
     if not (isinstance(left, Part) and isinstance(right, Part)) or left.along or right.along:
         return found
-    axes = [dim[0] for dim in left.dims if dim[0]]
-    if not axes or any(len(dim) > 1 or len(dim[0]) > 1 for part in (left, right) for dim in part.dims):
+    here, there = ([dim[0] for dim in part.dims if dim[0]] for part in (left, right))
+    if not here or any(len(dim) > 1 or len(dim[0]) > 1 for part in (left, right) for dim in part.dims):
         return found
-    axis = axes[-1 if rows_last else 0][0]
-    size = form.relation.sizes[axis]
-    for width in widths:
+    axes = [axis for (axis,) in here]
+    if len(here) == len(there) == 2 and rows != (None, None):
+        axes = [axes[rows[0]] if rows[0] is not None else there[rows[1] or 0][0]]
+    for axis, width in itertools.product(axes[:2], widths):
+        size = form.relation.sizes[axis]
         if size % width:
             continue
+        where = "" if len(axes) == 1 else f", of dim {axes.index(axis)}"
         for words in TURNS[1:]:
             halves: Product = ("h", "two", "half")
             pairs: Product = ("h", "half", "two")
@@ -57,7 +66,7 @@ def rotated(form: Form, widths: Sequence[int], *, rows_last: bool = False) -> li
             sizes = {**form.relation.sizes, "h": size // width, "two": 2, "half": width // 2}
             del sizes[axis]
             relation = Relation((_renamed(left, axis, out_of),), (_renamed(right, axis, into),), sizes)
-            found.append(Form(relation, form.turn, form.cut, f"rows {words}, heads of {width}"))
+            found.append(Form(relation, form.turn, form.cut, f"rows {words}, heads of {width}{where}"))
     return found
 
 
@@ -137,6 +146,9 @@ def _equal(parts: Sequence[Stack], whole: Stack, facts: Facts) -> Iterator[Form]
                 yield Form(Relation((left,), (right,), known), turn, cut, f"{said}{words}")
     if _may_rotate(parts, facts) and not one.extents and not whole.extents:
         yield from _rotated_blocks(parts, whole, facts)
+        for blocks in _sums(parts, whole):
+            if len(parts) == 3 and not blocks.zeros and not blocks.inside:
+                yield from blocks.by_rotated_heads(facts)
 
 
 def _split(product: Product, split: Mapping[str, Sequence[tuple[str, int]]]) -> Product:
@@ -280,9 +292,27 @@ class Blocks:
             groups = self.rows[1] // width
             sizes = {"g": groups, "r": repeat, "d": width, "s": repeat + 2}
             rows: list[Product] = [("g", "r", "d"), ("g", "d"), ("g", "d")]
-            yield _summed(
-                self.form(rows, (("g", "s", "d"),), range(3), sizes, f"{words}, {groups} groups, heads of {width}")
-            )
+            said = f"{words}, {groups} groups, heads of {width}"
+            yield _summed(self.form(rows, (("g", "s", "d"),), range(3), sizes, said))
+            if width % 2 == 0 and _may_rotate(self.parts, facts):
+                yield from self._rotated_groups({**sizes, "two": 2, "half": width // 2}, said)
+
+    def by_rotated_heads(self, facts: Facts) -> Iterator[Form]:
+        """Of each head its queries, keys and values, with the rows of the first two rotated; all are as many."""
+        for width in facts.head_dims(self.rows, even=True):
+            sizes = {"g": self.rows[0] // width, "s": 3, "two": 2, "half": width // 2}
+            for turn, here, there in ROTATIONS:
+                rows: list[Product] = [("g", *here), ("g", *here), ("g", *there)]
+                words = f"{', '.join(self.labels[:-1])}, of each head of {width}, rows of query and key {turn}"
+                found = self.form(rows, (("g", "s", *there),), range(3), sizes, words)
+                yield Form(replace(found.relation, sums={"s": ((), (), ())}), found.turn, found.cut, found.order)
+
+    def _rotated_groups(self, sizes: dict[str, int], said: str) -> Iterator[Form]:
+        del sizes["d"]
+        for turn, here, there in ROTATIONS:
+            rows: list[Product] = [("g", "r", *here), ("g", *here), ("g", *there)]
+            found = self.form(rows, (("g", "s", *there),), range(3), sizes, f"{said}, rows of queries and keys {turn}")
+            yield _summed(found)
 
 
 def _summed(form: Form) -> Form:

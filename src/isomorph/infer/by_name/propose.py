@@ -18,6 +18,7 @@ from isomorph.infer.by_name.finish import by_names, finished
 from isomorph.infer.by_name.members import members_of, query_widths
 from isomorph.infer.by_name.orientation import Member, Siblings, is_same_layout, settled, siblings
 from isomorph.infer.by_name.questions import asked, choice
+from isomorph.infer.by_name.rows import rows_of
 from isomorph.infer.by_name.silent import placed_silent
 from isomorph.infer.nouns import Proposed, Question, Relation, Silent
 from isomorph.tensors import Manifest
@@ -72,9 +73,10 @@ def _by_names(
     sides = (source, target)
     widths = query_widths(found, sides, facts)
     is_same = is_same_layout(source, target)
+    rows = rows_of(found.matches, sides)
 
     def forms(match: Match) -> list[Member] | None:
-        return members_of(match, sides, facts, widths, is_same)
+        return members_of(match, sides, facts, widths, is_same, rows)
 
     members: list[Member] = []
     notes: list[str] = list(found.notes)

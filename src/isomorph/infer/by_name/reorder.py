@@ -24,6 +24,14 @@ LAYOUTS: Mapping[str, Product] = {
     "in turns within each head": ("h", "d", "p"),
 }
 SAME = "in the same order"
+VERSIONED = ("query", "key", "value")
+"""The words of a fused tensor whose rows lie in another order in each version of Megatron, under one name."""
+
+
+def has_versions(name: str) -> bool:
+    """Whether equal names do not mean equal orders."""
+    found = words(name)
+    return any(found[at : at + 3] == VERSIONED for at in range(len(found) - 2))
 
 
 def parts_within(source: Stack, target: Stack) -> tuple[str, int] | None:

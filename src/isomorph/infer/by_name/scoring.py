@@ -39,6 +39,13 @@ class Side:
     modules: tuple[Module, ...]
     classes: tuple[TensorClass, ...]
     """All of them, those that are settled too: they say what values an index takes."""
+    roles: frozenset[str] = frozenset()
+    """The roles of all its modules that have a weight, of those that are settled too."""
+
+    @staticmethod
+    def of(modules: tuple[Module, ...], classes: tuple[TensorClass, ...]) -> Side:
+        """A side of which nothing is settled."""
+        return Side(modules, classes, frozenset(one.reading.role for one in modules if "weight" in one.leaves))
 
     @cached_property
     def ranks(self) -> Ranks:
@@ -124,7 +131,7 @@ class Scorer:
         if {a, b} == {"up", "gate_up"}:
             return value + ROLE - 1
         if {a, b} == {"word", "lm_head"}:
-            return value - 6
+            return None if b in self.source.roles else value - 6
         if "embedding" in (a, b) and (a in EMBEDDINGS and b in EMBEDDINGS):
             return value
         if a.startswith("layer_scale") and b.startswith("layer_scale") and "layer_scale" in (a, b):
