@@ -170,6 +170,8 @@ class Silent:
     relations: tuple[Relation, ...] = ()
     """What the values do say, where they say it: for a candidate, how it would make the target (transposed, cast). The names choose
     among them; a candidate without one makes the target as it is."""
+    alike: tuple[str, ...] = ()
+    """All sources that are filled with that one value, whatever their shapes: several of them together might be the target."""
 
 
 @dataclass(frozen=True)

@@ -22,11 +22,17 @@ MOST_ROUNDS = 16
 MOST = 0.75
 """The share of a block's known targets that must come from one block."""
 
+STATISTICS = "batch_stats"
+"""What Flax files the statistics of norms under; the other variables are under `params`."""
 _PIECE = re.compile(r"[./]")
 _LAST = re.compile(
     r"(?:running_(?:mean|var)|num_batches_tracked|moving_(?:mean|variance)|weights?|kernel|bias(?:es)?|gamma|beta|scale|mean|var"
     r"|w|b|g)(?::0)?\Z"
 )
+_KINDS = {
+    "bias": "bias", "biases": "bias", "beta": "bias", "b": "bias", "running_mean": "mean", "moving_mean": "mean", "mean": "mean",
+    "running_var": "var", "moving_variance": "var", "var": "var", "num_batches_tracked": "count",
+}  # fmt: skip
 _DIGITS = re.compile(r"\d+")
 
 
@@ -38,6 +44,16 @@ def module(name: str) -> str:
     """
     found = _LAST.search(name)
     return name[: found.start()] if found and name[found.start() - 1 : found.start()] in ("", ".", "/", "_") else name
+
+
+def kind(name: str) -> str:
+    """What a tensor is in its module, by its last word: `scale`, `bias`, `mean`, `var`; "" where that does not say.
+
+    >>> kind("bn1.running_var"), kind("ln/gamma"), kind("cls_token")
+    ('var', 'scale', '')
+    """
+    found = _LAST.search(name) if module(name) != name else None
+    return _KINDS.get(found.group().removesuffix(":0"), "scale") if found else ""
 
 
 def prefixes(name: str) -> Iterator[str]:
@@ -70,14 +86,19 @@ def blocks(names: Iterable[str]) -> frozenset[str]:
 @dataclass(frozen=True)
 class Relatives:
     """`modules`: source module -> target module. `blocks`: target block -> source block. `lost`: source blocks that go nowhere
-    though others of their kind do."""
+    though others of their kind do. `wrappers`: what all names of a side begin with."""
 
     modules: Mapping[str, str]
     blocks: Mapping[str, str]
     lost: frozenset[str]
+    wrappers: tuple[str, str] = ("", "")
 
     @staticmethod
-    def of(known: Sequence[Relation], source: Iterable[str], target: Iterable[str]) -> Relatives:
+    def of(
+        known: Sequence[Relation],
+        source: Sequence[str] | Mapping[str, object],
+        target: Sequence[str] | Mapping[str, object],
+    ) -> Relatives:
         """What known relations say of modules and blocks."""
         here, there = blocks(source), blocks(target)
         found = _blocks(known, here, there)
@@ -85,11 +106,18 @@ class Relatives:
         reached = {prefix for relation in known for name in relation.sources for prefix in prefixes(name)}
         kinds = {_DIGITS.sub("#", block) for block in used}
         lost = frozenset(block for block in here if block not in reached and _DIGITS.sub("#", block) in kinds)
-        return Relatives(_modules(known), {**found, **_aligned(known, found)}, lost)
+        return Relatives(
+            _modules(known), {**found, **_aligned(known, found)}, lost, (_wrapper(source), _wrapper(target))
+        )
 
     def block_of(self, target: str) -> str | None:
         """The source block that a target's block is from."""
-        return next((self.blocks[one] for one in reversed(list(prefixes(target))) if one in self.blocks), None)
+        there = self.target_block(target)
+        return None if there is None else self.blocks[there]
+
+    def target_block(self, target: str) -> str | None:
+        """The innermost block of the target that it is known where it is from."""
+        return next((one for one in reversed(list(prefixes(_of_flax(target)))) if one in self.blocks), None)
 
     def allows(self, relation: Relation) -> bool:
         """Whether the sources of a relation are of the blocks that the known relatives of its targets are from."""
@@ -98,6 +126,13 @@ class Relatives:
             if block is not None and not all(self._is_of(one, block) for one in relation.sources):
                 return False
         return True
+
+    def near(self, source: str, target: str) -> bool:
+        """Whether nothing known keeps a source from being a part of a target: both in blocks that belong together, or in none."""
+        block = self.block_of(target)
+        if block is not None:
+            return self._is_of(source, block)
+        return self.lost.union(self.blocks.values()).isdisjoint(prefixes(source))
 
     @staticmethod
     def _is_of(source: str, block: str) -> bool:
@@ -130,32 +165,48 @@ class Round:
     def sources(self, relatives: Relatives, names: Iterable[str]) -> dict[str, str]:
         """Source -> what it is called in this round; not all of them are in it."""
         kept = (name for name in names if relatives.lost.isdisjoint(prefixes(name)))
-        found = renamed(kept, self.given)
-        return found if self.is_first else {name: new for name, new in found.items() if name != new}
+        found = renamed(kept, self.given, relatives.wrappers if self.given else ("", ""))
+        if self.is_first:
+            return found
+        return {name: new for name, new in found.items() if any(one in self.given for one in prefixes(name))}
 
     def targets(self, relatives: Relatives, names: Iterable[str]) -> list[str]:
         """The targets of this round."""
         found = []
         for name in names:
-            block = next((one for one in reversed(list(prefixes(name))) if one in relatives.blocks), None)
+            block = relatives.target_block(name)
             if block in self.blocks or (block is None and self.is_first):
                 found.append(name)
         return found
 
 
-def renamed(names: Iterable[str], given: Mapping[str, str]) -> dict[str, str]:
-    """Name -> the name with its longest known prefix replaced. Where two would be called the same, the later keeps its own."""
+def renamed(names: Iterable[str], given: Mapping[str, str], wrappers: tuple[str, str] = ("", "")) -> dict[str, str]:
+    """Name -> the name with its longest known prefix replaced, or else its wrapper. Where two would be called the same, the later
+    keeps its own."""
     found: dict[str, str] = {}
     taken: set[str] = set()
     for name in names:
         starts = [module(name), *reversed(list(prefixes(name)))]
         start = next((one for one in starts if one in given), None)
-        new = name if start is None else given[start] + name[len(start) :]
+        new = wrappers[1] + name[len(wrappers[0]) :] if start is None else given[start] + name[len(start) :]
         if new in taken:
             new = name
         taken.add(new)
         found[name] = new
     return found
+
+
+def _wrapper(names: Iterable[str]) -> str:
+    common: list[str] | None = None
+    for name in names:
+        own = list(prefixes(name))
+        common = own if common is None else common[: sum(one == other for one, other in zip(common, own, strict=False))]
+    return common[-1] if common else ""
+
+
+def _of_flax(name: str) -> str:
+    """A statistic of a Flax model, in the module that its scale is in."""
+    return f"params{name[len(STATISTICS) :]}" if name.startswith((f"{STATISTICS}.", f"{STATISTICS}/")) else name
 
 
 def _last(prefix: str) -> str:

@@ -16,7 +16,7 @@ from isomorph.infer.by_name.facts import Facts
 from isomorph.infer.by_name.members import members_of
 from isomorph.infer.by_name.orientation import Member, Siblings, settled, siblings, turn_of
 from isomorph.infer.by_name.questions import choice
-from isomorph.infer.by_name.relatives import Relatives
+from isomorph.infer.by_name.relatives import Relatives, kind, module
 from isomorph.infer.by_name.transfer import transferred
 from isomorph.infer.by_name.views import View, seen
 from isomorph.infer.nouns import UNIT, Alternative, Dim, Filled, Part, Question, Relation, Silent, axis, copy_of
@@ -56,12 +56,70 @@ def placed_silent(
         done.update(name for relation in found for name in relation.targets)
         done.update(name for question in questions for name in question.targets)
     used = {name for relation in (*known, *found) for name in relation.sources}
-    for name, one in left.items():
-        if name not in done:
-            relation, question = _alone(one, source, target, used, relatives)
+    used.update(name for question in questions for name in _sources(question))
+    idle = _idle(source, known, silent, used)
+    weak = [one for one in questions if sum(bool(way.relations) for way in one.alternatives) < 2]
+    doubted = {name for one in weak for name in one.targets}
+    rest = [one for name, one in left.items() if name not in done or name in doubted]
+    last = _left_over(rest, source, target, idle | {name for one in weak for name in _sources(one)}, relatives)
+    found.extend(last)
+    done.update(name for relation in last for name in relation.targets)
+    used.update(name for relation in last for name in relation.sources)
+    settled_now = {name for relation in last for name in relation.targets}
+    questions = [one for one in questions if settled_now.isdisjoint(one.targets)]
+    for one in rest:
+        if one.target not in done:
+            relation, question = _alone(one, source, target, used, relatives, idle)
             found.extend([relation] if relation is not None else [])
             questions.extend([question] if question is not None else [])
     return found, questions
+
+
+def _left_over(
+    rest: Sequence[Silent], source: Manifest, target: Manifest, idle: frozenset[str], relatives: Relatives
+) -> list[Relation]:
+    """Targets for each of which one source is left that may be it, and which that source alone may be."""
+    options = {
+        one.target: {
+            name
+            for name in one.candidates
+            if name in idle
+            and source[name].shape == target[one.target].shape
+            and relatives.near(name, one.target)
+            and (kind(name) == kind(one.target) or "" in (kind(name), kind(one.target)))
+        }
+        for one in rest
+        if one.value is not None
+    }
+    found: list[Relation] = []
+    while True:
+        claims = Counter(name for some in options.values() for name in some)
+        sure = {name: next(iter(some)) for name, some in options.items() if len(some) == 1}
+        sure = {name: held for name, held in sure.items() if claims[held] == 1}
+        if not sure:
+            return found
+        for name, held in sure.items():
+            note = "the one source of its values and its shape that is left"
+            found.append(copy_of(held, name, target[name].shape, "names", note))
+            del options[name]
+        for some in options.values():
+            some.difference_update(sure.values())
+
+
+def _sources(question: Question) -> set[str]:
+    return {name for way in question.alternatives for each in way.relations for name in each.sources}
+
+
+def _idle(source: Manifest, known: Sequence[Relation], silent: Sequence[Silent], used: set[str]) -> frozenset[str]:
+    """Sources of one value that nothing uses, though what is beside them in their modules is not left out."""
+    constants = {name for one in silent if one.value is not None for name in (*one.alike, *one.candidates)}
+    placed = {name for relation in known for name in relation.sources}
+    left_out = {
+        module(name) for name in source if name not in constants and name not in placed and source[name].numel > 1
+    }
+    return frozenset(
+        name for name in constants if name not in used and module(name) not in left_out and source[name].numel > 1
+    )
 
 
 def _allowed(relation: Relation, silent: Mapping[str, Silent]) -> bool:
@@ -163,7 +221,7 @@ def _noted(relation: Relation, left: Mapping[str, Silent]) -> Relation:
 
 
 def _alone(
-    one: Silent, source: Manifest, target: Manifest, used: set[str], relatives: Relatives
+    one: Silent, source: Manifest, target: Manifest, used: set[str], relatives: Relatives, idle: frozenset[str]
 ) -> tuple[Relation | None, Question | None]:
     """A silent target that names do not place: made of its constant where no source is left for it, else asked."""
     shape = target[one.target].shape
@@ -184,6 +242,8 @@ def _alone(
             evidence="constant",
             note="no source is left that could be it",
         )
+        if any(name in idle and relatives.near(name, one.target) for name in one.alike):
+            constant = None  # parts of it may be sources that nothing uses
     if not free:
         held = [name for name in one.candidates if source[name].shape == shape]
         if constant is None and len(held) == 1:
