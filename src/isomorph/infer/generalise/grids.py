@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from isomorph.infer.generalise.labels import MOST_LABELS, bone, touching
 from isomorph.infer.generalise.parts import common
-from isomorph.infer.generalise.patterns import Labels, Rule, Template, Token, tokens
+from isomorph.infer.generalise.patterns import SEPARATORS, Labels, Rule, Template, Token, tokens
 from isomorph.infer.generalise.spelling import is_free
 from isomorph.infer.generalise.words import cost, is_writable, ordered, strangeness
 
@@ -87,6 +87,16 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
         if len(here) == 1 and isinstance(here[0], Labels) and _counts(here[0]):
             kinds.add(here[0].axis)
             names.append((*name[:first], replace(here[0], labels=(*here[0].labels, text)), *name[first + 1 :]))
+        elif (wide := _wider(name[first : last + 1])) is not None:
+            while prefix and origin[prefix - 1] == first:  # the label whole
+                prefix -= 1
+            while suffix and origin[len(special) - suffix] == last:
+                suffix -= 1
+            text = "".join(map(str, other[prefix : len(other) - suffix]))
+            if any(mark in one for mark in SEPARATORS for one in (text, *wide.labels)):
+                return None  # words of different modules
+            kinds.add(wide.axis)
+            names.append((*name[:first], replace(wide, labels=(*wide.labels, text)), *name[last + 1 :]))
         elif all(isinstance(token, str) for token in here) and all(
             isinstance(name[k], str) for k in range(first, last + 1)
         ):
@@ -114,6 +124,16 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
         return None
     notes = tuple(dict.fromkeys((*rule.notes, *guest.notes)))
     return replace(made, ranks=rule.ranks | guest.ranks, notes=notes)
+
+
+def _wider(tokens: Sequence[Token]) -> Labels | None:
+    """A hole and the texts around it as one hole: `{n=self|cross}_attention` as `{n=self_attention|cross_attention}`."""
+    holes = [token for token in tokens if isinstance(token, Labels) and _counts(token)]
+    if len(holes) != 1 or any(not isinstance(token, str) and token != holes[0] for token in tokens):
+        return None
+    at = tokens.index(holes[0])
+    before, after = ("".join(map(str, part)) for part in (tokens[:at], tokens[at + 1 :]))
+    return replace(holes[0], labels=tuple(before + label + after for label in holes[0].labels))
 
 
 def _with(token: Token, axes: set[str], labels: tuple[str, ...]) -> Token:

@@ -45,7 +45,12 @@ def joined_once(rules: Sequence[Rule], taken: AbstractSet[str]) -> list[Rule] | 
     joins: list[_Join] = []
     for form, members in _buckets(rules).items():
         for key, group in _groups(form, members).items():
-            found = _joined(rules, key, {number: members[number] for number in sorted(group)}, taken)
+            found = _joined(
+                rules,
+                key,
+                {number: members[number] for number in sorted(group, key=lambda k: members[k].covers[0])},
+                taken,
+            )
             if found is not None:
                 joins.append(found)
     joins.sort(key=lambda join: (join.awkward, join.size, -join.gain, min(join.members)))

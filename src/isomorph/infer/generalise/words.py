@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 
 from isomorph.infer.generalise.blocks import LINE, width
 from isomorph.infer.generalise.letters import KINDS, MODELS, PARTS, STACKS
-from isomorph.infer.generalise.patterns import SEPARATORS, Index, Labels, Rule, Template, is_number
+from isomorph.infer.generalise.patterns import SEPARATORS, Index, Labels, Rule, Template
 
 Skeleton = tuple[object, ...]
 
@@ -108,19 +109,21 @@ def strangeness(ends: Sequence[tuple[Skeleton, Skeleton]], regions: Sequence[Seq
 
 def ordered(rows: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
     """Labels in the order of the field (q k v, weight bias, encoder decoder), of their numbers, or as they came."""
-    for column in reversed(list(zip(*rows, strict=True))):
-        if all(is_number(text) for text in column):
-            return sorted(rows, key=lambda row: tuple(int(text) if is_number(text) else 0 for text in row))
-    for column in zip(*rows, strict=True):
-        ranks = [_rank(text) for text in column]
-        if None not in ranks:
-            return [
-                row
-                for _, _, row in sorted(
-                    (rank or 0, k, row) for k, (rank, row) in enumerate(zip(ranks, rows, strict=True))
-                )
-            ]
+    columns = list(zip(*rows, strict=True))
+    keys = [
+        *([_leading(text) for text in column] for column in columns),
+        *([_rank(text) for text in column] for column in columns),
+    ]
+    for ranks in keys:
+        if None not in ranks and len(set(ranks)) > 1:
+            return [rows[k] for _, k in sorted((rank or 0, k) for k, rank in enumerate(ranks))]
     return rows
+
+
+def _leading(text: str) -> int | None:
+    """The number that a label begins with."""
+    digits = "".join(itertools.takewhile(lambda char: char.isascii() and char.isdigit(), text))
+    return int(digits) if digits and len(digits) <= 18 else None
 
 
 def _rank(text: str) -> int | None:

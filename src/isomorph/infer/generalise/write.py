@@ -13,6 +13,7 @@ from functools import cached_property
 
 from isomorph.errors import MorphError
 from isomorph.infer.generalise import check, ranges
+from isomorph.infer.generalise.borders import bordered
 from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.joining import labelled
@@ -139,7 +140,8 @@ class _Job:
                     *self._labelled([rule for rule in found if not rule.also]),
                     *(rule for rule in found if rule.also),
                 ]
-            found = starred(found, self.page.names, self.page.separators)
+            found = starred([bordered(rule) for rule in found], self.page.names, self.page.separators)
+            open_ones = [bordered(rule) for rule in open_ones]
         return [*found, *open_ones, *alone, *self.drops]
 
     def _labelled(self, rules: Sequence[Rule]) -> list[Rule]:
