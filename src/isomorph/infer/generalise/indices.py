@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from isomorph.infer.generalise.numbering import Tail
 from isomorph.infer.generalise.patterns import Index, Rule, Template, Token, is_number
 
 Bounds = tuple[tuple[str, int], ...] | None
@@ -32,7 +33,7 @@ def linked(rules: Sequence[Rule]) -> list[Rule]:
 
 
 def _skeleton(name: Template) -> tuple[Token | None, ...]:
-    return tuple(None if is_number(token) else token for token in name)
+    return tuple("_#" if isinstance(token, Tail) else None if is_number(token) else token for token in name)
 
 
 @dataclass
@@ -42,10 +43,12 @@ class _Column:
 
     @property
     def values(self) -> list[int]:
-        return [int(text) for text in self.texts]
+        return [text.number if isinstance(text, Tail) else int(text) for text in self.texts]
 
     @property
     def pad(self) -> str | None:
+        if isinstance(self.texts[0], Tail):
+            return "_"
         if all(str(int(text)) == text for text in self.texts):
             return None
         width = min(map(len, self.texts))
@@ -139,8 +142,8 @@ def _columns(group: Sequence[Rule]) -> list[_Column]:
     columns = []
     for k, name in enumerate(group[0].names):
         for at, token in enumerate(name):
-            if is_number(token):
-                texts = [str(rule.names[k][at]) for rule in group]
+            if is_number(token) or isinstance(token, Tail):
+                texts = [text for rule in group if isinstance(text := rule.names[k][at], str)]
                 if len(set(texts)) > 1:
                     columns.append(_Column((k, at), texts))
     return columns

@@ -18,6 +18,7 @@ from isomorph.infer.generalise.drops import dropped
 from isomorph.infer.generalise.indices import linked
 from isomorph.infer.generalise.joining import labelled
 from isomorph.infer.generalise.modules import Config, Group, Page
+from isomorph.infer.generalise.numbering import Bases, bases, tailed, untailed
 from isomorph.infer.generalise.order import Names
 from isomorph.infer.generalise.parts import rule_of
 from isomorph.infer.generalise.patterns import Rule
@@ -127,8 +128,10 @@ class _Job:
         if level == SINGLE:
             return [*self.single, *self.drops]
         alone = [rule for rule in self.single if rule.covers[0] in apart]
-        open_ones = linked([rule for rule in self.single if rule.group is not None and rule.covers[0] not in apart])
-        found = linked([rule for rule in self.single if rule.group is None and rule.covers[0] not in apart])
+        open_ones = self._linked(
+            [rule for rule in self.single if rule.group is not None and rule.covers[0] not in apart]
+        )
+        found = self._linked([rule for rule in self.single if rule.group is None and rule.covers[0] not in apart])
         found = ranges.apart(found, self.single.__getitem__)
         if level > NUMBERS:
             open_ones = self._labelled(open_ones)
@@ -143,6 +146,14 @@ class _Job:
             found = starred([bordered(rule) for rule in found], self.page.names, self.page.separators)
             open_ones = [bordered(rule) for rule in open_ones]
         return [*found, *open_ones, *alone, *self.drops]
+
+    def _linked(self, rules: Sequence[Rule]) -> list[Rule]:
+        return [untailed(rule) for rule in linked([tailed(rule, self.numbered) for rule in rules])]
+
+    @cached_property
+    def numbered(self) -> tuple[Bases, Bases]:
+        """The pieces of either side that are numbered as Keras does it."""
+        return bases(self.source), bases(self.target)
 
     def _labelled(self, rules: Sequence[Rule]) -> list[Rule]:
         return labelled(rules, self.taken)
