@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from isomorph.infer.by_value.copies import Cluster, clusters, layouts, look, permutations
 from isomorph.infer.by_value.forms import Permutation, permuted, with_copies
@@ -123,13 +124,35 @@ def _relation(scene: Scene, laying: Laying, copy: _Copy, votes: dict[tuple[str, 
 
 
 def _silent(scene: Scene, laying: Laying, one: Cluster, votes: dict[tuple[str, str], Permutation]) -> list[Silent]:
+    """What names must choose among. Of many equal tensors, the sources that share numbers with the target come first."""
+    dtype = scene.targets[one.targets[0]].dtype
+    sources = {name: group for group in layouts(one.sources, scene.sources, dtype) for name in group}
+    by_number: dict[int, list[str]] = {}
+    for source in one.sources:
+        for number in set(named(source).numbers):
+            by_number.setdefault(number, []).append(source)
     found = []
-    for target in one.targets:
-        relations = []
-        for source in one.sources[:MOST_CANDIDATES]:
-            copy = _Copy((source,), (target,), _orders(scene, source, target))
-            relation = _relation(scene, laying, copy, votes) if copy.orders or len(one.sources) <= MOST_TIED else None
-            if relation is not None:
-                relations.append(relation)
-        found.append(Silent(target, one.sources, None, tuple(relations)))
+    for targets in layouts(one.targets, scene.targets, dtype):
+        orders: dict[str, tuple[Permutation, ...]] = {}
+        for group in layouts(one.sources, scene.sources, dtype):
+            orders[group[0]] = _orders(scene, group[0], targets[0])
+        plain = all(scene.sources[name].shape == scene.targets[targets[0]].shape for name in orders) and all(
+            its and its[0] == tuple(range(len(its[0]))) for its in orders.values()
+        )
+        for target in targets:
+            candidates = one.sources
+            if len(candidates) > MOST_CANDIDATES:
+                near = (source for number in named(target).numbers for source in by_number.get(number, ()))
+                candidates = tuple(
+                    islice(dict.fromkeys((*islice(near, MOST_CANDIDATES), *candidates)), MOST_CANDIDATES)
+                )
+            relations: list[Relation] = []
+            if not (plain and len(one.sources) > MOST_CANDIDATES and not scene.operators(candidates, (target,))):
+                for source in candidates:
+                    copy = _Copy((source,), (target,), orders[sources[source][0]])
+                    if copy.orders or len(one.sources) <= MOST_TIED:
+                        relation = _relation(scene, laying, copy, votes)
+                        relations.extend(() if relation is None else (relation,))
+            # of many that lie as the target does, any may be chosen
+            found.append(Silent(target, candidates if relations else one.sources, None, tuple(relations)))
     return found

@@ -13,6 +13,9 @@ from isomorph.infer.nouns import Relation
 from isomorph.language.tree import Op
 from isomorph.tensors import DType
 
+MOST_IN_MODULE = 64
+"""Relations that are kept for one module: a list of thousands of tensors is none."""
+
 
 @dataclass(frozen=True)
 class Scene:
@@ -60,7 +63,9 @@ class Ledger:
         self.used.update(relation.sources)
         self.placed.update(relation.targets)
         if relation.sources and relation.targets:
-            self.by_stem.setdefault(stem(relation.targets[0]), []).append(relation)
+            known = self.by_stem.setdefault(stem(relation.targets[0]), [])
+            if len(known) < MOST_IN_MODULE:
+                known.append(relation)
 
     def is_free(self, sources: Iterable[str], targets: Iterable[str]) -> bool:
         """True when none of these is in a relation yet."""

@@ -31,6 +31,8 @@ NEAR = 64
 """Items that share the most numbers with a target are searched first, up to sums of four."""
 PATIENCE = 400
 """So many searches among all items without any success, and no more are made: nothing here is a sum."""
+PATIENCE_OF_CLASS = 100
+"""So many members of one class without any success, and the others are not looked for."""
 MOST_RECIPES = 4
 MOST_TRIED = 3
 """Sums that agree but that no layout explains."""
@@ -79,6 +81,7 @@ class _Search:
         self.lookup = {(item.template, item.index): item for item in parts}
         self.recipes: dict[str, list[_Recipe]] = {}
         self.failures = 0
+        self.failures_of: dict[str, int] = {}
         longest = max((len(item.index) for item in parts), default=0)
         self.numbers = np.full((len(parts), longest), -1, np.int64)
         for place, item in enumerate(parts):
@@ -111,7 +114,7 @@ class _Search:
                     continue
                 if self._book(whole, chosen):
                     self._learn(whole, chosen)
-                    self.failures = 0
+                    self.failures = self.failures_of[whole.template] = 0
                     break
                 tried += 1
                 if tried == MOST_TRIED:
@@ -129,8 +132,9 @@ class _Search:
                     continue
                 if 0 <= whole.numel - sum(item.numel for item in chosen) <= zeros:
                     yield chosen
-        if whole.template in self.recipes and self.failures > PATIENCE:
+        if self.failures_of.get(whole.template, 0) > PATIENCE_OF_CLASS:
             return
+        self.failures_of[whole.template] = self.failures_of.get(whole.template, 0) + 1
         yield from self._near(whole.index).hits(whole.key, whole.numel, zeros=zeros)
         self.failures += 1
         if self.failures <= PATIENCE:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, islice
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ MOST_FOR_PAIRS = 3000
 """Items among which all sums of two are formed (4.5 million, 72 MB with where they come from)."""
 MOST_FOR_FOUR = 100
 MOST_HITS = 16
+MOST_LOOKED_AT = 256
+"""Sums that agree. More say nothing: tensors of a few small numbers."""
 MOST_SLOTS = 4
 
 Words = np.ndarray[Any, np.dtype[np.uint64]]
@@ -103,7 +105,7 @@ class Pool:
         found: list[tuple[Item, ...]] = []
         wanted = np.uint64(key % WORD)
         for size, candidates in enumerate((self._one, self._two, self._three, self._four)[:most]):
-            for numbers in candidates(wanted):
+            for numbers in islice(candidates(wanted), MOST_LOOKED_AT):
                 chosen = tuple(self.items[number] for number in numbers)
                 missing = numel - sum(item.numel for item in chosen)
                 names = [name for item in chosen for name in item.names]
@@ -125,10 +127,8 @@ class Pool:
             yield (int(self._order[place]),)
 
     def _two(self, wanted: np.uint64) -> Iterator[tuple[int, ...]]:
-        rest = wanted - self._keys
-        at = np.searchsorted(self._sorted, rest)
-        for first in np.flatnonzero(self._sorted[np.minimum(at, len(self._sorted) - 1)] == rest) if len(at) else ():
-            for place in self._at(rest[first]):
+        for first in np.sort(self._order[_present(wanted - self._sorted, self._sorted)]):
+            for place in self._at(_less(wanted, self._keys[first])):
                 if first < self._order[place]:
                     yield int(first), int(self._order[place])
 
@@ -148,10 +148,9 @@ class Pool:
         sums, first, second = self._sums()
         if not len(sums):
             return
-        rest = wanted - self._keys
-        at = np.searchsorted(sums, rest)
-        for number in np.flatnonzero(sums[np.minimum(at, len(sums) - 1)] == rest):
-            for place in range(int(at[number]), int(np.searchsorted(sums, rest[number], "right"))):
+        for number in np.sort(self._order[_present(wanted - self._sorted, sums)]):
+            rest = _less(wanted, self._keys[number])
+            for place in range(int(np.searchsorted(sums, rest, "left")), int(np.searchsorted(sums, rest, "right"))):
                 chosen = (int(first[place]), int(second[place]))
                 if number < chosen[0]:
                     yield int(number), *chosen
@@ -162,10 +161,20 @@ class Pool:
         sums, first, second = self._sums()
         if not len(sums):
             return
-        rest = wanted - sums
-        at = np.searchsorted(sums, rest)
-        for number in np.flatnonzero(sums[np.minimum(at, len(sums) - 1)] == rest):
-            place = int(at[number])
+        for number in np.sort(_present(wanted - sums, sums)):
+            place = int(np.searchsorted(sums, _less(wanted, sums[number])))
             chosen = (int(first[number]), int(second[number]), int(first[place]), int(second[place]))
             if chosen[0] < chosen[2] and len(set(chosen)) == 4:
                 yield tuple(sorted(chosen))
+
+
+def _less(one: np.uint64, other: np.uint64) -> np.uint64:
+    return np.uint64((int(one) - int(other)) % WORD)
+
+
+def _present(keys: Words, held: Words) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """Which of these keys are among those held (sorted). Keys in descending order are found fastest."""
+    if not len(held):
+        return np.empty(0, np.intp)
+    at = np.minimum(np.searchsorted(held, keys[::-1]), len(held) - 1)[::-1]
+    return np.flatnonzero(held[at] == keys)

@@ -6,6 +6,8 @@ import math
 from decimal import Decimal
 from fractions import Fraction
 
+import numpy as np
+
 from isomorph.operators.numbers import FLOATS, PARTS, NumberOverflow, decode, encode
 from isomorph.tensors import DTYPES, DType
 
@@ -33,11 +35,19 @@ def number_text(bits: int, dtype: DType) -> str | None:
         return None
     if math.isinf(value) or value == 0:
         return ("-" if math.copysign(1, value) < 0 else "") + ("inf" if value else "0")
-    for digits in range(MOST_DIGITS):
+    for digits in range(_digits(value, dtype), MOST_DIGITS):
         text = f"{Decimal(f'{value:.{digits}e}'):f}"
         if _is(text, bits, dtype):
             return text.rstrip("0").rstrip(".") if "." in text else text
     return f"{Decimal(value):f}"
+
+
+def _digits(value: float, dtype: DType) -> int:
+    """After the first, so many digits are needed: known at once where numpy has the dtype."""
+    kind = {"f16": np.float16, "f32": np.float32, "f64": np.float64}.get(dtype.name)
+    if kind is None:
+        return 0
+    return max(len(np.format_float_scientific(kind(abs(value)), trim="-").partition("e")[0].replace(".", "")) - 1, 0)
 
 
 def _is(text: str, bits: int, dtype: DType) -> bool:
