@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 from name_scores import pairs
@@ -90,3 +90,84 @@ def test_another_module_of_the_same_shapes() -> None:
     twice = {**torch, **{name.replace("conv2", "conv_b"): shape for name, shape in torch.items() if "conv2" in name}}
     found = said(correspond(headers(twice), headers(hub)))
     assert {name for name, source in found.items() if truth[name] != source} == set()
+
+
+def unlike_stages(widths: tuple[int, ...]) -> tuple[Shapes, Shapes, dict[str, str]]:
+    """Blocks numbered through against blocks in stages; the norms numbered on one side, named on the other."""
+    source: Shapes = {}
+    target: Shapes = {}
+    truth: dict[str, str] = {}
+    last, count = widths[0], 0
+    for stage, width in enumerate(widths):
+        for block in range(2):
+            for one, other, size in (
+                ("norm1", "layernorm_before", (last,)),
+                ("norm2", "layernorm_after", (width,)),
+                ("mlp.fc1", "mlp.fc1", (4 * width, width)),
+                ("mlp.fc2", "mlp.fc2", (width, 4 * width)),
+            ):
+                a, b = f"blocks.{count}.{one}.weight", f"hiera.encoder.stages.{stage}.layers.{block}.{other}.weight"
+                source[a] = target[b] = size
+                truth[b] = a
+            last, count = width, count + 1
+    return source, target, truth
+
+
+def test_blocks_numbered_through_against_stages() -> None:
+    source, target, truth = unlike_stages((16, 32, 64))
+    assert said(correspond(headers(source), headers(target))) == truth
+
+
+def layer_of(names: Mapping[str, tuple[int, ...]], prefix: str, count: int = 3) -> Shapes:
+    """The same tensors in so many layers."""
+    return {f"{prefix}.{layer}.{name}": shape for layer in range(count) for name, shape in names.items()}
+
+
+def together(source: Mapping[str, tuple[int, ...]], target: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """What is said of one layer of three: target -> source, without their prefixes."""
+    one, other = layer_of(source, "model.layers"), layer_of(target, "layers")
+    found = said(correspond(headers(one), headers(other)))
+    assert all(name.split(".")[1] == made.split(".")[2] for name, made in found.items())
+    return {name.split(".", 2)[2]: made.split(".", 3)[3] for name, made in found.items()}
+
+
+ATTENTION = {f"attn.{part}_proj.weight": (48, 48) for part in "qkv"} | {"attn.output_proj.weight": (48, 48)}
+
+
+def test_two_norms_before_and_two_after() -> None:
+    """Gemma 2: torchtune's words are `norm` for those before and `scale` for those after."""
+    norms = {
+        "sa_norm.scale": "input_layernorm.weight",
+        "sa_scale.scale": "post_attention_layernorm.weight",
+        "mlp_norm.scale": "pre_feedforward_layernorm.weight",
+        "mlp_scale.scale": "post_feedforward_layernorm.weight",
+    }
+    source = {name.replace("attn", "self_attn"): shape for name, shape in ATTENTION.items()}
+    found = together(source | dict.fromkeys(norms.values(), (48,)), ATTENTION | dict.fromkeys(norms, (48,)))
+    assert {name: made for name, made in found.items() if "attn" not in name} == norms
+
+
+def test_words_in_another_order_are_another_name() -> None:
+    """SAM: the two cross attentions of a layer have the same words."""
+    kinds = ("cross_attn_token_to_image", "cross_attn_image_to_token")
+    names = {f"{kind}.{part}_proj.weight": (16, 48) for kind in kinds for part in "qkv"}
+    assert together(names, names) == {name: name for name in names}
+
+
+def test_a_third_matrix_with_a_letter_of_its_own() -> None:
+    """DBRX: w1, v1 and w2."""
+    source = {f"ffn.experts.mlp.{each}": (128, 48) for each in ("w1", "v1", "w2")}
+    target = {f"ffn.experts.{expert}.{each}.weight": (32, 48) for each in ("w1", "v1") for expert in range(4)}
+    target |= {f"ffn.experts.{expert}.w2.weight": (48, 32) for expert in range(4)}
+    found = together(source, target)
+    assert found == {name: f"ffn.experts.mlp.{name.split('.')[3]}" for name in target}
+
+
+def test_what_has_a_bias_is_no_token() -> None:
+    """DETR calls its classifier `class_embed`."""
+    block = layer_of({"linear1.weight": (96, 48), "linear2.weight": (48, 96)}, "layers")
+    source = block | {"class_embed.weight": (6, 48), "class_embed.bias": (6,)}
+    target = block | {"class_labels_classifier.weight": (6, 48), "class_labels_classifier.bias": (6,)}
+    found = said(correspond(headers(source), headers(target)))
+    assert found["class_labels_classifier.weight"] == "class_embed.weight"
+    assert found["class_labels_classifier.bias"] == "class_embed.bias"

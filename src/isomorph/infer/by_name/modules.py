@@ -141,8 +141,11 @@ def _leaf(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:
 
 
 def reading_of(module: Module, book: Lexicon) -> Module:
-    """The module with what the words of its name say. A vector in a shortcut (`downsample.1`) is its norm."""
+    """The module with what the words of its name say. A vector in a shortcut (`downsample.1`) is its norm, and
+    what has a bias is no token (DETR's `class_embed`)."""
     reading = _read(module, book)
+    if reading.role == "class_token" and "bias" in module.leaves:
+        reading = replace(reading, role="classifier")
     if reading.role == "shortcut" and len(module.main.shape) == 1:
         reading = replace(reading, role="norm.shortcut")
     return replace(module, reading=reading)
@@ -288,7 +291,10 @@ def _numbered_mlps(made: list[Module]) -> list[Module]:
         elif numbered and len(open_) == 2:
             # the activated one is the gate: T5's wi_0, LitGPT's fc_1
             names = ["gate", "up"] if "down" in roles else ["up", "down"]
-            names = names if roles.isdisjoint({"gate", "up", "gate_up"}) else []
+            if roles.isdisjoint({"down", "gate", "gate_up"}) and "up" in roles:
+                names = ["gate", "down"]  # DBRX: w1, v1, w2
+            elif not roles.isdisjoint({"gate", "up", "gate_up"}):
+                names = []
         elif numbered and len(open_) == 3 and len(matrices) == 3:
             one, two, three = (sorted(made[at].main.shape) and made[at].main.shape for at in order)
             if one == three != two:

@@ -122,6 +122,8 @@ class Scorer:
                 value -= 3 if contexts == {"attention", "mlp"} else 0
             return value
         if a == b:
+            if a == "box" and one.rank and other.rank and one.rank[1] == other.rank[1]:
+                value += 0 if one.rank == other.rank else -4
             vague = a in ("norm.?", "norm.mlp", "norm.inner", "embedding", "layer_scale")
             return value + (1 if vague else ROLE)
         if a.startswith("norm") and b.startswith("norm"):
@@ -151,10 +153,15 @@ class Scorer:
     def _names(self, s: Module, t: Module) -> float:
         if s.inside and s.inside == t.inside and s.raw[len(s.block) :] == t.raw[len(t.block) :]:
             return NAME
-        a, b = set(s.inside or s.words) - NOISE, set(t.inside or t.words) - NOISE
-        a, b = ({word for word in those if word[0] != "#"} for those in (a, b))
+        left, right = (
+            [word for word in module.inside or module.words if word not in NOISE and word[0] != "#"]
+            for module in (s, t)
+        )
+        a, b = set(left), set(right)
         if not a or not b:
             return 0.0
+        if a == b and left != right:
+            return NAME - MARGIN  # `token_to_image` is not `image_to_token`
         both = sum(self.weight[word] for word in a & b)
         return 3 * both / sum(self.weight[word] for word in a | b)
 

@@ -4,21 +4,22 @@ In a hierarchical network (ResNet, RegNet, ConvNeXt, Hiera) the width grows from
 over all stages and blocks are a signature that no other module has. Here every number in a name is an index: `layer3.0.conv2`
 and `encoder.stages.2.layers.0.layer.1.convolution` are members of two rows, which pair in rising order of the indices. Two
 rows are one when their shapes agree member by member, take three values at least, and no other row of either side has them.
+Where that leaves something open, numbers that are a part of a word (`norm1`, `norm2`) are taken to be words.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isomorph.infer.by_name.candidates import Candidate
-from isomorph.infer.by_name.classes import HOLE, Shape, TensorClass
+from isomorph.infer.by_name.classes import CONTAINERS, HOLE, Shape, TensorClass
 from isomorph.infer.by_name.correspondence import Bundle, Link
 from isomorph.infer.by_name.lexicon import Lexicon, lexicon
 from isomorph.infer.by_name.modules import Module, leaf_of, reading_of
 from isomorph.infer.by_name.scoring import CERTAIN, Scorer
-from isomorph.infer.by_name.tokens import Token, tokens
+from isomorph.infer.by_name.tokens import tokens
 from isomorph.tensors import Manifest
 
 FEWEST_SHAPES = 3
@@ -37,6 +38,11 @@ class Row:
     """The ranks of the numbers of each member, in rising order; numbers that all share left out."""
 
     @property
+    def names(self) -> frozenset[str]:
+        """All its tensors."""
+        return frozenset(name for each in self.module.leaves.values() for name in each.members.values())
+
+    @property
     def signature(self) -> Signature:
         """The sides of each member's main tensor, sorted, without those of 1."""
         return _signature(self.module.main)
@@ -44,79 +50,75 @@ class Row:
 
 def stages(scorer: Scorer, source: Manifest, target: Manifest) -> list[Candidate]:
     """The pairs of rows that shapes alone decide."""
-    left, right = rows(source), rows(target)
-    out = []
-    for signature, found in right.items():
-        others = left.get(signature, ())
-        if len(found) != 1 or len(others) != 1 or len(set(signature)) < FEWEST_SHAPES:
-            continue
-        made = _paired(scorer, others[0], found[0])
-        if made is not None:
-            out.append(made)
+    out: list[Candidate] = []
+    done: set[str] = set()
+    for glued in (True, False):
+        left, right = rows(source, glued=glued), rows(target, glued=glued)
+        for signature, found in right.items():
+            others = left.get(signature, ())
+            if len(found) != 1 or len(others) != 1 or len(set(signature)) < FEWEST_SHAPES:
+                continue
+            made = _paired(scorer, others[0], found[0])
+            names = {*found[0].names, *others[0].names}
+            if made is not None and done.isdisjoint(names):
+                out.append(made)
+                done |= names
     return out
 
 
-def rows(manifest: Manifest) -> Mapping[Signature, Sequence[Row]]:
-    """The rows of a manifest, by signature."""
+def rows(manifest: Manifest, *, glued: bool) -> Mapping[Signature, Sequence[Row]]:
+    """The rows of a manifest, by signature; with `glued`, numbers that are a part of a word are indices too."""
     book = lexicon()
-    cut = {name: tokens(name) for name in manifest}
-    held: dict[tuple[str, ...], dict[str, str]] = defaultdict(dict)
-    for name, found in cut.items():
-        leaf, kept = _leaf(name, found, manifest[name].shape, book)
-        held[tuple(found[at].text for at in kept)][leaf] = name
-    grouped: dict[tuple[tuple[str, ...], frozenset[tuple[str, int]]], list[tuple[Index, Mapping[str, str]]]] = (
-        defaultdict(list)
-    )
-    for words, leaves in held.items():
-        ranks = frozenset((leaf, len(_sides(manifest[name].shape))) for leaf, name in leaves.items())
-        plain = tuple(HOLE if word.isdigit() else word for word in words)
-        grouped[plain, ranks].append((tuple(int(word) for word in words if word.isdigit()), leaves))
+    held: dict[tuple[str, ...], dict[str, TensorClass]] = defaultdict(dict)
+    for name, spec in manifest.items():
+        each = _alone(name, spec.shape, glued=glued)
+        leaf, kept = leaf_of(each, book)
+        stem = tuple(each.raw[at] if each.words[at] != HOLE else f"#{each.raw[at]}" for at in kept)
+        held[stem][leaf] = each
+    grouped: dict[object, list[tuple[Index, Mapping[str, TensorClass]]]] = defaultdict(list)
+    for stem, leaves in held.items():
+        plain = tuple(HOLE if word[0] == "#" else word for word in stem)
+        ranks = frozenset((leaf, len(_sides(each.shape))) for leaf, each in leaves.items())
+        grouped[plain, ranks].append((tuple(int(word[1:]) for word in stem if word[0] == "#"), leaves))
     out: dict[Signature, list[Row]] = defaultdict(list)
-    for (plain, _), members in grouped.items():
-        members.sort(key=lambda member: member[0])
-        row = _row(plain, members, manifest, cut, book)
+    for members in grouped.values():
+        row = _row(sorted(members, key=lambda member: member[0]), book)
         out[row.signature].append(row)
     return out
 
 
-def _leaf(name: str, found: tuple[Token, ...], shape: Shape, book: Lexicon) -> tuple[str, tuple[int, ...]]:
-    words = tuple(token.text for token in found)
+def _alone(name: str, shape: Shape, *, glued: bool) -> TensorClass:
+    """A tensor as a class of its own: `raw` has its numbers, `words` holes in the place of those that are indices."""
+    found = tokens(name)
     pieces = tuple(token.piece for token in found)
-    return leaf_of(TensorClass(name, words, words, pieces, {(): name}, {(): shape}), book)
+    holes = [
+        token.is_number and (glued or pieces.count(token.piece) == 1 or found[at - 1].text in CONTAINERS)
+        for at, token in enumerate(found)
+    ]
+    template, last = "", 0
+    for token, is_hole in zip(found, holes, strict=True):
+        if is_hole:
+            template += name[last : token.start] + HOLE
+            last = token.end
+    raw = tuple(token.text for token in found)
+    words = tuple(HOLE if is_hole else word for word, is_hole in zip(raw, holes, strict=True))
+    return TensorClass(template + name[last:], words, raw, pieces, {(): name}, {(): shape})
 
 
-def _row(
-    plain: tuple[str, ...],
-    members: Sequence[tuple[Index, Mapping[str, str]]],
-    manifest: Manifest,
-    cut: Mapping[str, tuple[Token, ...]],
-    book: Lexicon,
-) -> Row:
+def _row(members: Sequence[tuple[Index, Mapping[str, TensorClass]]], book: Lexicon) -> Row:
     leaves: dict[str, TensorClass] = {}
     for leaf, first in members[0][1].items():
-        spelled = tuple(HOLE if token.is_number else token.text for token in cut[first])
-        leaves[leaf] = TensorClass(
-            _template(first, cut[first]),
-            spelled,
-            spelled,
-            tuple(token.piece for token in cut[first]),
-            {index: held[leaf] for index, held in members},
-            {index: manifest[held[leaf]].shape for index, held in members},
+        leaves[leaf] = replace(
+            first,
+            raw=first.words,
+            members={index: next(iter(held[leaf].members.values())) for index, held in members},
+            shapes={index: held[leaf].shape for index, held in members},
         )
-    some = next(iter(members[0][1].values()))
-    kept = _leaf(some, cut[some], manifest[some].shape, book)[1]
-    module = Module(plain, plain, tuple(cut[some][at].piece for at in kept), leaves)
+    some = next(iter(leaves.values()))
+    kept = leaf_of(some, book)[1]
+    words = tuple(some.words[at] for at in kept)
+    module = Module(words, words, tuple(some.pieces[at] for at in kept), leaves)
     return Row(reading_of(module, book), _places([index for index, _ in members]))
-
-
-def _template(name: str, found: tuple[Token, ...]) -> str:
-    out = []
-    last = 0
-    for token in found:
-        if token.is_number:
-            out += [name[last : token.start], HOLE]
-            last = token.end
-    return "".join([*out, name[last:]])
 
 
 def _places(members: Sequence[Index]) -> tuple[Index, ...]:
@@ -144,9 +146,17 @@ def _paired(scorer: Scorer, one: Row, other: Row) -> Candidate | None:
         left = one.module.leaves.get(leaf)
         if left is None or _signature(left) != _signature(right):
             continue
+        if not _in_one_turn(left, right):
+            return None
         role = one.module.reading.role
         links[leaf] = tuple(
             Link((Bundle((source,), (), role),), (Bundle((target,), (), role),))
             for source, target in zip(left.members.values(), right.members.values(), strict=True)
         )
     return Candidate((one.module,), (other.module,), links, CERTAIN) if links else None
+
+
+def _in_one_turn(left: TensorClass, right: TensorClass) -> bool:
+    """Whether all matrices are kept, or all transposed: up and down in turns, begun with the other, would pair too."""
+    pairs = [(a, b) for a, b in zip(left.shapes.values(), right.shapes.values(), strict=True) if len(a) == len(b) == 2]
+    return all(a == b for a, b in pairs) or all(a == b[::-1] for a, b in pairs)
