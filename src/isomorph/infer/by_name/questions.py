@@ -105,12 +105,12 @@ def _question(group: Sequence[Member], around: Siblings) -> Question | None:
     )
     keys = list(dict.fromkeys(member.key for member in group))
     count = sum(len(list(member.link.target_names)) for member in group)
-    shown = shortly(keys)
+    shown = shortly(list(dict.fromkeys(name for key in keys for name in key.split(", "))))
     if has_orders:
         parts = ", ".join(dict.fromkeys(name for member in group[:1] for name in _parts(member)))
-        text = f"in which order does {shown} hold {parts}{', and is it transposed' if has_turns else ''}?"
+        text = f"{shown}: in which order do {parts} lie{', and is it transposed' if has_turns else ''}?"
         if count > 1:
-            text += f" {count} tensors"
+            text += f" ({count} tensors)"
         why = "the usual order" if likely is not None else ""
         return Question(f"{keys[0]} order", "order", text, alternatives, likely, why)
     what = "tensors of equal sizes" if kind[0] != "linear" else "square matrices"
@@ -184,11 +184,12 @@ def choice(
         return None, alternatives[0].relations
     if not 1 < len(alternatives) <= MOST_ALTERNATIVES:
         return None, ()
-    text = f"which sources make {shortly(list(keys))}?"
+    names = list(dict.fromkeys(name for key in keys for name in key.split(", ")))
+    text = f"which sources make {shortly(names)}?"
     if len({frozenset(one) for one in sources}) == 1 and len(sources) > 1:
-        text = f"{shortly(list(keys))}: which is which?"
+        text = f"{shortly(names)}: which is which?"
     if len(found.targets) > 1:
-        text += f" {len(found.targets)} tensors"
+        text += f" ({len(found.targets)} tensors)"
     if found.why and found.why not in PLAIN:
         text += f"; {found.why}"
     return Question(f"{found.key} source", "source", text, tuple(alternatives), likely, found.why), ()

@@ -5,12 +5,12 @@ The text is canonical: the module is parsed again from it.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.blocks import Block, Node, blocks
 from isomorph.infer.generalise.letters import letters
+from isomorph.infer.generalise.notes import note, shared_notes
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.patterns import Rule, Star, Template
 from isomorph.infer.generalise.questions import asked, closed, order, words
@@ -38,11 +38,7 @@ from isomorph.language.tree import (
 from isomorph.language.unparse import unparse
 
 WIDEST = 130
-MOST_NOTES = 2
 SPARE = "what no answer takes"
-LONGEST_NOTE = 90
-MOST_REPEATED = 4
-"""A note that so many rules have, and half of all, is said once at the top."""
 
 Config = Mapping[str, object] | None
 Group = tuple[int, int] | None
@@ -67,7 +63,7 @@ class Page:
         self, rules: Sequence[Rule], *, is_open: bool = True, is_flat: bool = False
     ) -> tuple[Module, tuple[Group, ...]]:
         """The module, and the group of each of its equations in the order of the text."""
-        rules, shared = _shared_note(rules)
+        rules, shared = shared_notes(rules)
         nodes: Sequence[Node] = rules if is_flat else blocks(rules, above(rules, self.names, self.separators))
         statements = hoisted(self._statements(nodes, ((), ()), is_open))
         if self.line:
@@ -123,7 +119,7 @@ class Page:
         """The rule; an alternative with its question above it, unless `last`, that of the line above, is of the same."""
         named = self.letters(rule)
         where = [Binding(named[axis], _expression(self.config, size)) for axis, size in rule.sizes]
-        comments = Comments(end=SPARE if rule.maybe else _note(rule.notes))
+        comments = Comments(end=SPARE if rule.maybe else note(rule.notes))
         if rule.group is not None:
             question = self.questions[rule.group[0]]
             is_first = last is None or last[0] != rule.group[0]
@@ -167,22 +163,6 @@ def _drop(statements: list[Statement], rule: Rule) -> None:
             return
     said = Comments(end=SPARE) if rule.maybe else Comments()
     statements.append(DropStatement((term,), rule.maybe, said))
-
-
-def _note(notes: Sequence[str]) -> str | None:
-    """The end of a line that says what was decided by what."""
-    said = "; ".join(map(_one_line, notes[:MOST_NOTES])) + (" …" if len(notes) > MOST_NOTES else "")
-    return (said if len(said) <= LONGEST_NOTE else said[: LONGEST_NOTE - 1] + "…") or None
-
-
-def _shared_note(rules: Sequence[Rule]) -> tuple[list[Rule], list[str]]:
-    """The rules without a note that most of them have, and that note, to be said once."""
-    counts = Counter(note for rule in rules for note in rule.notes)
-    note, count = max(counts.items(), key=lambda pair: pair[1], default=("", 0))
-    if count < MOST_REPEATED or 2 * count < len(rules):
-        return list(rules), []
-    kept = [replace(rule, notes=tuple(one for one in rule.notes if one != note)) for rule in rules]
-    return kept, [note if count == len(rules) else f"{note}, where nothing else is said"]
 
 
 def _one_line(text: str) -> str:
