@@ -7,9 +7,10 @@ A bias of half precision, or one that is all zeros, does not say by its own valu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice, product
+from itertools import combinations, islice, product
 
 from isomorph.errors import MorphError
 from isomorph.infer.factor import moves_of
@@ -19,14 +20,29 @@ from isomorph.plan.moves import Move
 from isomorph.tensors import TensorSpec
 
 MOST = 8
+_INNER = re.compile(r"(.*[._/]|)(weight|bias)_([^./]+)")
+"""`weight` and `bias` within the last piece of a name."""
+
+
+def word(name: str) -> str:
+    """What a stem leaves out: what the tensor is in its module.
+
+    >>> word("h.0.attn.in_proj_weight"), word("rnn.bias_ih_l0")
+    ('weight', 'bias')
+    """
+    inner = _INNER.fullmatch(name)
+    return inner[2] if inner else name[len(stem(name)) :].lstrip("._/")
 
 
 def stem(name: str) -> str:
-    """A name without its last word: the module that a tensor is of.
+    """A name without its last word, or without the word that says weight or bias: the module that a tensor is of.
 
-    >>> stem("h.0.attn.in_proj_weight"), stem("h/0/kernel")
-    ('h.0.attn.in_proj', 'h/0')
+    >>> stem("h.0.attn.in_proj_weight"), stem("h/0/kernel"), stem("rnn.weight_ih_l0"), stem("rnn.bias_ih_l0")
+    ('h.0.attn.in_proj', 'h/0', 'rnn.ih_l0', 'rnn.ih_l0')
     """
+    inner = _INNER.fullmatch(name)
+    if inner:
+        return inner[1] + inner[3]
     cut = max(name.rfind(separator) for separator in "._/")
     return name[:cut] if cut > 0 else name
 
@@ -73,18 +89,17 @@ def _choices(
     sizes = relation.shape(part)
     kept = [number for number, size in enumerate(sizes) if size != 1]
     if not isinstance(part, Part):
-        return [(part.dims[number],) for number in kept]
+        return [tuple(part.dims[number] for number in some) for count in (1, 2) for some in combinations(kept, count)]
     shape = specs[names[part.names[0]]].shape
     if any(specs[names[name]].shape != shape for name in part.names):
         return []
     wanted = [size for size in shape if size != 1]
-    if len(wanted) != 1:
-        return []
-    return [
-        tuple(part.dims[number] if size != 1 else UNIT for size in shape)
-        for number in kept
-        if sizes[number] == wanted[0]
-    ]
+    found = []
+    for some in combinations(kept, len(wanted)) if wanted else ():
+        if [sizes[number] for number in some] == wanted:
+            own = iter(some)
+            found.append(tuple(part.dims[next(own)] if size != 1 else UNIT for size in shape))
+    return found
 
 
 def _made(
