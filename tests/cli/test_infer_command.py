@@ -196,9 +196,9 @@ def test_the_likely_alternative_stands_first_under_its_own_number(
     assert lines[:5] == [
         "question 1 of 1",
         "is b turned?",
-        "  b · orientation · 1 tensor",
         "  2  turned   likely: its siblings are",
         "  1  as it is",
+        "  key  b",
     ]
 
 

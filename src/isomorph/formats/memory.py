@@ -25,8 +25,9 @@ class ArrayCheckpoint(Checkpoint):
         dtypes: Mapping[str, DType] | None = None,
         metadata: Mapping[str, str] | None = None,
         origin: str = "memory",
+        shared: tuple[tuple[str, ...], ...] = (),
     ) -> None:
-        """`dtypes` names the dtype of arrays that hold the bits of another (bf16 as u2).
+        """`dtypes` names the dtype of arrays that hold the bits of another (bf16 as u2), `shared` the names of one array each.
 
         FormatError for arrays of objects, strings, dates, records.
         """
@@ -38,7 +39,7 @@ class ArrayCheckpoint(Checkpoint):
             plain = given.astype(given.dtype.newbyteorder("<"), copy=False) if given.dtype.byteorder == ">" else given
             tensors[name] = TensorSpec(kind, given.shape)
             self._flat[name] = np.ascontiguousarray(plain).reshape(-1).view(kind.bits)
-        self._manifest = Manifest(tensors, origin=origin, metadata=dict(metadata or {}))
+        self._manifest = Manifest(tensors, origin=origin, shared=shared, metadata=dict(metadata or {}))
 
     @property
     def manifest(self) -> Manifest:

@@ -81,7 +81,28 @@ def from_names(proposed: Proposed, source: Manifest, target: Manifest) -> Draft:
             relations += question.alternatives[0].relations
         else:
             questions.append(question)
-    return drafted(relations, questions, source, target)
+    return drafted(_tied(relations, target), questions, source, target)
+
+
+def _tied(relations: Sequence[Relation], target: Manifest) -> list[Relation]:
+    """The relations, with the other names of a target that is made: where the target holds one tensor under several."""
+    made = {name for one in relations for name in one.targets}
+    more: dict[str, list[str]] = {}
+    for group in target.shared:
+        kept = [name for name in group if name in made]
+        if len(kept) == 1:
+            more[kept[0]] = [name for name in group if name not in made]
+    return [_with_copies(one, more) if any(name in more for name in one.targets) else one for one in relations]
+
+
+def _with_copies(relation: Relation, more: Mapping[str, Sequence[str]]) -> Relation:
+    right = tuple(
+        replace(part, copies=(*part.copies, *((name,) for name in more[part.names[0]])))
+        if isinstance(part, Part) and len(part.names) == 1 and part.names[0] in more
+        else part
+        for part in relation.right
+    )
+    return replace(relation, right=right)
 
 
 def distinct(question: Question, source: Manifest, target: Manifest) -> Question:

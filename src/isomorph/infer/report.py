@@ -6,13 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from isomorph.errors import whole_line
+from isomorph.errors import printable, whole_line
 from isomorph.infer.nouns import Coverage, Draft, Evidence, Inference, Part, Question, Relation
 from isomorph.plan.folding import fold_numbers, folded, template
 from isomorph.tensors import Manifest, TensorSpec, dtype
 
 MOST_SHOWN = 8
+MOST_NEAR = 3
+LONGEST_NAME = 100
 MOST_PROBLEMS = 12
+MOST_QUESTIONS = 12
+WIDEST = 132
+"""Characters of an alternative's words that are printed."""
 SAMPLE = 3
 """Members of a class that the rules of an alternative are written from: more are no other rule."""
 SCHEMA = 1
@@ -39,9 +44,11 @@ def text(inference: Inference, *, written: str | None = None) -> str:
     if len(inference.outliers) > MOST_PROBLEMS:
         lines.append(_row("", f"… and {len(inference.outliers) - MOST_PROBLEMS} more outliers (--json lists all)"))
     lines += _unplaced(inference)
-    for number, question in enumerate(inference.questions, 1):
+    for number, question in enumerate(inference.questions[:MOST_QUESTIONS], 1):
         first, *more = question_lines(question)
         lines += [_row("question", f"{number}. {first}"), *(" " * 10 + line for line in more)]
+    if len(inference.questions) > MOST_QUESTIONS:
+        lines.append(_row("", f"… and {len(inference.questions) - MOST_QUESTIONS} more questions (--json lists all)"))
     lines += [_row("note", note) for note in inference.notes]
     for problem in inference.problems[:MOST_PROBLEMS]:
         first, *rest = problem.split("\n")
@@ -49,6 +56,8 @@ def text(inference: Inference, *, written: str | None = None) -> str:
     if len(inference.problems) > MOST_PROBLEMS:
         lines.append(_row("", f"… and {len(inference.problems) - MOST_PROBLEMS} more problems (--json lists all)"))
     lines.append(proof_line(inference))
+    if inference.questions:
+        lines.append(_row("next", _next(inference)))
     return "\n".join(whole_line(line) for line in lines)
 
 
@@ -58,16 +67,17 @@ def rules(text: str) -> int:
 
 
 def question_lines(question: Question) -> list[str]:
-    """A question with its alternatives, the likely one first; each keeps its own number."""
-    targets = _count(len(question.targets), "tensor")
-    lines = [question.text, f"  {question.key} · {question.kind} · {targets}"]
+    """A question with its alternatives, the likely one first; each keeps its own number. Then the key of its answer."""
+    lines = [question.text]
     places = sorted(range(len(question.alternatives)), key=lambda place: place != question.likely)
-    for place in places:
+    for place in places[:MOST_SHOWN]:
         likely = ""
         if place == question.likely:
             likely = f"   likely{f': {question.why}' if question.why else ''}"
-        lines.append(f"  {place + 1}  {question.alternatives[place].words}{likely}")
-    return lines
+        lines.append(f"  {place + 1}  {_cut(question.alternatives[place].words)}{likely}")
+    if len(places) > MOST_SHOWN:
+        lines.append(f"     … and {len(places) - MOST_SHOWN} more (--json lists all; in --ask, ?)")
+    return [*lines, f"  key  {question.key}"]
 
 
 def alternative_lines(question: Question) -> list[str]:
@@ -92,7 +102,7 @@ def proof_line(inference: Inference) -> str:
     else:
         said = "plan total, read-back; no values were compared"
     if inference.questions:
-        return _row("checked", f"{said}; with the questions answered as {_taken(inference.questions)}. Still asked")
+        return _row("checked", f"{said}; questions taken {_taken(inference.questions)}")
     if seen.unplaced:
         return _row("checked", f"{said}; {_count(len(seen.unplaced), 'target')} not placed")
     return _row("proved", said)
@@ -100,10 +110,20 @@ def proof_line(inference: Inference) -> str:
 
 def _taken(questions: Sequence[Question]) -> str:
     taken = {
-        "as found" if one.kind == "outlier" else "likely" if one.likely is not None else "the first"
+        "as found" if one.kind == "outlier" else "as likely" if one.likely is not None else "by their first alternative"
         for one in questions
     }
     return " or ".join(sorted(taken))
+
+
+def _next(inference: Inference) -> str:
+    """How what is asked can be answered."""
+    runs = "" if inference.by_values else ", --resolve trace (runs both models)"
+    return f'--ask, --answers FILE ("KEY" = NUMBER a line){runs}; or keep one `? rule` of each question, without its ?'
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= WIDEST else words[: WIDEST - 1] + "…"
 
 
 def _covered(seen: Coverage) -> list[str]:
@@ -118,15 +138,23 @@ def _covered(seen: Coverage) -> list[str]:
         )
     ]
     if seen.asked[0]:
-        lines.append(_row("asked", f"{_count(seen.asked[0], 'tensor')}, {_count(seen.asked[1], 'element')}"))
+        lines.append(
+            _row("asked", f"{seen.asked[0]:,} of {_count(seen.targets, 'tensor')}, {_count(seen.asked[1], 'element')}")
+        )
     if seen.dropped and seen.placed:
         lines.append(
             _row(
                 "dropped",
-                f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {' · '.join(folded(seen.dropped))}",
+                f"{len(seen.dropped):,} of {_count(seen.sources, 'source')}: {_folded(seen.dropped)}",
             )
         )
     return lines
+
+
+def _folded(names: Sequence[str]) -> str:
+    shown = folded(names)
+    more = f" … and {len(shown) - MOST_SHOWN:,} more kinds" if len(shown) > MOST_SHOWN else ""
+    return " · ".join(map(_name, shown[:MOST_SHOWN])) + more
 
 
 def _unplaced(inference: Inference) -> list[str]:
@@ -138,11 +166,11 @@ def _unplaced(inference: Inference) -> list[str]:
     for name in names:
         if name in inference.approximate:
             near.setdefault(template(name), []).append(name)
-    for alike in list(near.values())[:MOST_SHOWN]:
+    for alike in list(near.values())[:MOST_NEAR]:
         others = f"   ({_count(len(alike), 'tensor')} alike)" if len(alike) > 1 else ""
-        lines.append(f"{'':<10}{alike[0]}: {inference.approximate[alike[0]]}{others}")
-    if len(near) > MOST_SHOWN:
-        lines.append(f"{'':<10}… and {len(near) - MOST_SHOWN} more classes are near a source (--json lists all)")
+        lines.append(f"{'':<10}{_name(alike[0])} ~ {inference.approximate[alike[0]]}{others}")
+    if len(near) > MOST_NEAR:
+        lines.append(f"{'':<10}… and {len(near) - MOST_NEAR} more kinds (--json lists all)")
     return lines
 
 
@@ -151,9 +179,13 @@ def listed(names: Sequence[str]) -> str:
     classes: dict[str, list[str]] = {}
     for name in names:
         classes.setdefault(template(name), []).append(name)
-    shown = [f"{fold_numbers(one)}{f' {len(one):,}' if len(one) > 1 else ''}" for one in classes.values()]
+    shown = [f"{_name(fold_numbers(one))}{f' {len(one):,}' if len(one) > 1 else ''}" for one in classes.values()]
     more = f" … and {len(shown) - MOST_SHOWN:,} more classes" if len(shown) > MOST_SHOWN else ""
     return ", ".join(shown[:MOST_SHOWN]) + more
+
+
+def _name(name: str) -> str:
+    return printable(name, LONGEST_NAME)
 
 
 def _row(word: str, said: str) -> str:

@@ -149,7 +149,7 @@ def _evidence(
     draft, notes = from_values(
         matched, proposed, sources, targets, lambda one: holds(one, source, target, max_memory=max_memory)
     )
-    said = (*matched.notes, *proposed.notes, *notes, *_strangers(matched, draft))
+    said = (*matched.notes, *proposed.notes, *notes, *_strangers(matched, draft, targets))
     return _Found(draft, tuple(dict.fromkeys(said)), matched.outliers, unsaid(matched, draft))
 
 
@@ -158,15 +158,16 @@ def _matched(source: Checkpoint, target: Checkpoint, max_memory: int, progress: 
         return match(source, target, max_memory=max_memory, progress=read)
 
 
-def _strangers(matched: Matched, draft: Draft) -> list[str]:
-    """A word on targets whose values are nowhere, where that is most of them."""
-    near = [name for name in draft.unplaced if name in matched.approximate]
-    if not near or len(draft.unplaced) <= len({name for one in matched.relations for name in one.targets}):
+def _strangers(matched: Matched, draft: Draft, target: Manifest) -> list[str]:
+    """A word on targets whose values are nowhere, where they hold most of the elements."""
+    left = [name for name in draft.unplaced if name in frozenset(matched.unplaced)]
+    if 2 * sum(target[name].numel for name in left) <= target.numel:
         return []
-    return [
-        f"{len(near):,} of {len(draft.unplaced):,} targets that are not placed are near a source and equal to none: a copy that "
-        "was trained further, or another rounding? --names-only (in Python names_only=True) places by names and shapes"
-    ]
+    near = sum(name in matched.approximate for name in left)
+    what = "other weights"
+    if near:
+        what = f"{near:,} are near a source and equal none, so DST is a copy that was trained further, or rounded otherwise"
+    return [f"the values of {len(left):,} targets are nowhere in SRC: {what}. --names-only places by names and shapes"]
 
 
 def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MissingExtra, UsageError
@@ -49,7 +49,22 @@ def manifest_of(source: Any, origin: str = "") -> Manifest:
             tensors[str(name)] = spec_of(str(name), value)
         else:
             leaves[str(name)] = type(value).__name__
-    return Manifest(tensors, origin=origin or type(source).__name__, leaves=leaves)
+    return Manifest(tensors, origin=origin or type(source).__name__, leaves=leaves, shared=_ties(source, tensors))
+
+
+def _ties(source: Any, names: Collection[str]) -> tuple[tuple[str, ...], ...]:
+    """The names under which a torch module holds one parameter several times: its head and its embeddings."""
+    if isinstance(source, Mapping) or type(source).__module__.partition(".")[0] == "paddle":
+        return ()
+    try:
+        held = list(source.named_parameters(remove_duplicate=False))
+    except (AttributeError, TypeError):  # another library's model
+        return ()
+    groups: dict[int, list[str]] = {}
+    for name, parameter in held:
+        if name in names:
+            groups.setdefault(id(parameter), []).append(name)
+    return tuple(tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def array_checkpoint(source: Any) -> Checkpoint:
@@ -57,9 +72,8 @@ def array_checkpoint(source: Any) -> Checkpoint:
     from isomorph.formats.memory import ArrayCheckpoint
 
     state = state_of(source)
-    return ArrayCheckpoint(
-        {str(name): to_numpy(str(name), value) for name, value in state.items() if hasattr(value, "shape")}
-    )
+    arrays = {str(name): to_numpy(str(name), value) for name, value in state.items() if hasattr(value, "shape")}
+    return ArrayCheckpoint(arrays, shared=_ties(source, arrays))
 
 
 def to_numpy(name: str, value: Any) -> np.ndarray[Any, Any]:

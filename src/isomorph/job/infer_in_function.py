@@ -16,6 +16,7 @@ import numpy as np
 from isomorph.errors import MorphError, UsageError
 from isomorph.infer.draft import decided, supposed
 from isomorph.infer.nouns import Draft, Question
+from isomorph.infer.report import listed
 from isomorph.infer.run import Decide, Decision
 from isomorph.job.choice_search import FAILED, Choice, Runs, Score, Searched, climb, search
 from isomorph.job.relation_plan import plan_of
@@ -56,7 +57,7 @@ def decider(first: Given, second: Given, *, inputs: Any = None) -> Decide:
             start = _matrices_first(draft, sides, probes, start, matrices)
         trial = Trial.of(draft, sides, probes)
         found = search([len(one.alternatives) for one in draft.questions], start, Runs(trial.score))
-        return _decision(draft.questions, found, trial)
+        return _decision(draft, found, trial)
 
     return decide
 
@@ -197,18 +198,20 @@ def _output_sites(capture: Capture) -> list[Any]:
     return [Site("", 0, "out", number) for number in range(len(capture.outputs))]
 
 
-def _decision(questions: Sequence[Question], found: Searched, trial: Trial) -> Decision:
+def _decision(draft: Draft, found: Searched, trial: Trial) -> Decision:
     """What was found out, in words."""
+    questions = draft.questions
     ran = f"{found.runs} runs of {trial.titles[1]} with weights drawn anew, in {trial.made.dtype}"
     if not found.score.held:
         nearest = "; ".join(
             f"{one.key}: {one.alternatives[place].words}" for one, place in zip(questions, found.best, strict=True)
         )
+        own = f"; {listed(draft.unplaced)} kept the values of DST, for nothing makes them" if draft.unplaced else ""
         return Decision(
             {},
             {},
             (
-                f"in function nothing is decided: under no alternatives that were tried do the two agree ({ran})",
+                f"in function nothing is decided: under no alternatives that were tried do the two agree ({ran}){own}",
                 f"they are nearest with {nearest}; `isomorph trace` with that morph says where they differ",
             ),
         )
