@@ -17,6 +17,7 @@ from isomorph.language.morph import Morph
 from isomorph.language.parse import parse
 from isomorph.language.tree import Op
 from isomorph.language.unparse import unparse
+from isomorph.plan.moves import Move
 from isomorph.plan.plan import Plan
 from isomorph.plan.prove import make_plan
 from isomorph.tensors import DTYPES, DType, Manifest, TensorSpec
@@ -64,6 +65,14 @@ def exact(
         back = make_plan(turned, target, config=config)
         assert back.targets.keys() == {name for one in draft.relations for name in one.sources}
     return plan
+
+
+def moves_in(plan: Plan) -> dict[str, set[Move]]:
+    """What is moved into each target."""
+    found: dict[str, set[Move]] = {}
+    for move in plan.moves:
+        found.setdefault(move.target.tensor, set()).add(move)
+    return found
 
 
 def copies(pairs: Sequence[tuple[str, str]], shape: tuple[int, ...] = (3,)) -> list[Relation]:
