@@ -113,6 +113,7 @@ def _sources(question: Question) -> set[str]:
 def _idle(source: Manifest, known: Sequence[Relation], silent: Sequence[Silent], used: set[str]) -> frozenset[str]:
     """Sources of one value that nothing uses, though what is beside them in their modules is not left out."""
     constants = {name for one in silent if one.value is not None for name in (*one.alike, *one.candidates)}
+    constants |= {name for one in silent if one.value is not None for each in one.relations for name in each.sources}
     placed = {name for relation in known for name in relation.sources}
     left_out = {
         module(name) for name in source if name not in constants and name not in placed and source[name].numel > 1
@@ -220,6 +221,11 @@ def _noted(relation: Relation, left: Mapping[str, Silent]) -> Relation:
     return replace(relation, evidence="names", note=f"placed by its name: {said}")
 
 
+def _may_be_changed(relation: Relation, one: Silent, relatives: Relatives, idle: frozenset[str]) -> bool:
+    (name,) = relation.sources if len(relation.sources) == 1 else ("",)
+    return name in idle and relatives.near(name, one.target) and kind(name) == kind(one.target)
+
+
 def _alone(
     one: Silent, source: Manifest, target: Manifest, used: set[str], relatives: Relatives, idle: frozenset[str]
 ) -> tuple[Relation | None, Question | None]:
@@ -242,9 +248,15 @@ def _alone(
             evidence="constant",
             note="no source is left that could be it",
         )
-        if any(name in idle and relatives.near(name, one.target) for name in one.alike):
-            constant = None  # parts of it may be sources that nothing uses
+    near = [each for each in one.relations if _may_be_changed(each, one, relatives, idle)]
+    if constant is not None and not one.candidates and near and len(near) <= MOST_CANDIDATES:
+        ways = [Alternative((constant,), f"from no source: all {one.value}")]
+        ways += [Alternative((each,), f"{each.sources[0]}, changed by {each.operators[0].number}") for each in near]
+        said = f"{one.target}: all its values are {one.value}, which no source holds; one that holds another may be changed"
+        return None, Question(f"{one.target} source", "source", said, tuple(ways), 0, "it holds whatever the source is")
     if not free:
+        if any(name in idle and relatives.near(name, one.target) for name in one.alike):
+            constant = None  # sources that nothing uses may be parts of it
         held = [name for name in one.candidates if source[name].shape == shape]
         if constant is None and len(held) == 1:
             return copy_of(held[0], one.target, shape, "names", "placed by its values: no other source has them"), None

@@ -11,18 +11,25 @@ from dataclasses import replace
 
 import numpy as np
 
-from isomorph.infer.by_value.changes import Change, apply
-from isomorph.infer.by_value.copies import is_silent, look
+from isomorph.errors import CheckError, MorphError
+from isomorph.infer.by_value.changes import Change, apply, cast_change
+from isomorph.infer.by_value.copies import is_silent
 from isomorph.infer.by_value.fingerprint import Print
 from isomorph.infer.by_value.forms import letters, permuted, renamed
 from isomorph.infer.by_value.hashing import hash_elements, total
 from isomorph.infer.by_value.ledger import Ledger, Scene
-from isomorph.infer.by_value.siblings import kept_to, partners, stem
-from isomorph.infer.by_value.templates import by_template, named, suggestions
+from isomorph.infer.by_value.siblings import kept_to, partners, stem, word
+from isomorph.infer.by_value.templates import by_template, likeness, named, suggestions
 from isomorph.infer.nouns import UNIT, Dim, Filled, Part, Relation, Silent, axis
+from isomorph.language.tree import Op
+from isomorph.tensors import DType
 
 COMMON = ("0", "1", "-1", "0.5", "2", "-0.0", "inf", "-inf")
 """Values that tensors are filled with before they are trained: two that hold them need not have to do with each other."""
+
+
+MOST_NEAR = 32
+"""So many sources at most are looked at for a constant that none of them holds."""
 
 
 def place_silent(ledger: Ledger) -> list[Silent]:
@@ -41,23 +48,55 @@ def place_silent(ledger: Ledger) -> list[Silent]:
         for one in ledger.relations
         if len(one.sources) == len(one.targets) == 1 and any(op.name != "cast" for op in one.operators)
     }
+    rounded = _Rounded(scene, [name for names in groups.values() for name in names])
+    known: dict[object, list[str]] = {}
     found = []
+    of_kind = {kind: tuple(names) for kind, names in groups.items()}
     for name in wanted:
         if name in ledger.placed or _as_module(ledger, name) or _as_changed(ledger, name, changed):
             continue
         one = scene.targets[name]
         kind = _kind(one)
-        held = _holders(scene, name, groups)
+        alike = (kind, one.shape, one.dtype)
+        if alike not in known:
+            known[alike] = _holders(scene, name, groups, rounded)
+        held = known[alike]
         if not one.numel:
             candidates = [each for each in ledger.sources(silent=True) if scene.sources[each].shape == one.shape]
             found.append(Silent(name, tuple(candidates), None))
         elif len(held) == 1 and counts[kind] == 1 and one.constant not in COMMON and _fits(scene, held[0], name):
             ledger.add(_copy(scene, held[0], name))
         elif not held and one.constant is not None:
-            ledger.add(_filled(scene, name, one.constant))
+            near = _one_more(ledger, name, groups)
+            if near:
+                found.append(Silent(name, (), one.constant, near))
+            else:
+                ledger.add(_filled(scene, name, one.constant))
         else:
-            found.append(Silent(name, tuple(held), one.constant))
+            found.append(Silent(name, tuple(held), one.constant, alike=of_kind.get(kind, tuple(held))))
     return found
+
+
+def _one_more(ledger: Ledger, target: str, groups: Mapping[tuple[object, ...], Sequence[str]]) -> tuple[Relation, ...]:
+    """How sources of one value would make it by `+ 1` or `- 1`: the scales of norms are filed as `w` and as `1 + w`."""
+    prints = ledger.scene.sources
+    one = ledger.scene.targets[target]
+    if not one.dtype.is_float or one.numel < 2 or one.constant not in ("0", "1", "2"):
+        return ()
+    found = []
+    for number in (1, -1):
+        for name in groups.get((str(int(one.constant) - number),), ()):
+            if prints[name].shape == one.shape and prints[name].dtype == one.dtype and name not in ledger.used:
+                found.append((name, number))
+    numbers = named(target).numbers
+    found.sort(key=lambda each: -likeness(named(each[0]).numbers, numbers))
+    kept = sum(size != 1 for size in one.shape)
+    return tuple(
+        permuted(
+            (name,), one.shape, (target,), one.shape, tuple(range(kept)), operators=(Op("add", number=str(number)),)
+        )
+        for name, number in found[:MOST_NEAR]
+    )
 
 
 def _as_module(ledger: Ledger, target: str) -> bool:
@@ -65,14 +104,15 @@ def _as_module(ledger: Ledger, target: str) -> bool:
     scene = ledger.scene
     kind = _kind(scene.targets[target])
     for relation in ledger.by_stem.get(stem(target), ()):
-        if len(relation.sources) == len(relation.targets) == 1 or relation.targets == (target,):
+        if relation.targets == (target,) or _is_plain(relation):
             continue
         here, there = {stem(name) for name in relation.sources}, {stem(name) for name in relation.targets}
-        last = target[len(stem(target)) :]
-        targets = [
-            name for name in ledger.targets(silent=True) if stem(name) in there and name[len(stem(name)) :] == last
+        targets = [name for name in ledger.targets(silent=True) if stem(name) in there and word(name) == word(target)]
+        sources = [
+            name
+            for name in ledger.sources(silent=True)
+            if stem(name) in here and (len(relation.sources) > 1 or word(name) == word(target))
         ]
-        sources = [name for name in ledger.sources(silent=True) if stem(name) in here]
         if any(_kind(scene.targets[name]) != kind for name in targets):
             continue
         if any(_kind(scene.sources[name]) != kind for name in sources):
@@ -81,12 +121,23 @@ def _as_module(ledger: Ledger, target: str) -> bool:
         if names is None:
             continue
         operators = scene.operators(sources, targets)
-        for made, _ in kept_to(relation, names, scene.source.manifest, scene.target.manifest, operators):
-            value = scene.targets[target].constant
-            note = f"placed as `{relation.targets[0]}` is: its values are all {value}"
-            ledger.add(replace(made, evidence="names", note=note))
-            return True
+        found = list(kept_to(relation, names, scene.source.manifest, scene.target.manifest, operators))
+        if not found:
+            continue
+        # of a square matrix either axis may be the bias's: the one of the outputs is the last of a kernel, the first of a weight
+        made = found[-1 if word(relation.sources[0]) == "kernel" else 0][0]
+        value = scene.targets[target].constant
+        note = f"placed as `{relation.targets[0]}` is: its values are all {value}"
+        ledger.add(replace(made, evidence="names", note=note))
+        return True
     return False
+
+
+def _is_plain(relation: Relation) -> bool:
+    """True for one tensor made of one, with its axes in one piece each: names place what is beside it as well."""
+    if len(relation.sources) != 1 or len(relation.targets) != 1:
+        return False
+    return all(len(dim) == 1 and len(dim[0]) < 2 for term in (*relation.left, *relation.right) for dim in term.dims)
 
 
 def _as_changed(ledger: Ledger, target: str, changed: Mapping[str, Relation]) -> bool:
@@ -132,26 +183,42 @@ def _kind(one: Print) -> tuple[object, ...]:
     return (one.constant,) if one.constant is not None else ("", one.total, one.numel)
 
 
-def _holders(scene: Scene, name: str, groups: dict[tuple[object, ...], list[str]]) -> list[str]:
+def _holders(scene: Scene, name: str, groups: dict[tuple[object, ...], list[str]], rounded: _Rounded) -> list[str]:
     """Sources of that one value: those of as many elements, else those that could be a part of it or it a part of them."""
     one = scene.targets[name]
     same = list(groups.get(_kind(one), ()))
-    if one.constant is not None and one.dtype.is_float:  # a value that the target's dtype rounded
-        for kind, names in groups.items():
-            if kind != _kind(one):
-                same += [each for each in names if _rounds_to(scene.sources[each], one)]
+    if one.constant is not None and one.dtype.is_float:
+        same += [each for each in rounded.to(name) if _kind(scene.sources[each]) != _kind(one)]
     exact = [each for each in same if _fits(scene, each, name)]
     if exact:
         return exact
     return [each for each in same if _may_be_part(scene.sources[each].shape, one.shape)]
 
 
-def _rounds_to(source: Print, target: Print) -> bool:
-    """True when that constant, cast to the target's dtype, is the target's."""
-    if target.dtype.name not in source.casts or not source.numel:
-        return False
-    seen = look(source, target.dtype).total
-    return seen * target.numel % (1 << 64) == target.total * source.numel % (1 << 64)
+class _Rounded:
+    """The constant sources by their one element as it is in another dtype."""
+
+    def __init__(self, scene: Scene, names: Sequence[str]) -> None:
+        self.scene, self.names = scene, [name for name in names if scene.sources[name].numel]
+        self._by_element: dict[DType, dict[int, list[str]]] = {}
+
+    def to(self, target: str) -> list[str]:
+        """Those that the dtype of the target rounds to its value."""
+        one = self.scene.targets[target]
+        if one.dtype not in self._by_element:
+            held: dict[int, list[str]] = {}
+            for name in self.names:
+                its = self.scene.sources[name]
+                if one.dtype.name in its.casts:
+                    change = cast_change(its.dtype, one.dtype, exact=False, saturate=True)
+                    try:
+                        element = apply(self.scene.source.fetch(name, 0, (1,), (1,)), change, its.dtype)
+                    except (MorphError, CheckError):  # there is no such cast
+                        continue
+                    held.setdefault(int(hash_elements(element.view(one.dtype.bits), one.dtype)[0]), []).append(name)
+            self._by_element[one.dtype] = held
+        element = self.scene.target.fetch(target, 0, (1,), (1,))
+        return self._by_element[one.dtype].get(int(hash_elements(element, one.dtype)[0]), [])
 
 
 def _fits(scene: Scene, source: str, target: str) -> bool:
