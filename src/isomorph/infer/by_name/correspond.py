@@ -16,6 +16,7 @@ from isomorph.infer.by_name.anchors import Anchors
 from isomorph.infer.by_name.assignment import components, settle
 from isomorph.infer.by_name.candidates import Candidate, candidates, single
 from isomorph.infer.by_name.classes import TensorClass, classes
+from isomorph.infer.by_name.closure import Closure
 from isomorph.infer.by_name.correspondence import Choice, Correspondence, Link, Match
 from isomorph.infer.by_name.modules import Module, modules
 from isomorph.infer.by_name.options import choices
@@ -47,6 +48,7 @@ def correspond(
     def are_copies(one: Module, other: Module) -> bool:
         return ties[0].are_copies(one, other) or ties[1].are_copies(one, other)
 
+    closure = Closure(sides[0].modules, sides[1].modules)
     wide = anchors.apply(stages(Scorer(*sides), source, target))
     scorer = Scorer(*_rest(sides, wide, ()))
     everything = (*scorer.source.modules, *scorer.target.modules)
@@ -62,7 +64,7 @@ def correspond(
             open_ += again
             break
         taken += more
-    return _written(source, target, taken, [*open_, *maybe], anchors)
+    return _written(source, target, taken, [*open_, *maybe], anchors, closure)
 
 
 def _tied(
@@ -119,7 +121,12 @@ def _rest(sides: tuple[Side, Side], taken: Sequence[Candidate], open_: Sequence[
 
 
 def _written(
-    source: Manifest, target: Manifest, taken: Sequence[Candidate], open_: Sequence[Candidate], anchors: Anchors
+    source: Manifest,
+    target: Manifest,
+    taken: Sequence[Candidate],
+    open_: Sequence[Candidate],
+    anchors: Anchors,
+    closure: Closure,
 ) -> Correspondence:
     placed: set[str] = set(anchors.targets)
     used: set[str] = set(anchors.sources)
@@ -132,8 +139,11 @@ def _written(
                 placed.update(matches[-1].targets)
                 used.update(matches[-1].sources)
     asked: list[Choice] = []
+    certain = frozenset(used)
     for component in components(open_):
         for choice in choices(component, lambda each: written(each, anchors), placed):
+            if not closure.holds(choice, certain):
+                continue
             asked.append(choice)
             placed.update(choice.targets)
             used.update(name for option in choice.options for match in option for name in match.sources)

@@ -109,7 +109,28 @@ def modules(found: Iterable[TensorClass], book: Lexicon | None = None) -> tuple[
             {leaf: each for leaf, (each, _) in leaves.items()},
         )
         made.append(reading_of(module, book))
-    return tuple(_ordered_norms(_numbered_mlps(made)))
+    return tuple(_ordered_norms(_numbered_mlps(_doubtful(made, book))))
+
+
+def _doubtful(made: list[Module], book: Lexicon) -> list[Module]:
+    """Without the role of an output for what only ends in `proj`, beside another output of the same attention: `omega_proj`."""
+    out = list(made)
+    groups: dict[object, list[int]] = defaultdict(list)
+    for at, module in enumerate(made):
+        reading = module.reading
+        if reading.role == "out" and len(module.main.shape) > 1:
+            groups[module.scope, reading.kind, reading.towers, module.raw[: _last_piece(module)]].append(at)
+    for group in groups.values():
+        unknown = [
+            at for at in group if not made[at].reading.known.issuperset(range(_last_piece(made[at]), len(made[at].raw)))
+        ]
+        for at in unknown if len(group) > 1 else ():
+            out[at] = replace(made[at], reading=replace(made[at].reading, role=""))
+    return out
+
+
+def _last_piece(module: Module) -> int:
+    return module.pieces.index(module.pieces[-1])
 
 
 def leaf_of(each: TensorClass, book: Lexicon) -> tuple[str, tuple[int, ...]]:

@@ -3,8 +3,9 @@
 In a hierarchical network (ResNet, RegNet, ConvNeXt, Hiera) the width grows from stage to stage, so that the shapes of `conv2`
 over all stages and blocks are a signature that no other module has. Here every number in a name is an index: `layer3.0.conv2`
 and `encoder.stages.2.layers.0.layer.1.convolution` are members of two rows, which pair in rising order of the indices. Two
-rows are one when their shapes agree member by member, take three values at least, and no other row of either side has them.
-Where that leaves something open, numbers that are a part of a word (`norm1`, `norm2`) are taken to be words.
+rows are one when their shapes agree member by member, take three values at least, and no other row of either side has them
+(or one other, that a word tells apart). Where that leaves something open, numbers that are a part of a word (`norm1`, `norm2`)
+are taken to be words.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from isomorph.infer.by_name.classes import CONTAINERS, HOLE, Shape, TensorClass
 from isomorph.infer.by_name.correspondence import Bundle, Link
 from isomorph.infer.by_name.lexicon import Lexicon, lexicon
 from isomorph.infer.by_name.modules import Module, leaf_of, reading_of
-from isomorph.infer.by_name.scoring import CERTAIN, Scorer
+from isomorph.infer.by_name.scoring import CERTAIN, NOISE, Scorer
 from isomorph.infer.by_name.tokens import tokens
 from isomorph.tensors import Manifest
 
@@ -38,6 +39,11 @@ class Row:
     """The ranks of the numbers of each member, in rising order; numbers that all share left out."""
 
     @property
+    def telling(self) -> frozenset[str]:
+        """Its words that are not everywhere."""
+        return frozenset(self.module.words) - NOISE - {HOLE}
+
+    @property
     def names(self) -> frozenset[str]:
         """All its tensors."""
         return frozenset(name for each in self.module.leaves.values() for name in each.members.values())
@@ -55,15 +61,26 @@ def stages(scorer: Scorer, source: Manifest, target: Manifest) -> list[Candidate
     for glued in (True, False):
         left, right = rows(source, glued=glued), rows(target, glued=glued)
         for signature, found in right.items():
-            others = left.get(signature, ())
-            if len(found) != 1 or len(others) != 1 or len(set(signature)) < FEWEST_SHAPES:
+            if len(set(signature)) < FEWEST_SHAPES:
                 continue
-            made = _paired(scorer, others[0], found[0])
-            names = {*found[0].names, *others[0].names}
-            if made is not None and done.isdisjoint(names):
-                out.append(made)
-                done |= names
+            for one, other in _told_apart(left.get(signature, ()), found):
+                made = _paired(scorer, one, other)
+                names = one.names | other.names
+                if made is not None and done.isdisjoint(names):
+                    out.append(made)
+                    done |= names
     return out
+
+
+def _told_apart(left: Sequence[Row], right: Sequence[Row]) -> Sequence[tuple[Row, Row]]:
+    """The pairs of rows of one signature: one on each side, or two of which one pair shares a word and no pair across does."""
+    if len(left) == len(right) == 1:
+        return [(left[0], right[0])]
+    if len(left) == len(right) == 2:
+        ways = [((left[0], right[0]), (left[1], right[1])), ((left[0], right[1]), (left[1], right[0]))]
+        telling = [way for way in ways if any(one.telling & other.telling for one, other in way)]
+        return telling[0] if len(telling) == 1 else ()
+    return ()
 
 
 def rows(manifest: Manifest, *, glued: bool) -> Mapping[Signature, Sequence[Row]]:
@@ -158,5 +175,8 @@ def _paired(scorer: Scorer, one: Row, other: Row) -> Candidate | None:
 
 def _in_one_turn(left: TensorClass, right: TensorClass) -> bool:
     """Whether all matrices are kept, or all transposed: up and down in turns, begun with the other, would pair too."""
-    pairs = [(a, b) for a, b in zip(left.shapes.values(), right.shapes.values(), strict=True) if len(a) == len(b) == 2]
+    several = [
+        tuple(tuple(size for size in shape if size != 1) for shape in each.shapes.values()) for each in (left, right)
+    ]
+    pairs = [(a, b) for a, b in zip(*several, strict=True) if len(a) == len(b) == 2]
     return all(a == b for a, b in pairs) or all(a == b[::-1] for a, b in pairs)
