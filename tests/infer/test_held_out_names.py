@@ -171,3 +171,37 @@ def test_what_has_a_bias_is_no_token() -> None:
     found = said(correspond(headers(source), headers(target)))
     assert found["class_labels_classifier.weight"] == "class_embed.weight"
     assert found["class_labels_classifier.bias"] == "class_embed.bias"
+
+
+def test_numbers_that_keras_counts_through_the_layers() -> None:
+    """Keras numbers a module in each layer through the whole model: `moe`, `moe_1`, `moe_2` are of layers 0, 1 and 2."""
+    target: Shapes = {}
+    for layer in range(3):
+        moe = f"transformer_layer_{layer}/sparse_moe_block" + (f"_{layer}" if layer else "")
+        target[f"transformer_layer_{layer}/self_attention/query/kernel"] = (48, 4, 12)
+        target[f"{moe}/sparse_feedforward_gate_dense/kernel"] = (48, 4)
+        target[f"{moe}/experts/expert_feedforward_output_dense"] = (4, 96, 48)
+    source = layer_of({"self_attn.q_proj.weight": (48, 48), "block_sparse_moe.gate.weight": (4, 48)}, "model.layers")
+    experts = {f"block_sparse_moe.experts.{expert}.w2.weight": (48, 96) for expert in range(4)}
+    source |= layer_of(experts, "model.layers")
+    found = dict(pairs(correspond(headers(source), headers(target)).matches))
+    assert set(found) == set(target)
+    for name, sources in found.items():
+        layer = name.split("_")[2][0]
+        assert all(one.startswith(f"model.layers.{layer}.") for one in sources)
+
+
+def test_two_modules_of_one_signature() -> None:
+    """PVT: the norm of a stage's patches and that at its end have the same widths; a word tells them apart."""
+    widths = (16, 32, 48, 64)
+    source = {f"patch_embed{stage + 1}.norm.weight": (width,) for stage, width in enumerate(widths)}
+    source |= {f"norm{stage + 1}.weight": (width,) for stage, width in enumerate(widths)}
+    target = {
+        f"encoder.layers.{stage}.patch_embedding.layer_norm.weight": (width,) for stage, width in enumerate(widths)
+    }
+    target |= {f"encoder.layers.{stage}.layer_norm.weight": (width,) for stage, width in enumerate(widths)}
+    found = said(correspond(headers(source), headers(target)))
+    assert set(found) == set(target)
+    assert all(("patch" in name) == ("patch" in made) for name, made in found.items())
+    plain = {name.replace("patch_embed", "a"): shape for name, shape in source.items()}
+    assert not said(correspond(headers(plain), headers(target)))

@@ -93,7 +93,8 @@ def classes(tensors: Mapping[str, TensorSpec]) -> tuple[TensorClass, ...]:
 
 
 def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
-    """Names with Keras's numbers made plain: of the pieces `block`, `block_1`, `block_2` the first is `block_0`. New
+    """Names with Keras's numbers made plain: of the pieces `block`, `block_1`, `block_2` of one parent the first is `block_0`.
+    Those that are each in a parent of its own (`layer_0/moe`, `layer_1/moe_1`) are counted by their parents: all are `moe`. New
     name -> name."""
     numbered: set[tuple[str, str]] = set()
     for name in tensors:
@@ -101,12 +102,44 @@ def _keras_numbered(tensors: Mapping[str, TensorSpec]) -> dict[str, str]:
         for at, piece in enumerate(pieces):
             if piece.endswith("_1"):
                 numbered.add(("/".join(pieces[:at]), piece[:-2]))
+    spread = _spread(tensors)
     out: dict[str, str] = {}
     for name in tensors:
         pieces = name.split("/")
-        new = [f"{piece}_0" if ("/".join(pieces[:at]), piece) in numbered else piece for at, piece in enumerate(pieces)]
+        new = []
+        for at, piece in enumerate(pieces):
+            parent = "/".join(pieces[:at])
+            if (parent, piece) in spread:
+                new.append(spread[parent, piece])
+            else:
+                new.append(f"{piece}_0" if (parent, piece) in numbered else piece)
         out["/".join(new)] = name
     return out if len(out) == len(tensors) else {name: name for name in tensors}
+
+
+def _spread(tensors: Mapping[str, TensorSpec]) -> dict[tuple[str, str], str]:
+    """(Parent, piece) -> the piece without its number, for pieces `x`, `x_1`, `x_2`, … of which each parent of a kind has one."""
+    held: dict[tuple[str, str], dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for name in tensors:
+        pieces = name.split("/")
+        for at in range(1, len(pieces) - 1):
+            stem, number = _numbered(pieces[at])
+            parent = "/".join(pieces[:at])
+            kind = "/".join(piece.rstrip("0123456789") for piece in pieces[:at])
+            held[kind, stem][parent].add(number)
+    out: dict[tuple[str, str], str] = {}
+    for (_, stem), parents in held.items():
+        numbers = [number for found in parents.values() for number in found]
+        if len(parents) > 1 and sorted(numbers) == list(range(len(parents))):
+            for parent, number in zip(parents, numbers, strict=True):
+                out[parent, f"{stem}_{number}" if number else stem] = stem
+    return out
+
+
+def _numbered(piece: str) -> tuple[str, int]:
+    """A piece as Keras numbers it: `moe_2` is (`moe`, 2), `moe` is (`moe`, 0)."""
+    stem, _, number = piece.rpartition("_")
+    return (stem, int(number)) if stem and number.isdecimal() and number[0] != "0" else (piece, 0)
 
 
 class _Numbers:
