@@ -181,19 +181,25 @@ class Round:
 
 
 def renamed(names: Iterable[str], given: Mapping[str, str], wrappers: tuple[str, str] = ("", "")) -> dict[str, str]:
-    """Name -> the name with its longest known prefix replaced, or else its wrapper. Where two would be called the same, the later
-    keeps its own."""
+    """Name -> the name with its longest known prefix replaced, or else its wrapper. One that would be called as another is stands
+    apart, under `other.`: it is no relative."""
+    names = list(names)
+    starts = {name: next((one for one in _starts(name) if one in given), None) for name in names}
     found: dict[str, str] = {}
     taken: set[str] = set()
-    for name in names:
-        starts = [module(name), *reversed(list(prefixes(name)))]
-        start = next((one for one in starts if one in given), None)
-        new = wrappers[1] + name[len(wrappers[0]) :] if start is None else given[start] + name[len(start) :]
-        if new in taken:
-            new = name
+    for name in sorted(names, key=lambda name: starts[name] is None):
+        its = starts[name]
+        new = wrappers[1] + name[len(wrappers[0]) :] if its is None else given[its] + name[len(its) :]
+        while new in taken:
+            new = f"other.{new}"
         taken.add(new)
         found[name] = new
-    return found
+    return {name: found[name] for name in names}
+
+
+def _starts(name: str) -> Iterator[str]:
+    yield module(name)
+    yield from reversed(list(prefixes(name)))
 
 
 def _wrapper(names: Iterable[str]) -> str:
@@ -240,11 +246,11 @@ def _aligned(known: Sequence[Relation], found: Mapping[str, str]) -> dict[str, s
                 back.setdefault(here, set()).add(mirrored.get(here))
     made: dict[str, str] = {}
     for there, several in forth.items():
-        (here, *others) = several
+        (said, *others) = several
         block = next((found[one] for one in reversed(list(prefixes(there))) if one in found), None)
-        if here is None or others or back[here] != {there} or block is None or here.startswith(block):
+        if said is None or others or back[said] != {there} or block is None or said.startswith(block):
             continue
-        made[there] = here
+        made[there] = said
     return made
 
 
