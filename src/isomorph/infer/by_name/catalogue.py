@@ -12,6 +12,7 @@ from functools import cached_property, reduce
 from typing import Any
 
 from isomorph.errors import MorphError
+from isomorph.infer.by_name.cut import cut
 from isomorph.infer.by_name.readings import Ties, alike, normal_form
 from isomorph.language.morph import Morph
 from isomorph.layouts.catalogue import Layout, find
@@ -32,7 +33,7 @@ from isomorph.layouts.index import scores
 from isomorph.layouts.parts import PIECES, common_prefix
 from isomorph.layouts.recipe import in_hub_terms
 from isomorph.layouts.recognise import MOST_WRAPPERS, recognise
-from isomorph.plan.moves import Box, Move
+from isomorph.plan.moves import Box, Move, names_of
 from isomorph.plan.plan import Plan
 from isomorph.tensors import Manifest
 
@@ -246,7 +247,8 @@ def _assumptions(axes: Sequence[str], known: Mapping[str, int]) -> Iterator[dict
 
 
 def _held(plan: Plan, title: str, target: Manifest, assumed: tuple[tuple[str, int], ...]) -> Reading | None:
-    """The reading that a plan is, None where it makes a tensor of another shape than the target has, or too few."""
+    """The reading that a plan is, None where it makes a tensor of another shape than the target has, or too few. Of layers that one
+    side has more of it says nothing."""
     made = {name for name in plan.targets if name in target}
     if any(plan.targets[name].spec.shape != target[name].shape for name in made):
         return None
@@ -256,6 +258,15 @@ def _held(plan: Plan, title: str, target: Manifest, assumed: tuple[tuple[str, in
     for move in plan.moves:
         if move.target.tensor in made:
             moves[move.target.tensor].append(move)
+    read = {name for several in moves.values() for move in several for name in names_of(move.source)}
+    doubtful = cut(plan.source, read) | cut(target, made)
+    if doubtful:
+        moves = {
+            name: several
+            for name, several in moves.items()
+            if name not in doubtful
+            and doubtful.isdisjoint(source for move in several for source in names_of(move.source))
+        }
     ties = Ties(
         tuple(
             (check.source.tensor, check.expected.tensor)
