@@ -21,7 +21,7 @@ from isomorph.errors import CheckError, MorphError
 from isomorph.formats.base import Checkpoint
 from isomorph.infer.by_value.arrange_fibres import by_fibres, filled_with
 from isomorph.infer.by_value.arrange_map import boxes, steps_of
-from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed
+from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed, holds
 from isomorph.infer.by_value.arrange_templates import by_templates
 from isomorph.infer.factor import relation
 from isomorph.infer.factor_blocks import Block, NoLayout, Spot
@@ -37,6 +37,8 @@ SAMPLE = 256
 MOST_RANK = 5
 MOST_MOVES = 16
 """For each tensor. More are no layout that anybody meant: a shuffled vector is a sum of its elements."""
+MOST_TURNED = 4
+"""Entries of an axis that may be turned round."""
 BYTES_PER_ELEMENT = 96
 """What arranging element by element holds at its peak."""
 
@@ -93,8 +95,8 @@ def _first_relation(
 
     def holding(proposed: Iterable[list[Block]]) -> Iterator[Arranged]:
         for blocks in proposed:
-            moves = Arranged.of(_moves(blocks, change))
-            if len(moves) > MOST_MOVES * (len(sources) + len(targets)) or _invents(moves, known, made):
+            moves = Arranged.of(_alike(_moves(blocks, change), left, right))
+            if len(moves) > MOST_MOVES * (len(sources) + len(targets)) or _invents(moves, known, made) or _turns(moves):
                 continue
             if not confirmed(moves, left.checkpoint, right.checkpoint, change):
                 continue
@@ -102,10 +104,83 @@ def _first_relation(
                 yield moves
 
     found = next(holding(_proposed(left, sources, right, targets, max_memory)), None)
+    if found is not None:
+        others = (Arranged.of(_moves(blocks, change)) for blocks in by_templates(left, sources, right, targets))
+        found.is_decided = not (_swaps(found, left, right, change) or any(_differ(found, other) for other in others))
     if found is None:
         usual = list(itertools.islice(holding(by_templates(left, sources, right, targets)), 2))
         found = Arranged.of(usual[0], len(usual) == 1) if usual else None
     return found
+
+
+def _swaps(moves: Sequence[Move], left: Side, right: Side, change: Changes) -> bool:
+    """True when two axes of one size, exchanged, explain the values as well: a symmetric block."""
+    for one, other in itertools.combinations(range(max((len(move.target.shape) for move in moves), default=0)), 2):
+        swapped = [_swapped(move, one, other) for move in moves]
+        if swapped != list(moves) and confirmed(swapped, left.checkpoint, right.checkpoint, change):
+            return True
+    return False
+
+
+def _alike(moves: list[Move], left: Side, right: Side) -> list[Move]:
+    """Symmetric blocks, which may lie in either way, lie as those beside them; alone, as they are."""
+    if len(moves) > MOST_MOVES:
+        return moves
+    for one, other in itertools.combinations(range(max(len(move.target.shape) for move in moves)), 2):
+        swapped = [_swapped(move, one, other) for move in moves]
+        both = [move for move, its in zip(moves, swapped, strict=True) if its != move]
+        is_open = {move: holds(its, left, right) for move, its in zip(moves, swapped, strict=True) if its != move}
+        fixed = [_is_turned(move, one, other) for move in both if not is_open[move]]
+        wanted = bool(fixed) and fixed[0]
+        moves = [
+            its if is_open.get(move, False) and _is_turned(move, one, other) != wanted else move
+            for move, its in zip(moves, swapped, strict=True)
+        ]
+    return moves
+
+
+def _is_turned(move: Move, one: int, other: int) -> bool:
+    assert isinstance(move.source, Box)
+    return move.source.strides[one] < move.source.strides[other]
+
+
+def _swapped(move: Move, one: int, other: int) -> Move:
+    shape = move.target.shape
+    if not isinstance(move.source, Box) or len(shape) <= other or shape[one] != shape[other]:
+        return move
+    strides = list(move.source.strides)
+    strides[one], strides[other] = strides[other], strides[one]
+    return replace(move, source=replace(move.source, strides=tuple(strides)))
+
+
+def _differ(moves: Sequence[Move], others: Sequence[Move]) -> bool:
+    """True when an element comes from another place, in moves of few elements."""
+
+    def places(these: Sequence[Move]) -> dict[tuple[str, int], tuple[str, int]]:
+        found = {}
+        for move in these:
+            if isinstance(move.source, Box):
+                for index in itertools.product(*map(range, move.target.shape)):
+                    here = move.source.offset + sum(a * b for a, b in zip(index, move.source.strides, strict=True))
+                    there = move.target.offset + sum(a * b for a, b in zip(index, move.target.strides, strict=True))
+                    found[move.target.tensor, there] = move.source.tensor, here
+        return found
+
+    return places(moves) != places(others)
+
+
+def _turns(moves: Sequence[Move]) -> bool:
+    """True when an axis of more than a few entries is turned round, entry by entry: the notation has no word for that."""
+    last: dict[tuple[str, str], tuple[Box, int]] = {}
+    for move in moves:
+        if isinstance(move.source, Box):
+            pair = (move.target.tensor, move.source.tensor)
+            before, length = last.get(pair, (move.source, 0))
+            goes_back = before.shape == move.source.shape and move.source.offset < before.offset
+            last[pair] = move.source, length + 1 if goes_back else 1
+            if length + 1 > MOST_TURNED and goes_back:
+                return True
+    return False
 
 
 def _invents(moves: Sequence[Move], sources: Mapping[str, TensorSpec], targets: Mapping[str, TensorSpec]) -> bool:
@@ -120,7 +195,7 @@ def _invents(moves: Sequence[Move], sources: Mapping[str, TensorSpec], targets: 
 def _proposed(
     left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], max_memory: int
 ) -> Iterator[list[Block]]:
-    yield from by_fibres(left, sources, right, targets)
+    yield from by_fibres(left, sources, right, targets, max_memory)
     count = sum(left.spec(name).numel for name in sources) + sum(right.spec(name).numel for name in targets)
     if count * BYTES_PER_ELEMENT <= max_memory:
         found = _by_elements(left, sources, right, targets)

@@ -27,7 +27,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 MOST_SIZES = 4
 """Sizes of axes that are tried."""
 MOST_SUMS = 1 << 22
-"""Sums of one side that are held at a time."""
+"""Sums that are held at a time."""
+BYTES_PER_SUM = 96
+"""What arranging one of them takes, at its peak; memory bounds them too."""
 ROWS, ALL_ROWS, FEWEST_ROWS = 48, 1024, 6
 """Rows that are looked at to see how the carried axis lies: of each block, of all together, and of each at least."""
 
@@ -78,22 +80,26 @@ def summed(side: Side, name: str, dims: Sequence[int]) -> list[Summed]:
     return [Summed(name, shape, dim, out.reshape(-1)) for dim, out in zip(dims, outs, strict=True)]
 
 
-def by_fibres(left: Side, sources: Sequence[str], right: Side, targets: Sequence[str]) -> Iterator[list[Block]]:
+def by_fibres(
+    left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], max_memory: int
+) -> Iterator[list[Block]]:
     """Layouts that carry one axis of every tensor whole. They are to be confirmed."""
     target_sizes = [set(right.spec(name).shape) - {1} for name in targets]
     sizes = set.intersection(*target_sizes) if target_sizes else set()
     sizes &= set().union(*(left.spec(name).shape for name in sources)) if sources else set()
     for size in sorted(sizes, reverse=True)[:MOST_SIZES]:
-        found = _of_size(left, sources, right, targets, size)
+        found = _of_size(left, sources, right, targets, size, min(MOST_SUMS, max_memory // BYTES_PER_SUM))
         if found is not None:
             yield found
 
 
-def _of_size(left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], size: int) -> list[Block] | None:
+def _of_size(
+    left: Side, sources: Sequence[str], right: Side, targets: Sequence[str], size: int, most: int
+) -> list[Block] | None:
     every = [(left, name) for name in sources if size in left.spec(name).shape]
     every += [(right, name) for name in targets]
     rest = [side.spec(name).numel // size for side, name in every]
-    if max(rest) == 1 or sum(rest) > MOST_SUMS:
+    if max(rest) == 1 or sum(rest) > most:
         return None
     options_of_sources = [_options(left, name, size) for name in sources if size in left.spec(name).shape]
     options_of_targets = [_options(right, name, size) for name in targets]

@@ -62,7 +62,7 @@ def boxes(
             return None
         constants = [int(key) for key in found]
         place[unplaced] = CONSTANT - np.searchsorted(found, there.keys[position[unplaced]])
-    gathered = []
+    gathered: list[tuple[int, int, Form]] = []
     for inside in _pairs(there, here, position, place):
         some = _gathered(position[inside], place[inside])
         if some is None or len(gathered) + len(some) > MOST_BOXES:

@@ -83,12 +83,13 @@ def confirmed(moves: Sequence[Move], source: Checkpoint, target: Checkpoint, cha
     if any(right.spec(name).numel != count for name, count in filled.items()):
         return False
     try:
-        return all(_holds(move, left, right) for move in moves)
+        return all(holds(move, left, right) for move in moves)
     except (MorphError, CheckError):
         return False
 
 
-def _holds(move: Move, left: Side, right: Side) -> bool:
+def holds(move: Move, left: Side, right: Side) -> bool:
+    """True when this move makes what is there, bit for bit."""
     source, target = move.source, move.target
     if not isinstance(source, Box | Fill) or (
         isinstance(source, Box) and left.spec(source.tensor).dtype != right.spec(target.tensor).dtype

@@ -55,7 +55,8 @@ def _grouped(parts: Sequence[str], whole: str, sizes: Sequence[int]) -> Iterator
     orders = list(itertools.permutations(numbers)) if len(parts) <= MOST_ORDERED else [tuple(numbers)]
     for groups in (k for k in range(1, common + 1) if common % k == 0):
         for order in orders:
-            found, offset = [], 0
+            found: list[Found] = []
+            offset = 0
             for number in order:
                 width = sizes[number] // groups
                 at = Spot((parts[number],), 0, (width, 1))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from isomorph.infer.by_value.arrange import arrange
+from isomorph.infer.by_value.arrange import arrange, confirmed
 from isomorph.infer.by_value.changes import Change
 from isomorph.infer.by_value.copies import is_silent
 from isomorph.infer.by_value.forms import renamed, renamed_moves
@@ -33,6 +33,7 @@ class _Known:
     targets: tuple[str, ...]
     moves: tuple[Move, ...]
     relation: Relation
+    is_decided: bool
 
 
 class Laying:
@@ -41,6 +42,7 @@ class Laying:
     def __init__(self, ledger: Ledger) -> None:
         self.ledger, self.scene = ledger, ledger.scene
         self._known: dict[object, list[_Known]] = {}
+        self._open: list[tuple[object, _Known]] = []
 
     def relation(
         self,
@@ -95,9 +97,31 @@ class Laying:
         if made is None:
             return None
         known = self._known.setdefault(key, [])
-        known.insert(0, _Known(tuple(sources), tuple(targets), moves, made))
+        one = _Known(tuple(sources), tuple(targets), moves, made, found.is_decided)
+        known.insert(0, one)
         del known[MOST_GUESSES:]
+        if not one.is_decided:
+            self._open.append((key, one))
         return made
+
+    def settle(self) -> None:
+        """Lay what its own values left open as its siblings lie, where they allow it; else say that it is open."""
+        places = {id(relation): place for place, relation in enumerate(self.ledger.relations)}
+        for key, one in self._open:
+            if id(one.relation) not in places:
+                continue
+            for known, names in self._alike(key, one.sources, one.targets):
+                guess = renamed_moves(known.moves, names, known.relation.operators)
+                change = Change(known.relation.operators, "") if known.relation.operators else None
+                if known.is_decided and confirmed(guess, self.scene.source, self.scene.target, change):
+                    note = "its values allow other layouts; taken as its siblings are"
+                    made = replace(renamed(known.relation, names), note=note)
+                    self.ledger.relations[places[id(one.relation)]] = made
+                    break
+            else:
+                self.ledger.notes.append(
+                    f"`{one.targets[0]}`: other layouts explain its values as well; the plainest was taken"
+                )
 
     def _alike(
         self, key: object, sources: Sequence[str], targets: Sequence[str]
@@ -109,8 +133,8 @@ class Laying:
                 continue
             extra = [name for name in one.relation.sources if name not in one.sources]
             pairs = [
-                *zip(one.sources, sources, (self.scene.sources,) * len(sources), strict=True),
-                *zip(one.targets, targets, (self.scene.targets,) * len(targets), strict=True),
+                *((was, now, self.scene.sources) for was, now in _paired(one.sources, sources)),
+                *((was, now, self.scene.targets) for was, now in _paired(one.targets, targets)),
             ]
             if not extra and all(prints[was].shape == prints[now].shape for was, now, prints in pairs):
                 found.append((one, {was: now for was, now, _ in pairs}))
@@ -139,6 +163,15 @@ class Laying:
             return moves
         box = Box(held[0], 0, move.target.shape, row_major(move.target.shape))
         return (*moves[: fills[0]], replace(move, source=box), *moves[fills[0] + 1 :])
+
+
+def _paired(these: Sequence[str], others: Sequence[str]) -> list[tuple[str, str]]:
+    """Tensors of one member of a class with those of another: by their templates where each has its own, else in order."""
+    of = {named(name).template: name for name in others}
+    mine = [named(name).template for name in these]
+    if len(set(mine)) == len(mine) == len(of) == len(others) and set(mine) == set(of):
+        return [(name, of[template]) for name, template in zip(these, mine, strict=True)]
+    return list(zip(these, others, strict=True))
 
 
 def _read(moves: Sequence[Move]) -> list[str]:

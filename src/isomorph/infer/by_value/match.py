@@ -52,6 +52,7 @@ def match(
     place_sums(ledger, laying)
     place_overlaps(ledger, laying)
     place_changed(ledger, laying)
+    laying.settle()
     place_arange(ledger)
     silent += place_silent(ledger)
     relations = alike_casts(ledger.relations)

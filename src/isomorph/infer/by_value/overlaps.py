@@ -26,6 +26,8 @@ SHORTEST = 4
 """Fibres of fewer elements say little and are too many."""
 MOST_FIBRES = 1 << 22
 """Of one axis length; the fibres of further sources are not kept, and axes with more of them are not looked at."""
+BYTES_PER_FIBRE = 48
+"""What a kept fibre takes while all are sorted; memory bounds them too."""
 COMMON = 16
 """A fibre that more tensors than this hold says nothing of where one is from."""
 FEWEST = 2
@@ -152,10 +154,11 @@ def _table(
     parts: list[Words] = []
     owners: list[np.ndarray[Any, np.dtype[np.uint32]]] = []
     total = 0
+    most = min(MOST_FIBRES, max_memory // BYTES_PER_FIBRE)
     for number, name in enumerate(names):
         one = sources[name]
         for axis in _axes(one.shape, length):
-            if total > MOST_FIBRES:
+            if total + math.prod(one.shape) // length > most:
                 break
             cast = dtype if dtype.name in one.casts else None
             hashes = fibres(source, name, one.dtype, axis, max_memory=max_memory, cast=cast)

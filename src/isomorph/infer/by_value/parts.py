@@ -23,7 +23,7 @@ from isomorph.infer.by_value.forms import with_copies
 from isomorph.infer.by_value.hashing import hash_of
 from isomorph.infer.by_value.laying import Laying
 from isomorph.infer.by_value.ledger import Ledger, in_order
-from isomorph.infer.by_value.sums import MOST_FOR_PAIRS, WORD, Item, Pool, items
+from isomorph.infer.by_value.sums import WORD, Item, Pool, items, most_for_pairs
 from isomorph.infer.by_value.templates import Index, named, suggestions
 from isomorph.tensors import DType
 
@@ -119,6 +119,7 @@ class _Search:
                 tried += 1
                 if tried == MOST_TRIED:
                     break
+        self._whole_pool = None  # it is large
 
     def _candidates(self, whole: Item) -> Iterator[tuple[Item, ...]]:
         if not self._is_free(whole, ()):
@@ -160,8 +161,9 @@ class _Search:
     def _all(self) -> Pool:
         if self._whole_pool is None:
             some = self.parts
-            if len(some) > MOST_FOR_PAIRS:
-                some = sorted(some, key=lambda item: (not item.is_stack, len(item.index)))[:MOST_FOR_PAIRS]
+            most = most_for_pairs(self.ledger.scene.max_memory)
+            if len(some) > most:
+                some = sorted(some, key=lambda item: (not item.is_stack, len(item.index)))[:most]
             self._whole_pool = Pool(some)
         return self._whole_pool
 

@@ -13,6 +13,7 @@ An item is a tensor, or a whole stack of siblings (all experts of a layer, all l
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, islice
@@ -24,7 +25,9 @@ from isomorph.infer.by_value.templates import Index, by_template, grid
 
 WORD = 1 << 64
 MOST_FOR_PAIRS = 3000
-"""Items among which all sums of two are formed (4.5 million, 72 MB with where they come from)."""
+"""Items among which all sums of two are formed (4.5 million)."""
+BYTES_PER_PAIR = 48
+"""What forming one of these sums takes, at its peak."""
 MOST_FOR_FOUR = 100
 MOST_HITS = 16
 MOST_LOOKED_AT = 256
@@ -85,6 +88,11 @@ def _stacks(
                     continue  # one value of a number is no stack along it
                 key = sum(keys[name] for name in names) % WORD
                 yield Item(names, key, sum(numels[name] for name in names), template, fixed)
+
+
+def most_for_pairs(max_memory: int) -> int:
+    """Of how many items all sums of two fit into so much memory."""
+    return min(MOST_FOR_PAIRS, math.isqrt(2 * max_memory // BYTES_PER_PAIR))
 
 
 class Pool:

@@ -44,10 +44,10 @@ def number_text(bits: int, dtype: DType) -> str | None:
 
 def _digits(value: float, dtype: DType) -> int:
     """After the first, so many digits are needed: known at once where numpy has the dtype."""
-    kind = {"f16": np.float16, "f32": np.float32, "f64": np.float64}.get(dtype.name)
-    if kind is None:
+    if dtype.name not in ("f16", "f32", "f64"):
         return 0
-    return max(len(np.format_float_scientific(kind(abs(value)), trim="-").partition("e")[0].replace(".", "")) - 1, 0)
+    shortest = np.format_float_scientific(dtype.numpy.type(abs(value)), trim="-")
+    return max(len(shortest.partition("e")[0].replace(".", "")) - 1, 0)
 
 
 def _is(text: str, bits: int, dtype: DType) -> bool:
