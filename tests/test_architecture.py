@@ -33,8 +33,22 @@ LAYERS: dict[str, frozenset[str]] = {
     ),
     "demo": frozenset({"job", "testing"}),
     "statedict": frozenset({"formats", "describe"}),
+    "boundplan": frozenset({"job", "formats", "engine", "plan", "describe"}),
     "api": frozenset(
-        {"job", "statedict", "language", "formats", "plan", "engine", "verify", "layouts", "describe", "trace", "infer"}
+        {
+            "job",
+            "statedict",
+            "boundplan",
+            "language",
+            "formats",
+            "plan",
+            "engine",
+            "verify",
+            "layouts",
+            "describe",
+            "trace",
+            "infer",
+        }
     ),
     "models": frozenset({"api"}),
     "testing": frozenset({"language", "formats", "plan", "engine", "verify", "operators", "layouts"}),

@@ -11,25 +11,23 @@ iso.infer(sd, "converted.safetensors").morph    the morph, written from an examp
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from isomorph.boundplan import BoundPlan, PathLike, bind
+from isomorph.boundplan import writing as how_to_write
 from isomorph.errors import Different, UsageError
-from isomorph.formats.base import Checkpoint
 from isomorph.infer import nouns
 from isomorph.job.byte_sizes import byte_size
-from isomorph.job.convert import Converted, Writing
+from isomorph.job.convert import Converted
 from isomorph.job.inputs import open_sources, place
 from isomorph.job.port import Port, make_port, read_morphs
 from isomorph.job.progress import notebook_stages
 from isomorph.statedict import StateDict
-from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
     from isomorph.trace.nouns import TraceReport
-
-PathLike = str | os.PathLike[str]
 
 
 def open(path: PathLike, *more: PathLike) -> StateDict:
@@ -116,82 +114,6 @@ def morph(
     return Morph(read_morphs([path]))
 
 
-class BoundPlan:
-    """A plan together with its source. `print(plan)` is the proof; `write`, `items` and `state_dict` carry it out."""
-
-    def __init__(self, plan: Any, port: Port, source: Checkpoint) -> None:
-        self.plan = plan
-        self.port = port
-        self.source = source
-
-    @property
-    def manifest(self) -> Manifest:
-        """Names and specs of what comes out."""
-        found: Manifest = self.plan.manifest
-        return found
-
-    def write(
-        self,
-        *targets: PathLike,
-        format: str | None = None,
-        max_shard_size: int | str | None = None,
-        max_memory: int | str = 256 << 20,
-        workers: int | None = None,
-        resume: bool = False,
-        overwrite: bool = False,
-        verify: bool = True,
-    ) -> Converted:
-        """Write the result; it gets its name when it is complete, synced, verified. Raises RefusedError, Different, CheckError."""
-        from isomorph.job.convert import convert as carry_out
-
-        writing = _writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
-        return carry_out(
-            self.port, self.source, [place(one) for one in targets], writing, plan=self.plan, stage=notebook_stages()
-        )
-
-    def items(self, library: str = "numpy", *, device: Any = None) -> Iterator[tuple[str, Any]]:
-        """(name, array) one target at a time; `library` is numpy, torch or paddle. Ties and constants are checked too."""
-        from isomorph.engine.arrays import arrays
-        from isomorph.job.arrays import from_numpy
-
-        def converted(made: tuple[str, Any]) -> tuple[str, Any]:
-            return made[0], from_numpy(made[1], library, device)
-
-        yield from map(converted, arrays(self.plan, self.source))  # no name here holds an array while the next is made
-
-    def state_dict(self, library: str = "numpy", *, device: Any = None) -> dict[str, Any]:
-        """All targets in memory, name -> array."""
-        return dict(self.items(library, device=device))
-
-    def __str__(self) -> str:
-        from isomorph.plan.explain import explain
-
-        return explain(self.plan, title=self.port.title)
-
-    def __repr__(self) -> str:
-        return f"<plan: {len(self.plan.source):,} tensors in, {len(self.plan.targets):,} out>"
-
-    def _repr_html_(self) -> str:
-        from isomorph.describe.html import preformatted
-
-        return preformatted(str(self))
-
-
-def bind(port: Port, source: Any, *, like: Any = None) -> BoundPlan:
-    """Open the source, find its config, prove the port on it."""
-    from isomorph.job.likes import like as like_manifest
-
-    checkpoint = open_sources([source])
-    try:
-        port = port.with_config_beside(checkpoint.paths[:1]).settled(checkpoint.manifest)
-        plan = port.plan(checkpoint.manifest, None if like is None else like_manifest(like))
-    except BaseException:
-        if isinstance(source, str | os.PathLike):
-            checkpoint.close()
-        raise
-    return BoundPlan(plan, port, checkpoint)
-
-
 def convert(
     source: Any,
     target: PathLike,
@@ -222,7 +144,7 @@ def convert(
     from isomorph.job.session import convert_places
 
     port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact, to, from_)
-    writing = _writing(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
+    writing = how_to_write(format, max_shard_size, max_memory, workers, resume, overwrite, verify)
     if isinstance(source, str | os.PathLike):
         return convert_places(port, [os.fspath(source), os.fspath(target)], writing, like=like, stage=notebook_stages())
     bound = bind(port, source, like=like)
@@ -390,12 +312,6 @@ def infer(
         stage=notebook_stages(),
     )
     return Inference(**{field.name: getattr(found, field.name) for field in fields(found)})
-
-
-def _writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:
-    """How to write; sizes are bytes, or text as on the command line (`5GB`)."""
-    cut = None if max_shard_size is None else byte_size(max_shard_size)
-    return Writing(format, cut, byte_size(max_memory), *rest)
 
 
 def _port(
