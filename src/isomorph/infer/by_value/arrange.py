@@ -24,7 +24,7 @@ from isomorph.infer.by_value.arrange_map import boxes, steps_of
 from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed, holds
 from isomorph.infer.by_value.arrange_templates import by_templates
 from isomorph.infer.factor import relation
-from isomorph.infer.factor_blocks import Block, NoLayout, Spot
+from isomorph.infer.factor_blocks import Block, NoLayout, Spot, within_dims
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import row_major, simplify
 from isomorph.plan.moves import Box, Fill, Move
@@ -106,11 +106,37 @@ def _first_relation(
     found = next(holding(_proposed(left, sources, right, targets, max_memory)), None)
     if found is not None:
         others = (Arranged.of(_moves(blocks, change)) for blocks in by_templates(left, sources, right, targets))
-        found.is_decided = not (_swaps(found, left, right, change) or any(_differ(found, other) for other in others))
+        fine = _within_dims(found, {**known, **made})
+        found.is_decided = not (_swaps(fine, left, right, change) or any(_differ(found, other) for other in others))
     if found is None:
         usual = list(itertools.islice(holding(by_templates(left, sources, right, targets)), 2))
         found = Arranged.of(usual[0], len(usual) == 1) if usual else None
     return found
+
+
+def _within_dims(moves: Sequence[Move], specs: Mapping[str, TensorSpec]) -> list[Move]:
+    """The same moves, cut so that each axis lies within one dim of both tensors; as they are, where they cannot be cut."""
+    blocks = [
+        Block(
+            move.target.shape,
+            Spot((move.source.tensor,), move.source.offset, move.source.strides),
+            Spot((move.target.tensor,), move.target.offset, move.target.strides),
+        )
+        for move in moves
+        if isinstance(move.source, Box)
+    ]
+    try:
+        cut = within_dims(blocks, specs)
+    except NoLayout:
+        return list(moves)
+    return [move for move in moves if isinstance(move.source, Fill)] + [
+        Move(
+            Box(block.target.names[0], block.target.offset, block.shape, block.target.strides),
+            Box(block.source.names[0], block.source.offset, block.shape, block.source.strides),
+        )
+        for block in cut
+        if isinstance(block.source, Spot)
+    ]
 
 
 def _swaps(moves: Sequence[Move], left: Side, right: Side, change: Changes) -> bool:
