@@ -346,6 +346,8 @@ def _ordered_norms(made: list[Module]) -> list[Module]:
 
 def _places(norms: Sequence[Module], is_crossed: bool, has_unknown: bool) -> list[str]:
     places = [int(module.reading.role.removeprefix("norm.")) for module in norms]
+    if places == [NUMBERED] and has_unknown:
+        return ["norm.?"]  # `norm2` beside another that no word calls a norm: not the first by being alone
     numbered = [at for at, place in enumerate(places) if place == NUMBERED and norms[at].reading.rank is not None]
     order = sorted(numbered, key=lambda at: norms[at].reading.rank or (0, 0))
     if len({norms[at].reading.rank for at in numbered}) < len(numbered):
