@@ -21,10 +21,10 @@ from isomorph.infer.generalise.words import Skeleton, cost, is_writable, ordered
 
 MOST_LABELS = 12
 """Labels of one hole; a longer list is a table, not a rule."""
-MOST_PAIRED = 48
-"""A rule is laid upon so many others of its form that stand next to it."""
 MANY = 160
 """Above so many rules of a form not every pair is tried."""
+MOST_PAIRS, FEWEST = 8000, 6
+"""Of more, each is laid upon those that stand next to it: so many pairs in all, but so many for each at least."""
 WIDEST = 130
 
 Key = tuple[Form, tuple[tuple[Skeleton, Skeleton], ...]]
@@ -102,7 +102,7 @@ def _groups(form: Form, members: Mapping[int, Rule]) -> dict[Key, set[int]]:
     """Rules that are alike but for one region in each name: key is what they share."""
     bones = {number: [tuple(map(bone, name)) for name in rule.names] for number, rule in members.items()}
     order = sorted(bones, key=lambda number: (str(bones[number]), number))
-    reach = len(order) if len(order) <= MANY else MOST_PAIRED
+    reach = len(order) if len(order) <= MANY else max(FEWEST, MOST_PAIRS // len(order))
     found: dict[Key, set[int]] = {}
     for at, one in enumerate(order):
         for other in order[at + 1 : at + 1 + reach]:

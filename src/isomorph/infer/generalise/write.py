@@ -39,6 +39,8 @@ MANY_RELATIONS, SOME = 1500, 40
 """Of more relations than this, so many of each form are held against their own moves; the others against their names alone."""
 MANY_CLASSES = 300
 """Above so many classes wildcards are weighed against classes as they are, not against what labels would make of them."""
+MOST_CLASSES = 1500
+"""More classes than these are a table: they are not joined by labels."""
 WILDCARDS, LABELS, NUMBERS, SINGLE = 3, 2, 1, 0
 
 
@@ -156,7 +158,7 @@ class _Job:
         return bases(self.source), bases(self.target)
 
     def _labelled(self, rules: Sequence[Rule]) -> list[Rule]:
-        return labelled(rules, self.taken)
+        return labelled(rules, self.taken) if len(rules) <= MOST_CLASSES else list(rules)
 
     @cached_property
     def single(self) -> list[Rule]:
