@@ -93,7 +93,7 @@ def test_a_copy_that_was_trained_further(sides: tuple[Arrays, Arrays]) -> None:
     found = infer(*checkpoints(sides[0], tuned))
     assert found.text == ""
     assert "layers.0.attn.out_proj.weight" in found.approximate["blocks.0.mix.proj.weight"]
-    assert any("equal to none" in note and "--names-only" in note for note in found.notes)
+    assert any("trained further" in note and "--names-only" in note for note in found.notes)
     named = infer(*checkpoints(sides[0], tuned), names_only=True)
     assert named.coverage.unplaced == ()
     assert named.problems == ()

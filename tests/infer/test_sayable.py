@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from isomorph.formats.memory import ArrayCheckpoint
-from isomorph.infer.nouns import Inference
+from isomorph.infer.draft import from_names
+from isomorph.infer.nouns import Inference, Proposed, copy_of
 from isomorph.infer.run import infer
 from isomorph.infer.sayable import is_sayable
+from isomorph.tensors import Manifest, TensorSpec, dtype
 
 ODD = ["?", "|", "[x]", ".", "_", "-", "{", "**", "drop", "where", "a b", '"', "\x1b[31m", "模型", "a..b", "x" * 3000]
 
@@ -45,3 +47,13 @@ def test_what_no_rule_can_name_is_set_aside(name: str, names_only: bool) -> None
     assert back.problems == ()
     assert back.notes[-1].startswith("no morph can name 1 tensor of DST")
     assert not back.is_proved
+
+
+def test_one_tensor_under_two_names_of_the_target_is_made_once() -> None:
+    """A tied head: its file says that it is the embeddings."""
+    spec = TensorSpec(dtype("f32"), (7, 4))
+    source = Manifest({"word_embeddings.weight": spec})
+    target = Manifest({"embed.weight": spec, "other.proj": spec}, shared=(("embed.weight", "other.proj"),))
+    made = from_names(Proposed((copy_of("word_embeddings.weight", "embed.weight", (7, 4), "names"),)), source, target)
+    assert made.unplaced == ()
+    assert made.relations[0].targets == ("embed.weight", "other.proj")
