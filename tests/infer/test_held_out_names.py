@@ -205,3 +205,33 @@ def test_two_modules_of_one_signature() -> None:
     assert all(("patch" in name) == ("patch" in made) for name, made in found.items())
     plain = {name.replace("patch_embed", "a"): shape for name, shape in source.items()}
     assert not said(correspond(headers(plain), headers(target)))
+
+
+def test_stages_counted_from_the_other_end() -> None:
+    """The decoder of a VAE: `up.3` is `up_blocks.0`."""
+    widths = (16, 32, 48, 64)
+    source: Shapes = {}
+    target: Shapes = {}
+    truth: dict[str, str] = {}
+    for stage, width in enumerate(widths):
+        for block in range(2):
+            for conv in ("conv1", "conv2"):
+                one = f"decoder.up_blocks.{len(widths) - 1 - stage}.resnets.{block}.{conv}.weight"
+                other = f"decoder.up.{stage}.block.{block}.{conv}.weight"
+                source[one] = target[other] = (width, width, 3, 3)
+                truth[other] = one
+    assert said(correspond(headers(source), headers(target))) == truth
+
+
+def test_rows_of_one_signature_that_end_alike() -> None:
+    """The projections of a UNet's attentions have one shape in each block; their last words tell them apart."""
+    source: Shapes = {}
+    target: Shapes = {}
+    truth: dict[str, str] = {}
+    for count, width in enumerate((16, 16, 32, 32, 64, 64)):
+        for each in ("to_q", "to_k", "to_v", "to_out.0"):
+            one = f"down_blocks.{count // 2}.attentions.{count % 2}.transformer_blocks.0.attn1.{each}.weight"
+            other = f"input_blocks.{count + 1 + count // 2}.1.transformer_blocks.0.attn1.{each}.weight"
+            source[one] = target[other] = (width, width)
+            truth[other] = one
+    assert said(correspond(headers(source), headers(target))) == truth

@@ -5,14 +5,15 @@ over all stages and blocks are a signature that no other module has. Here every 
 and `encoder.stages.2.layers.0.layer.1.convolution` are members of two rows, which pair in rising order of the indices. Two
 rows are one when their shapes agree member by member, take three values at least, and no other row of either side has them
 (or one other, that a word tells apart). Where that leaves something open, numbers that are a part of a word (`norm1`, `norm2`)
-are taken to be words.
+are taken to be words, and then stages to be counted from the other end (a decoder's `up.3` is `up_blocks.0`).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from isomorph.infer.by_name.candidates import Candidate
 from isomorph.infer.by_name.classes import CONTAINERS, HOLE, Shape, TensorClass
@@ -27,6 +28,7 @@ FEWEST_SHAPES = 3
 """Of so many shapes at least a signature is made: by fewer, two modules may look alike by chance."""
 
 Index = tuple[int, ...]
+Value = TypeVar("Value")
 Signature = tuple[Shape, ...]
 
 
@@ -37,6 +39,25 @@ class Row:
     module: Module
     places: tuple[Index, ...]
     """The ranks of the numbers of each member, in rising order; numbers that all share left out."""
+
+    def turned(self) -> Row:
+        """The same row with the members of its last stage first."""
+        order = sorted(range(len(self.places)), key=lambda at: (-self.places[at][0], self.places[at][1:]))
+        last = max(place[0] for place in self.places)
+        leaves = {
+            leaf: replace(each, members=_picked(each.members, order), shapes=_picked(each.shapes, order))
+            for leaf, each in self.module.leaves.items()
+        }
+        places = tuple((last - self.places[at][0], *self.places[at][1:]) for at in order)
+        return Row(replace(self.module, leaves=leaves), places)
+
+    @property
+    def end(self) -> tuple[str, ...]:
+        """The last words between indices."""
+        words = self.module.words
+        while words and words[-1] == HOLE:
+            words = words[:-1]
+        return words[max((at + 1 for at, word in enumerate(words) if word == HOLE), default=0) :]
 
     @property
     def telling(self) -> frozenset[str]:
@@ -58,8 +79,10 @@ def stages(scorer: Scorer, source: Manifest, target: Manifest) -> list[Candidate
     """The pairs of rows that shapes alone decide."""
     out: list[Candidate] = []
     done: set[str] = set()
-    for glued in (True, False):
+    for is_turned, glued in ((False, True), (False, False), (True, True), (True, False)):
         left, right = rows(source, glued=glued), rows(target, glued=glued)
+        if is_turned:
+            right = turned(right)
         for signature, found in right.items():
             if len(set(signature)) < FEWEST_SHAPES:
                 continue
@@ -72,10 +95,26 @@ def stages(scorer: Scorer, source: Manifest, target: Manifest) -> list[Candidate
     return out
 
 
+def turned(found: Mapping[Signature, Sequence[Row]]) -> Mapping[Signature, Sequence[Row]]:
+    """The rows with their stages in falling order, by the signatures that they have then. Those of one stage are left out."""
+    out: dict[Signature, list[Row]] = defaultdict(list)
+    for each in (row for same in found.values() for row in same):
+        if len({place[:1] for place in each.places}) > 1:
+            other = each.turned()
+            out[other.signature].append(other)
+    return out
+
+
 def _told_apart(left: Sequence[Row], right: Sequence[Row]) -> Sequence[tuple[Row, Row]]:
-    """The pairs of rows of one signature: one on each side, or two of which one pair shares a word and no pair across does."""
+    """The pairs of rows of one signature: one on each side; those that end in the same words, which no other does; or two of which
+    one pair shares a word and no pair across does."""
     if len(left) == len(right) == 1:
         return [(left[0], right[0])]
+    ends = [Counter(each.end for each in those) for those in (left, right)]
+    alike = [(one, other) for one in left for other in right if one.end == other.end and NOISE.isdisjoint(one.end[-1:])]
+    alike = [(one, other) for one, other in alike if ends[0][one.end] == ends[1][other.end] == 1]
+    if alike:
+        return alike
     if len(left) == len(right) == 2:
         ways = [((left[0], right[0]), (left[1], right[1])), ((left[0], right[1]), (left[1], right[0]))]
         telling = [way for way in ways if any(one.telling & other.telling for one, other in way)]
@@ -142,6 +181,11 @@ def _places(members: Sequence[Index]) -> tuple[Index, ...]:
     columns = [sorted(set(column)) for column in zip(*members, strict=True)]
     telling = [at for at, values in enumerate(columns) if len(values) > 1]
     return tuple(tuple(columns[at].index(index[at]) for at in telling) for index in members)
+
+
+def _picked(members: Mapping[Index, Value], order: Sequence[int]) -> dict[Index, Value]:
+    entries = list(members.items())
+    return dict(entries[at] for at in order)
 
 
 def _sides(shape: Shape) -> Shape:
