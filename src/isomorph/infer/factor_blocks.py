@@ -193,7 +193,7 @@ def _progression(run: list[Block], specs: Mapping[str, TensorSpec]) -> Block | N
     first = run[0]
     if len(run) == 1:
         return first
-    sides = []
+    sides: list[tuple[Fill | Spot, tuple[int, ...]]] = []
     for spots in ([block.source for block in run], [block.target for block in run]):
         spot = spots[0]
         if isinstance(spot, Fill):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from isomorph.infer.by_name.correspondence import Bundle, Link
 from isomorph.infer.by_name.links import alike, link, padded
 from isomorph.infer.by_name.modules import Module
-from isomorph.infer.by_name.scoring import ROLE, Scorer, parent
+from isomorph.infer.by_name.scoring import ROLE, Scorer, Side, parent
 
 FUSED: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "qkv": (("query", "key", "value"), ("query", "kv")),
@@ -98,6 +98,8 @@ def _role(s: Module, t: Module) -> str:
 
 def _may_balance(one: tuple[int, ...], count: int, other: tuple[int, ...], others: int) -> bool:
     """A quick look before the members are compared."""
+    if count == others == 1:
+        return alike(one, other)
     return alike(one, other) or math.prod(one) * count == math.prod(other) * others or count == others
 
 
@@ -114,18 +116,43 @@ def _padded_link(scorer: Scorer, s: Module, t: Module) -> tuple[tuple[Link, ...]
 
 def candidates(scorer: Scorer) -> list[Candidate]:
     """All candidates, in the order of targets, then sources."""
-    out = [
-        found
-        for t in scorer.target.modules
-        for s in scorer.source.modules
-        if (found := single(scorer, s, t)) is not None
-    ]
+    out = [found for s, t in _pairs(scorer) if (found := single(scorer, s, t)) is not None]
     if _has_class_row(scorer):
         doubtful = {"class_token", "position"}
         out = [each for each in out if not {each.sources[0].reading.role, each.targets[0].reading.role} <= doubtful]
     out += fused(scorer, into_target=True)
     out += fused(scorer, into_target=False)
     return out
+
+
+def _pairs(scorer: Scorer) -> Iterator[tuple[Module, Module]]:
+    """The modules whose weights could be one another's by their shapes alone: thousands of modules have few shapes."""
+    fitting: dict[_Weight | None, list[Module]] = {}
+    weights = [(s, _weight(s, scorer.source)) for s in scorer.source.modules]
+    for t in scorer.target.modules:
+        weight = _weight(t, scorer.target)
+        if weight not in fitting:
+            fitting[weight] = [s for s, other in weights if _could_be(other, weight)]
+        for s in fitting[weight]:
+            yield s, t
+
+
+_Weight = tuple[tuple[int, ...], int, str]
+"""The shape of a weight, its count, and the role of its module where that may be padded."""
+
+
+def _weight(module: Module, side: Side) -> _Weight | None:
+    found = module.leaves.get("weight")
+    role = module.reading.role
+    if found is None:
+        return None
+    return found.shape, len(side.ranked[found.template].names), role if role in PADDED else ""
+
+
+def _could_be(one: _Weight | None, other: _Weight | None) -> bool:
+    if one is None or other is None:
+        return True
+    return _may_balance(*one[:2], *other[:2]) or one[2] == other[2] != ""
 
 
 def _has_class_row(scorer: Scorer) -> bool:
@@ -157,6 +184,8 @@ def fused(scorer: Scorer, *, into_target: bool) -> Iterator[Candidate]:
         for group, fits in groups:
             if role and role not in fits:
                 continue
+            if not _could_fuse(one, group):
+                continue
             score = _context(scorer, one, group, into_target)
             if score is None:
                 continue
@@ -173,6 +202,20 @@ def fused(scorer: Scorer, *, into_target: bool) -> Iterator[Candidate]:
             main = next(iter({"weight"} & one.leaves.keys()), None)
             if links and (main is None or main in links):
                 yield Candidate(sources, targets, links, score + (ROLE + 2 if named else 0), entire)
+
+
+def _could_fuse(one: Module, group: Sequence[Module]) -> bool:
+    """Whether the elements of their weights agree, where each of them is one tensor; a quick look."""
+    whole = one.leaves.get("weight")
+    if whole is None:
+        return True
+    parts = [module.leaves.get("weight") for module in group]
+    if any(part is None for part in parts):
+        return False
+    found = [part for part in parts if part is not None]
+    if any(len(each.members) > 1 for each in (whole, *found)):
+        return True
+    return math.prod(whole.shape) == sum(math.prod(part.shape) for part in found)
 
 
 def _context(scorer: Scorer, one: Module, group: Sequence[Module], into_target: bool) -> float | None:

@@ -109,7 +109,7 @@ def _grid(one: Ranked, part: Ranked) -> tuple[dict[Index, list[Index]], Index] |
         return {at: [at] for at in part.names}, ()
     if len(part.names) == len(one.names) == 1:
         return {next(iter(one.names)): [next(iter(part.names))]}, ()
-    kept = _kept(one, part)
+    kept = _kept(one.sizes, one.labels, part.sizes, part.labels)
     if kept is None:
         return None
     rest = [slot for slot in range(len(part.sizes)) if slot not in kept]
@@ -122,14 +122,17 @@ def _grid(one: Ranked, part: Ranked) -> tuple[dict[Index, list[Index]], Index] |
     return out, extents
 
 
-def _kept(one: Ranked, part: Ranked) -> tuple[int, ...] | None:
+@lru_cache(maxsize=1 << 16)
+def _kept(
+    ones: tuple[int, ...], one_labels: tuple[str, ...], parts: tuple[int, ...], part_labels: tuple[str, ...]
+) -> tuple[int, ...] | None:
     """The slots of the part that the one class has too: of the same size, in the same order, of the same kind where kinds tell."""
     choices = [
         kept
-        for kept in itertools.combinations(range(len(part.sizes)), len(one.sizes))
-        if tuple(part.sizes[slot] for slot in kept) == one.sizes and len(kept) < len(part.sizes)
+        for kept in itertools.combinations(range(len(parts)), len(ones))
+        if tuple(parts[slot] for slot in kept) == ones and len(kept) < len(parts)
     ]
-    alike_ = [kept for kept in choices if tuple(part.labels[slot] for slot in kept) == one.labels]
+    alike_ = [kept for kept in choices if tuple(part_labels[slot] for slot in kept) == one_labels]
     return next(iter(alike_ or choices), None) if len(choices) == 1 or len(alike_) == 1 else None
 
 

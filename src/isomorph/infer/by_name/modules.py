@@ -82,6 +82,11 @@ class Module:
         return self.block or ("", *sorted(self.reading.towers))
 
     @cached_property
+    def stages(self) -> tuple[str, ...]:
+        """The literal numbers among its words up to the last index."""
+        return tuple(word for word in self.words[: len(self.block)] if word.startswith("#"))
+
+    @cached_property
     def inside(self) -> tuple[str, ...]:
         """Its words after the last index."""
         return self.words[len(self.block) :]

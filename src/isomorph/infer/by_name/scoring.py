@@ -99,6 +99,7 @@ class Scorer:
         self.source, self.target = source, target
         counts = Counter(word for side in (source, target) for module in side.modules for word in set(module.words))
         total = len(source.modules) + len(target.modules)
+        self._words: dict[Module, tuple[list[str], frozenset[str]]] = {}
         self.weight = {word: math.log(1 + total / count) for word, count in counts.items()}
 
     def score(self, s: Module, t: Module) -> float | None:
@@ -153,17 +154,20 @@ class Scorer:
     def _names(self, s: Module, t: Module) -> float:
         if s.inside and s.inside == t.inside and s.raw[len(s.block) :] == t.raw[len(t.block) :]:
             return NAME
-        left, right = (
-            [word for word in module.inside or module.words if word not in NOISE and word[0] != "#"]
-            for module in (s, t)
-        )
-        a, b = set(left), set(right)
+        (left, a), (right, b) = self._telling(s), self._telling(t)
         if not a or not b:
             return 0.0
         if a == b and left != right:
             return NAME - MARGIN  # `token_to_image` is not `image_to_token`
-        both = sum(self.weight[word] for word in a & b)
-        return 3 * both / sum(self.weight[word] for word in a | b)
+        both = math.fsum(self.weight[word] for word in a & b)
+        return 3 * both / math.fsum(self.weight[word] for word in a | b)
+
+    def _telling(self, module: Module) -> tuple[list[str], frozenset[str]]:
+        """The words of a module that are evidence: in order, and as a set."""
+        if module not in self._words:
+            words = [word for word in module.inside or module.words if word not in NOISE and word[0] != "#"]
+            self._words[module] = words, frozenset(words)
+        return self._words[module]
 
     def place(self, s: Module, t: Module) -> float | None:
         """By where they are: tower, encoder or decoder, which attention, in layers or outside."""
@@ -203,7 +207,7 @@ class Scorer:
 
 def _numbers(s: Module, t: Module) -> float:
     """The literal numbers on the way to the layer: stages of other widths."""
-    a, b = ([word for word in module.words[: max(len(module.block), 0)] if word.startswith("#")] for module in (s, t))
+    a, b = s.stages, t.stages
     if len(a) != len(b):
         return 0.0
     value = 0.0

@@ -53,6 +53,9 @@ def pattern(rule: Rule, name: Template, separator: str | None = None) -> NamePat
 
 def reads(made: NamePattern, name: str) -> bool:
     """True when the pattern takes the name, or stumbles over it."""
+    first = made.pieces[0] if made.pieces else None
+    if isinstance(first, Literal) and not name.startswith(first.value):
+        return False  # most do not: a quick look
     try:
         return made.read(name) is not None
     except (TwoCuts, Unsized):
