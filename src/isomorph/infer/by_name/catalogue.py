@@ -177,8 +177,8 @@ def _unwrapped(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
         return
     common = min(len(common_prefix(names)), min(map(len, names)) - 1)
     cuts = [at + 1 for at in range(common) if names[0][at] in PIECES and names[0][:at].isprintable()]
-    for cut in cuts[:MOST_WRAPPERS]:
-        yield names[0][:cut], Manifest({name[cut:]: spec for name, spec in manifest.items()})
+    for end in cuts[:MOST_WRAPPERS]:
+        yield names[0][:end], Manifest({name[end:]: spec for name, spec in manifest.items()})
 
 
 def _is_beside(unknown: Sequence[str], names: Iterable[str]) -> bool:

@@ -1,6 +1,7 @@
 """Layers that one side has and the other does not: then nothing says which of them were kept.
 
-A layout read at the smaller count would say that layer i is layer i. A distilled model may have every second layer, or the last ones.
+A layout read at the smaller count would say that layer i is layer i. A distilled model may have every second layer,
+or the last ones.
 """
 
 from __future__ import annotations
