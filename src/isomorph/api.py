@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
-from isomorph.boundplan import BoundPlan, PathLike, bind
+from isomorph.boundplan import BoundPlan as BoundPlan
+from isomorph.boundplan import PathLike, bind
 from isomorph.boundplan import writing as how_to_write
 from isomorph.errors import Different, UsageError
 from isomorph.infer import nouns

@@ -13,6 +13,11 @@ from isomorph.infer.generalise.patterns import Dim, Index, Labels, Rule, canonic
 STRUCTURAL = (2, 3)
 """Sizes that may be written as numbers: halves of a rotation, q k v."""
 
+WIDTHS = (
+    "head", "expert", "group", "kv", "dim", "hidden", "intermediate", "inner", "ffn", "width", "channel", "size", "rank", "vocab",
+)  # fmt: skip
+"""What is in the names of config keys that say how wide an axis is."""
+
 
 def sized(rule: Rule, sizes: Mapping[str, int], preferred: Mapping[str, int]) -> Rule:
     """The rule with a bound size for each axis that cannot be solved in one direction or the other.
@@ -131,8 +136,15 @@ def config_keys(config: Mapping[str, object] | None, size: int) -> list[str]:
 
 
 def sensible_key(config: Mapping[str, object] | None, size: int) -> str | None:
-    """The one key of the config that says the size: the only one that names heads or experts, or the only one at all."""
-    keys = [key for key in config_keys(config, size) if not key.endswith(("_id", "version"))]
+    """The one key of the config that says the size: the only one that names heads or experts, or the only one of any width.
+
+    A number that happens to be that of layers, tokens or classes says nothing of an axis.
+    """
+    keys = [
+        key
+        for key, last in ((key, key.lower().rpartition(".")[2]) for key in config_keys(config, size))
+        if any(word in last for word in WIDTHS) and "layer" not in last
+    ]
     for word in ("head", "expert"):
         told = [key for key in keys if word in key.lower()]
         plain = [key for key in told if "key_value" not in key and "kv" not in key and "dim" not in key] or told
