@@ -9,10 +9,10 @@ import numpy as np
 
 from isomorph.formats.base import Checkpoint
 from isomorph.formats.memory import ArrayCheckpoint
-from isomorph.infer.by_value.arrange import confirmed
+from isomorph.infer.by_value.arrange.find import confirmed
 from isomorph.infer.by_value.changes import Change
 from isomorph.infer.by_value.match import match
-from isomorph.infer.factor import moves_of
+from isomorph.infer.factor.relation import moves_of
 from isomorph.infer.nouns import Matched, Relation
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -14,9 +14,9 @@ from random_relations import Case, cases, effect, same_effect
 
 from isomorph.engine.arrays import arrays
 from isomorph.formats.memory import ArrayCheckpoint
-from isomorph.infer.by_value.arrange import arrange, confirmed
+from isomorph.infer.by_value.arrange.find import arrange, confirmed
 from isomorph.infer.by_value.changes import Change
-from isomorph.infer.factor import as_rule_text, groups, relation
+from isomorph.infer.factor.relation import as_rule_text, groups, relation
 from isomorph.language.morph import Morph
 from isomorph.language.tree import Op
 from isomorph.plan.moves import Box, Fill, Move

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from random_relations import Case, cases, effect, same_effect
 
-from isomorph.infer.factor import as_rule_text, groups, moves_of, relation
+from isomorph.infer.factor.relation import as_rule_text, groups, moves_of, relation
 from isomorph.infer.nouns import Dropped, Filled, Part, Relation
 from isomorph.language.morph import Morph
 from isomorph.language.tree import Op

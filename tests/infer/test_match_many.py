@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from isomorph.formats.memory import ArrayCheckpoint
-from isomorph.infer.by_value.arrange import arrange
+from isomorph.infer.by_value.arrange.find import arrange
 from isomorph.infer.by_value.match import match
 from isomorph.infer.by_value.sums import most_for_pairs
 from isomorph.infer.by_value.texts import number_text

@@ -12,7 +12,7 @@ import pytest
 from random_relations import effect, same_effect
 
 from isomorph.formats.registry import open_checkpoint
-from isomorph.infer.factor import as_rule_text, groups, moves_of, relation
+from isomorph.infer.factor.relation import as_rule_text, groups, moves_of, relation
 from isomorph.infer.nouns import Dropped, Filled, Part, Relation
 from isomorph.layouts.catalogue import families, layouts
 from isomorph.plan.moves import Box, Fill, Move

@@ -9,7 +9,7 @@ from proposal_truth import Truth, judge
 from proposing import NAMES, converted, headers, manifest_of, true_plan, unpacked
 
 from isomorph.infer.by_name.propose import propose
-from isomorph.infer.factor import groups, relation
+from isomorph.infer.factor.relation import groups, relation
 from isomorph.infer.nouns import Filled, Proposed, Relation, Silent
 from isomorph.plan.moves import names_of
 from isomorph.plan.plan import Plan

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from isomorph.errors import MorphError
 from isomorph.formats.base import Checkpoint
-from isomorph.infer.factor import as_rule_text
+from isomorph.infer.factor.relation import as_rule_text
 from isomorph.infer.nouns import Draft, Relation
 from isomorph.infer.report import listed
 from isomorph.infer.subset import Subset

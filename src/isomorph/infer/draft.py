@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from isomorph.infer.answers import answered
-from isomorph.infer.factor import moves_of
+from isomorph.infer.factor.relation import moves_of
 from isomorph.infer.nouns import (
     Alternative,
     Draft,

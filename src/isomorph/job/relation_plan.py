@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from isomorph.infer.factor import moves_of
+from isomorph.infer.factor.relation import moves_of
 from isomorph.infer.nouns import Filled, Part, Relation
 from isomorph.plan.moves import Move
 from isomorph.plan.plan import Plan, Target

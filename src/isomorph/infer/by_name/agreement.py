@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 from isomorph.infer.by_name.catalogue import Reading
 from isomorph.infer.by_name.readings import Ties
-from isomorph.infer.factor import groups, relation
+from isomorph.infer.factor.relation import groups, relation
 from isomorph.infer.nouns import Alternative, Evidence, Part, Question, Relation, Side
 from isomorph.plan.moves import names_of
 from isomorph.tensors import Manifest

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from isomorph.infer.by_value.arrange import arrange, confirmed
+from isomorph.infer.by_value.arrange.find import arrange, confirmed
 from isomorph.infer.by_value.changes import Change
 from isomorph.infer.by_value.copies import is_silent
 from isomorph.infer.by_value.forms import renamed, renamed_moves
 from isomorph.infer.by_value.ledger import Ledger
 from isomorph.infer.by_value.siblings import kept_to, partners, stem
 from isomorph.infer.by_value.templates import named
-from isomorph.infer.factor import relation as relation_of
+from isomorph.infer.factor.relation import relation as relation_of
 from isomorph.infer.nouns import Relation
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import row_major

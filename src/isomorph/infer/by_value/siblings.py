@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import combinations, islice, product
 
 from isomorph.errors import MorphError
-from isomorph.infer.factor import moves_of
+from isomorph.infer.factor.relation import moves_of
 from isomorph.infer.nouns import UNIT, Dim, Dropped, Filled, Part, Relation, Side
 from isomorph.language.tree import Op
 from isomorph.plan.moves import Move

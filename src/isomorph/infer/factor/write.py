@@ -8,10 +8,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from isomorph.errors import MorphError
-from isomorph.infer.factor_blocks import Block, NoLayout, Spot
-from isomorph.infer.factor_draft import Draft, Node, Term, alike, cells, drafted, join, name_units, order
-from isomorph.infer.factor_moves import blocks_in
-from isomorph.infer.factor_parse import AxisOf, Same, Stack
+from isomorph.infer.factor.blocks import Block, NoLayout, Spot
+from isomorph.infer.factor.draft import Draft, Node, Term, alike, cells, drafted, join, name_units, order
+from isomorph.infer.factor.moves import blocks_in
+from isomorph.infer.factor.parse import AxisOf, Same, Stack
 from isomorph.infer.nouns import Dim, Dropped, Filled, Part, Product, Relation
 from isomorph.language.tree import Op
 from isomorph.operators.reference import constant

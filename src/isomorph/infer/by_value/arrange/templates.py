@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.infer.by_value.arrange_reading import Side
-from isomorph.infer.factor_blocks import Block, Spot
+from isomorph.infer.by_value.arrange.reading import Side
+from isomorph.infer.factor.blocks import Block, Spot
 from isomorph.plan.boxes import row_major
 
 Array = np.ndarray[Any, np.dtype[Any]]

@@ -13,7 +13,7 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from isomorph.infer.factor_blocks import Block, Names, NoLayout, Spot, dim_and_step, place_in, shape_of, split, taken
+from isomorph.infer.factor.blocks import Block, Names, NoLayout, Spot, dim_and_step, place_in, shape_of, split, taken
 from isomorph.tensors import TensorSpec
 
 AxisOf = tuple[int, int]

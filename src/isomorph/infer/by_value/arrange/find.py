@@ -1,10 +1,10 @@
 """Source tensors + target tensors that hold the same elements -> the moves that make the one of the other, found by their values.
 
-    guesses ─▶ axes in another order ─▶ fibres (arrange_fibres.py) ─▶ elements (arrange_map.py) ─▶ templates (arrange_templates.py)
+    guesses ─▶ axes in another order ─▶ fibres (fibres.py) ─▶ elements (map.py) ─▶ templates (templates.py)
 
 The first that is confirmed is taken.
 
-Whatever is proposed is compared element by element before it is believed (arrange_reading.py).
+Whatever is proposed is compared element by element before it is believed (reading.py).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ import numpy as np
 
 from isomorph.errors import CheckError, MorphError
 from isomorph.formats.base import Checkpoint
-from isomorph.infer.by_value.arrange_fibres import by_fibres, filled_with
-from isomorph.infer.by_value.arrange_map import boxes, steps_of
-from isomorph.infer.by_value.arrange_reading import Changes, Side, change_of, confirmed, holds
-from isomorph.infer.by_value.arrange_templates import by_templates
-from isomorph.infer.factor import relation
-from isomorph.infer.factor_blocks import Block, NoLayout, Spot, within_dims
+from isomorph.infer.by_value.arrange.fibres import by_fibres, filled_with
+from isomorph.infer.by_value.arrange.map import boxes, steps_of
+from isomorph.infer.by_value.arrange.reading import Changes, Side, change_of, confirmed, holds
+from isomorph.infer.by_value.arrange.templates import by_templates
+from isomorph.infer.factor.blocks import Block, NoLayout, Spot, within_dims
+from isomorph.infer.factor.relation import relation
 from isomorph.language.tree import Op
 from isomorph.plan.boxes import row_major, simplify
 from isomorph.plan.moves import Box, Fill, Move

@@ -1,6 +1,6 @@
 """Strided moves -> a Relation: the axes that tensors are made of, found from the strides of what moves between them.
 
-moves ──gather──▶ blocks of stacks (factor_blocks.py) ──read──▶ sums and products (factor_parse.py) ──write──▶ Relation
+moves ──gather──▶ blocks of stacks (blocks.py) ──read──▶ sums and products (parse.py) ──write──▶ Relation
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from isomorph.infer.factor_blocks import Block, NoLayout, blocks_of, gathered, in_stacks, within_dims
-from isomorph.infer.factor_moves import as_rule_text, moves_of, tree_dims
-from isomorph.infer.factor_parse import Chain, Refined, Same, Stack, stacks_of
-from isomorph.infer.factor_write import written
+from isomorph.infer.factor.blocks import Block, NoLayout, blocks_of, gathered, in_stacks, within_dims
+from isomorph.infer.factor.moves import as_rule_text, moves_of, tree_dims
+from isomorph.infer.factor.parse import Chain, Refined, Same, Stack, stacks_of
+from isomorph.infer.factor.write import written
 from isomorph.infer.nouns import Dropped, Evidence, Filled, Part, Relation
 from isomorph.language.tree import Op
 from isomorph.plan.moves import Box, Move, names_of

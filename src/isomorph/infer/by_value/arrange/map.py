@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.infer.by_value.arrange_places import UNKNOWN, Laid, align, complete_places
+from isomorph.infer.by_value.arrange.places import UNKNOWN, Laid, align, complete_places
 
 Array = np.ndarray[Any, np.dtype[Any]]
 

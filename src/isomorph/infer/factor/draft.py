@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
-from isomorph.infer.factor_blocks import Block, Names, NoLayout
-from isomorph.infer.factor_parse import AxisOf, Chain, Same, Stack
+from isomorph.infer.factor.blocks import Block, Names, NoLayout
+from isomorph.infer.factor.parse import AxisOf, Chain, Same, Stack
 from isomorph.plan.moves import Fill
 
 Place = tuple[int, ...]

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from isomorph.infer.by_value.arrange_map import KeyBox, boxes, steps_of
-from isomorph.infer.by_value.arrange_reading import Side, tiles
+from isomorph.infer.by_value.arrange.map import KeyBox, boxes, steps_of
+from isomorph.infer.by_value.arrange.reading import Side, tiles
 from isomorph.infer.by_value.hashing import mix
-from isomorph.infer.factor_blocks import Block, NoLayout, Spot, dim_and_step, place_in, within_dims
+from isomorph.infer.factor.blocks import Block, NoLayout, Spot, dim_and_step, place_in, within_dims
 from isomorph.plan.boxes import row_major
 from isomorph.plan.moves import Fill
 from isomorph.tensors import DType, TensorSpec

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 
 from isomorph.errors import MorphError
-from isomorph.infer.factor_blocks import Block, NoLayout, Spot
+from isomorph.infer.factor.blocks import Block, NoLayout, Spot
 from isomorph.infer.nouns import Dim, Dropped, Filled, Part, Relation, Side
 from isomorph.language import tree
 from isomorph.language.axes import blocks, place
@@ -19,7 +19,7 @@ from isomorph.tensors import DType, TensorSpec
 
 Strides = Mapping[str, int]
 Placed = tuple[int, int, Strides]
-"""(term of its side, offset, stride of each axis), in the stack of the term's tensors (factor_blocks.py)."""
+"""(term of its side, offset, stride of each axis), in the stack of the term's tensors (blocks.py)."""
 
 
 def moves_of(
