@@ -205,7 +205,7 @@ def test_a_morph_that_does_not_hold_is_never_presented_as_proved(
         ("emb.* <-> tok.*\n", "tensors have no rule"),
         ("drop **\n", "the morph does not make"),
     ):
-        monkeypatch.setattr(run, "_written", lambda *_, text=text: text)
+        monkeypatch.setattr(run, "_written", lambda *_, text=text: (text, text))
         found = infer(*checkpoints(*sides))
         assert not found.is_proved
         assert found.coverage.verified is None

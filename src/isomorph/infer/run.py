@@ -20,7 +20,7 @@ from isomorph.infer.by_value.match import match
 from isomorph.infer.check import Checked, Expected, check, holds, manifest
 from isomorph.infer.coverage import coverage
 from isomorph.infer.draft import decided, from_names, from_values, supposed, unsaid
-from isomorph.infer.generalise import generalise
+from isomorph.infer.generalise import open_and_likely
 from isomorph.infer.meter import Stage, metered
 from isomorph.infer.nouns import Coverage, Draft, Inference, Matched, Outlier, Proposed, Question
 from isomorph.infer.report import BY
@@ -95,8 +95,8 @@ def infer(
     if draft.relations or draft.questions:
         if names_only:
             source, target = sources, targets
-        text = _written(draft, sources, targets, configs[0], (*title, *_title(seen)))
-        checked = _checked(text, draft, found, source, target, configs[0], max_memory, progress)
+        text, likely = _written(draft, sources, targets, configs[0], (*title, *_title(seen)))
+        checked = _checked(text, likely, draft, found, source, target, configs[0], max_memory, progress)
         made = replace(
             made,
             text=text,
@@ -170,12 +170,15 @@ def _strangers(matched: Matched, draft: Draft, target: Manifest) -> list[str]:
     return [f"the values of {len(left):,} targets are nowhere in SRC: {what}. --names-only places by names and shapes"]
 
 
-def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> str:
-    return unparse(generalise(draft, source, target, config=config, title=title))
+def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> tuple[str, str]:
+    """The text; and what is left of it when each question has its likely answer."""
+    module, likely = open_and_likely(draft, source, target, config=config, title=title)
+    return unparse(module), unparse(likely)
 
 
 def _checked(
     text: str,
+    likely: str,
     draft: Draft,
     found: _Found,
     source: Checkpoint | Manifest,
@@ -184,14 +187,13 @@ def _checked(
     max_memory: int,
     progress: Stage | None,
 ) -> Checked:
-    """The text as it is held against both sides; where questions are open, with the alternative that is likely in their place."""
-    sources, targets = manifest(source), manifest(target)
+    """The text as it is held against both sides; where questions are open, `likely`, which has one alternative of each."""
+    targets = manifest(target)
     opened: tuple[str, ...] = ()
     whole = draft
     if draft.questions:
         opened = _unreadable(text)
-        whole = decided(draft, supposed(draft), "answer", sources, targets)
-        text = _written(whole, sources, targets, config, ())
+        whole = decided(draft, supposed(draft), "answer", manifest(source), targets)
     kept = {name for one in whole.relations for name in one.targets}
     differing = {
         name
@@ -202,7 +204,7 @@ def _checked(
     }
     expected = Expected.of(whole, targets, differing)
     with metered(progress, "verifying", sum(targets[name].nbytes for name in expected.made)) as read:
-        checked = check(text, source, target, expected, config=config, max_memory=max_memory, progress=read)
+        checked = check(likely, source, target, expected, config=config, max_memory=max_memory, progress=read)
     return replace(checked, problems=(*opened, *checked.problems))
 
 

@@ -52,6 +52,13 @@ def generalise(
     `config` is the source's; sizes that no shape tells are written by its keys where one says them. `title` are the comment lines
     at the top. Open questions are alternatives, `? rule`, each of which is proved. Deterministic.
     """
+    return open_and_likely(draft, source, target, config=config, title=title)[0]
+
+
+def open_and_likely(
+    draft: Draft, source: Manifest, target: Manifest, *, config: Config = None, title: Sequence[str] = ()
+) -> tuple[Module, Module]:
+    """What `generalise` gives; and the same with the likely alternative of each question (else its first) as a rule."""
     job = _Job.of(draft, source, target, config, tuple(title))
     plain = job.rules(frozenset(), SINGLE)
     tests = job.tests(plain)
@@ -65,11 +72,12 @@ def generalise(
             except (MorphError, ValueError):  # no text says it: fewer generalisations may
                 break
             if bad is None:
-                return module
+                return module, job.likely(module, order)
             if not bad - apart:
                 break
             apart |= bad
-    return job.page.module(plain)
+    module, order = job.page.written(plain)
+    return module, job.likely(module, order)
 
 
 @dataclass(frozen=True)
@@ -246,6 +254,10 @@ class _Job:
             if bad is not None:
                 return bad
         return None
+
+    def likely(self, whole: Module, groups: Sequence[Group]) -> Module:
+        """The module with all questions answered as in the first round."""
+        return settled(whole, groups, self._ranks(0)) if self.draft.questions else whole
 
     def _holds(self, group: tuple[int, int] | None, choice: int) -> bool:
         return group is None or group[1] == self._ranks(choice)[group[0]]
