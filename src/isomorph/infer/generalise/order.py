@@ -5,7 +5,7 @@ Names are read by the language's own patterns, so what fits is what a plan would
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from isomorph.infer.generalise.patterns import Index, Labels, Rule, Star, Template
 from isomorph.language.names import NamePattern, Sizes, TwoCuts, Unsized
@@ -75,26 +75,48 @@ def _is_same_question(one: Rule, other: Rule) -> bool:
     return one.group is not None and other.group is not None and one.group[0] == other.group[0]
 
 
+NONE: Names = ((), ())
+
+Starts = dict[str, list[tuple[int, NamePattern]]]
+"""What names begin with -> the patterns that begin so, each with the number of its rule."""
+
+
+def _by_start(rules: Sequence[Rule], separators: Separators) -> tuple[Starts, Starts]:
+    """The patterns that take more than one name, of either side."""
+    found: tuple[Starts, Starts] = ({}, {})
+    for number, rule in enumerate(rules):
+        for starts, both in zip(found, patterns(rule, separators), strict=True):
+            for one in both:
+                if rule.maybe or not one.is_literal:
+                    first = one.pieces[0] if one.pieces else None
+                    start = first.value if isinstance(first, Literal) else ""
+                    starts.setdefault(start, []).append((number, one))
+    return found
+
+
+def _starting(starts: Starts, lengths: Sequence[int], name: str) -> Iterator[tuple[int, NamePattern]]:
+    """The patterns that a name begins like: of thousands, few. `lengths` are those of the starts."""
+    for length in lengths:
+        yield from starts.get(name[:length], ())
+
+
 def above(rules: Sequence[Rule], names: Mapping[int, Names], separators: Separators) -> dict[int, frozenset[int]]:
     """For each rule the numbers of those it must stand above. `names` are those of (some of) the relations."""
-    open_patterns: list[tuple[int, int, NamePattern]] = []
-    for number, rule in enumerate(rules):
-        for side, both in enumerate(patterns(rule, separators)):
-            open_patterns.extend((number, side, one) for one in both if rule.maybe or not one.is_literal)
+    by_start = _by_start(rules, separators)
+    lengths = [sorted({len(start) for start in starts}) for starts in by_start]
     found: dict[int, set[int]] = {}
     for number, rule in enumerate(rules):
         for relation in rule.covers:
-            if relation not in names:
-                continue
-            for other, side, made in open_patterns:
-                if (
-                    _is_same_question(rule, rules[other])
-                    or (rule.maybe and rules[other].group is not None)
-                    or other == number
-                    or other in found.get(number, ())
-                    or relation in rules[other].also
-                ):
-                    continue
-                if any(reads(made, name) for name in names[relation][side]):
-                    found.setdefault(number, set()).add(other)
+            for at, name in ((side, name) for side in (0, 1) for name in names.get(relation, NONE)[side]):
+                for other, made in _starting(by_start[at], lengths[at], name):
+                    if (
+                        other == number
+                        or other in found.get(number, ())
+                        or relation in rules[other].also
+                        or (rule.maybe and rules[other].group is not None)
+                        or _is_same_question(rule, rules[other])
+                    ):
+                        continue
+                    if reads(made, name):
+                        found.setdefault(number, set()).add(other)
     return {number: frozenset(below) for number, below in found.items()}
