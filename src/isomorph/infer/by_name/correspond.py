@@ -140,9 +140,15 @@ def _written(
                 used.update(matches[-1].sources)
     asked: list[Choice] = []
     certain = frozenset(used)
+    open_choices = [
+        choice
+        for component in components(open_)
+        for choice in choices(component, lambda each: written(each, anchors), set(placed))
+    ]
+    closed = _closed(open_choices, closure, certain)
     for component in components(open_):
         for choice in choices(component, lambda each: written(each, anchors), placed):
-            if not closure.holds(choice, certain):
+            if not closure.holds(choice, certain | _spoken_for(choice, closed)):
                 continue
             asked.append(choice)
             placed.update(choice.targets)
@@ -155,6 +161,27 @@ def _written(
         tuple(asked),
         tuple(name for name in source if name not in used),
         tuple(name for name in target if name not in placed),
+    )
+
+
+def _closed(open_: Sequence[Choice], closure: Closure, certain: frozenset[str]) -> list[Choice]:
+    """The choices that hold, when each may count on what the others use whatever is answered. To a fix-point."""
+    while True:
+        kept = [one for one in open_ if closure.holds(one, certain | _spoken_for(one, open_))]
+        if len(kept) == len(open_):
+            return kept
+        open_ = kept
+
+
+def _spoken_for(choice: Choice, others: Sequence[Choice]) -> frozenset[str]:
+    """Sources that other choices, of other targets, use whatever is answered."""
+    own = set(choice.targets)
+    return frozenset().union(
+        *(
+            set.intersection(*({name for match in option for name in match.sources} for option in other.options))
+            for other in others
+            if other.options and own.isdisjoint(other.targets)
+        )
     )
 
 
