@@ -120,6 +120,10 @@ def _rest(sides: tuple[Side, Side], taken: Sequence[Candidate], open_: Sequence[
     return out[0], out[1]
 
 
+Spoken = tuple[Choice, frozenset[str]]
+"""A choice, and the sources that it uses whatever is answered."""
+
+
 def _written(
     source: Manifest,
     target: Manifest,
@@ -164,25 +168,26 @@ def _written(
     )
 
 
-def _closed(open_: Sequence[Choice], closure: Closure, certain: frozenset[str]) -> list[Choice]:
+def _closed(open_: Sequence[Choice], closure: Closure, certain: frozenset[str]) -> list[Spoken]:
     """The choices that hold, when each may count on what the others use whatever is answered. To a fix-point."""
+    left = [(one, _always(one)) for one in open_]
     while True:
-        kept = [one for one in open_ if closure.holds(one, certain | _spoken_for(one, open_))]
-        if len(kept) == len(open_):
+        kept = [(one, names) for one, names in left if closure.holds(one, certain | _spoken_for(one, left))]
+        if len(kept) == len(left):
             return kept
-        open_ = kept
+        left = kept
 
 
-def _spoken_for(choice: Choice, others: Sequence[Choice]) -> frozenset[str]:
+def _always(choice: Choice) -> frozenset[str]:
+    """The sources that a choice uses whatever is answered."""
+    used = ({name for match in option for name in match.sources} for option in choice.options)
+    return frozenset(set.intersection(*used)) if choice.options else frozenset()
+
+
+def _spoken_for(choice: Choice, others: Sequence[Spoken]) -> frozenset[str]:
     """Sources that other choices, of other targets, use whatever is answered."""
     own = set(choice.targets)
-    return frozenset().union(
-        *(
-            set.intersection(*({name for match in option for name in match.sources} for option in other.options))
-            for other in others
-            if other.options and own.isdisjoint(other.targets)
-        )
-    )
+    return frozenset().union(*(names for other, names in others if names and own.isdisjoint(other.targets)))
 
 
 def written(each: Candidate, anchors: Anchors) -> tuple[Match, ...]:
