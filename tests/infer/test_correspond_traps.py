@@ -153,3 +153,18 @@ def test_a_target_is_said_once() -> None:
         asked = [name for choice in found.choices for name in choice.targets]
         assert len(said) == len(set(said))
         assert sorted([*set(said), *asked, *found.unplaced]) == sorted(target)
+
+
+def test_a_student_and_a_teacher_in_one_file_are_no_copies() -> None:
+    """Both have all that the target needs: nothing of it is stated."""
+    tower = {"pos_embed": (1, 10, 16), "cls_token": (1, 1, 16), "norm.weight": (16,), "norm.bias": (16,)}
+    block = {"attn.proj.weight": (16, 16), "mlp.fc1.weight": (48, 16), "mlp.fc2.weight": (16, 48)}
+    tower |= {f"blocks.{layer}.{name}": shape for layer in range(3) for name, shape in block.items()}
+    source = {
+        f"{who}.{name}": TensorSpec(dtype("f32"), shape)
+        for who in ("student", "teacher")
+        for name, shape in tower.items()
+    }
+    target = {f"backbone.{name}": TensorSpec(dtype("f32"), shape) for name, shape in tower.items()}
+    found = correspond(Manifest(source), Manifest(target))
+    assert [match.key for match in found.matches] == []

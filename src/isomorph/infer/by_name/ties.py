@@ -30,7 +30,11 @@ class Ties:
             self._join([module for module in words if module.main.shape == shared.main.shape])
         for at, one in enumerate(modules):
             for other in modules[at + 1 :]:
-                if _are_twins(one, other) or _is_bias_of(one, other) or _is_bias_of(other, one):
+                if (
+                    (_are_twins(one, other) and not _are_of_two_models(one, other, modules))
+                    or _is_bias_of(one, other)
+                    or _is_bias_of(other, one)
+                ):
                     self._join([one, other])
 
     def _join(self, found: Sequence[Module]) -> None:
@@ -61,6 +65,19 @@ def _are_twins(one: Module, other: Module) -> bool:
         and len(one.raw) > 1
         and one.reading.towers == other.reading.towers
         and one.main.shape == other.main.shape
+    )
+
+
+def _are_of_two_models(one: Module, other: Module, modules: Sequence[Module]) -> bool:
+    """True when more than embeddings stands under both paths: a student and a teacher are no copies."""
+    same = 0
+    while same < min(len(one.raw), len(other.raw)) and one.raw[-1 - same] == other.raw[-1 - same]:
+        same += 1
+    above, beside = one.raw[: len(one.raw) - same], other.raw[: len(other.raw) - same]
+    here = {module.raw[len(beside) :] for module in modules if module.raw[: len(beside)] == beside}
+    return any(
+        module.raw[: len(above)] == above and module.raw[len(above) :] in here and module.reading.role not in COPIED
+        for module in modules
     )
 
 
