@@ -172,7 +172,7 @@ def _strangers(matched: Matched, draft: Draft, target: Manifest) -> list[str]:
 
 def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> tuple[str, str]:
     """The text; and what is left of it when each question has its likely answer."""
-    module, likely = open_and_likely(draft, source, target, config=config, title=title)
+    module, likely = open_and_likely(draft, source, target, config=config, title=title, places=supposed(draft))
     return unparse(module), unparse(likely)
 
 

@@ -56,9 +56,16 @@ def generalise(
 
 
 def open_and_likely(
-    draft: Draft, source: Manifest, target: Manifest, *, config: Config = None, title: Sequence[str] = ()
+    draft: Draft,
+    source: Manifest,
+    target: Manifest,
+    *,
+    config: Config = None,
+    title: Sequence[str] = (),
+    places: Mapping[str, int] | None = None,
 ) -> tuple[Module, Module]:
-    """What `generalise` gives; and the same with the likely alternative of each question (else its first) as a rule."""
+    """What `generalise` gives; and the same with one alternative of each question as a rule: by `places` (key -> its place, from
+    0), else the likely one or the first."""
     job = _Job.of(draft, source, target, config, tuple(title))
     plain = job.rules(frozenset(), SINGLE)
     tests = job.tests(plain)
@@ -72,12 +79,12 @@ def open_and_likely(
             except (MorphError, ValueError):  # no text says it: fewer generalisations may
                 break
             if bad is None:
-                return module, job.likely(module, order)
+                return module, job.likely(module, order, places or {})
             if not bad - apart:
                 break
             apart |= bad
     module, order = job.page.written(plain)
-    return module, job.likely(module, order)
+    return module, job.likely(module, order, places or {})
 
 
 @dataclass(frozen=True)
@@ -255,9 +262,13 @@ class _Job:
                 return bad
         return None
 
-    def likely(self, whole: Module, groups: Sequence[Group]) -> Module:
-        """The module with all questions answered as in the first round."""
-        return settled(whole, groups, self._ranks(0)) if self.draft.questions else whole
+    def likely(self, whole: Module, groups: Sequence[Group], places: Mapping[str, int]) -> Module:
+        """The module with all questions answered, by `places` or as in the first round."""
+        ranks = {
+            number: order(one).index(places[one.key]) if one.key in places else 0
+            for number, one in enumerate(self.draft.questions)
+        }
+        return settled(whole, groups, ranks) if self.draft.questions else whole
 
     def _holds(self, group: tuple[int, int] | None, choice: int) -> bool:
         return group is None or group[1] == self._ranks(choice)[group[0]]
