@@ -21,7 +21,7 @@ from isomorph.infer.by_value import fingerprint as printing
 from isomorph.infer.by_value.fibres import NOTHING, FibreSums, digest, levels
 from isomorph.infer.by_value.fingerprint import Print, fingerprint, fingerprints
 from isomorph.infer.by_value.hashing import hash_elements, hash_of, mix, total
-from isomorph.infer.by_value.texts import number_text
+from isomorph.infer.texts import number_text
 from isomorph.operators.casting import cast
 from isomorph.operators.numbers import decode, encode
 from isomorph.tensors import DTYPES, OPAQUE_DTYPES, DType

@@ -12,8 +12,8 @@ from isomorph.formats.memory import ArrayCheckpoint
 from isomorph.infer.by_value.arrange.find import arrange
 from isomorph.infer.by_value.match import match
 from isomorph.infer.by_value.sums import most_for_pairs
-from isomorph.infer.by_value.texts import number_text
 from isomorph.infer.nouns import Part
+from isomorph.infer.texts import number_text
 from isomorph.tensors import DTYPES
 
 Array = np.ndarray[Any, np.dtype[Any]]

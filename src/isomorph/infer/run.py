@@ -95,8 +95,10 @@ def infer(
     if draft.relations or draft.questions:
         if names_only:
             source, target = sources, targets
-        text, likely = _written(draft, sources, targets, configs[0], (*title, *_title(seen)))
-        checked = _checked(text, likely, draft, found, source, target, configs[0], max_memory, progress)
+        places = supposed(draft)
+        text, likely = _written(draft, places, sources, targets, configs[0], (*title, *_title(seen)))
+        answered = decided(draft, places, "answer", sources, targets) if draft.questions else draft
+        checked = _checked(text, likely, answered, found, source, target, configs[0], max_memory, progress)
         made = replace(
             made,
             text=text,
@@ -160,7 +162,8 @@ def _matched(source: Checkpoint, target: Checkpoint, max_memory: int, progress: 
 
 def _strangers(matched: Matched, draft: Draft, target: Manifest) -> list[str]:
     """A word on targets whose values are nowhere, where they hold most of the elements."""
-    left = [name for name in draft.unplaced if name in frozenset(matched.unplaced)]
+    nowhere = frozenset(matched.unplaced)
+    left = [name for name in draft.unplaced if name in nowhere]
     if 2 * sum(target[name].numel for name in left) <= target.numel:
         return []
     near = sum(name in matched.approximate for name in left)
@@ -170,16 +173,23 @@ def _strangers(matched: Matched, draft: Draft, target: Manifest) -> list[str]:
     return [f"the values of {len(left):,} targets are nowhere in SRC: {what}. --names-only places by names and shapes"]
 
 
-def _written(draft: Draft, source: Manifest, target: Manifest, config: Config, title: Sequence[str]) -> tuple[str, str]:
-    """The text; and what is left of it when each question has its likely answer."""
-    module, likely = open_and_likely(draft, source, target, config=config, title=title, places=supposed(draft))
+def _written(
+    draft: Draft,
+    places: Mapping[str, int],
+    source: Manifest,
+    target: Manifest,
+    config: Config,
+    title: Sequence[str],
+) -> tuple[str, str]:
+    """The text; and what is left of it when each question is answered as `places` say."""
+    module, likely = open_and_likely(draft, source, target, config=config, title=title, places=places)
     return unparse(module), unparse(likely)
 
 
 def _checked(
     text: str,
     likely: str,
-    draft: Draft,
+    whole: Draft,
     found: _Found,
     source: Checkpoint | Manifest,
     target: Checkpoint | Manifest,
@@ -187,13 +197,9 @@ def _checked(
     max_memory: int,
     progress: Stage | None,
 ) -> Checked:
-    """The text as it is held against both sides; where questions are open, `likely`, which has one alternative of each."""
+    """The text as it is held against both sides; where questions are open, `likely`, which says `whole`: one answer to each."""
     targets = manifest(target)
-    opened: tuple[str, ...] = ()
-    whole = draft
-    if draft.questions:
-        opened = _unreadable(text)
-        whole = decided(draft, supposed(draft), "answer", manifest(source), targets)
+    opened = () if text == likely else _unreadable(text)
     kept = {name for one in whole.relations for name in one.targets}
     differing = {
         name

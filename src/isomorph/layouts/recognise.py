@@ -148,8 +148,8 @@ def _fits(
     sizes: Mapping[str, int],
 ) -> Iterable[Fit]:
     tried: list[tuple[str, Manifest, Score]] = []
-    for wrapper, unwrapped in _unwrapped(manifest):
-        tried += [(wrapper, unwrapped, score) for score in scores(unwrapped)]
+    for wrapper, bare in unwrapped(manifest):
+        tried += [(wrapper, bare, score) for score in scores(bare)]
     if only is not None:
         tried = [one for one in tried if one[2].layout == str(only)]
     tried.sort(key=lambda one: (-one[2].value, len(one[0]), len(one[2].base)))
@@ -165,7 +165,7 @@ def _fits(
     seen: set[str] = set()
     fitted: float | None = None
     nearest: float | None = None
-    for wrapper, unwrapped, score in tried:
+    for wrapper, bare, score in tried:
         if score.layout in seen or len(seen) >= MOST_TRIED:
             continue
         if fitted is not None and score.value < fitted - 1e-9:
@@ -177,7 +177,7 @@ def _fits(
         seen.add(score.layout)
         if only is None and find(score.layout).header.denied_by(carried):
             continue
-        fit = hold(find(score.layout), unwrapped, config, sizes, wrapper=wrapper, base=score.base, score=score)
+        fit = hold(find(score.layout), bare, config, sizes, wrapper=wrapper, base=score.base, score=score)
         fitted = score.value if fit.fits and fitted is None else fitted
         if len(manifest) > MANY and nearest is None and len(fit.unknown) + len(fit.missing) < len(manifest) // 50:
             nearest = score.value
@@ -195,7 +195,7 @@ def _carried(manifest: Manifest) -> dict[str, Any]:
     return found
 
 
-def _unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
+def unwrapped(manifest: Manifest) -> Iterable[tuple[str, Manifest]]:
     """The names as they are, and without each wrapper that all of them have: what frameworks put before every name of a model."""
     yield "", manifest
     names = list(manifest)

@@ -30,9 +30,8 @@ from isomorph.layouts.compose import (
 from isomorph.layouts.fit import Fit, hold
 from isomorph.layouts.hub import folded
 from isomorph.layouts.index import scores
-from isomorph.layouts.parts import PIECES, common_prefix
 from isomorph.layouts.recipe import in_hub_terms
-from isomorph.layouts.recognise import MOST_WRAPPERS, recognise
+from isomorph.layouts.recognise import recognise, unwrapped
 from isomorph.plan.moves import Box, Move, names_of
 from isomorph.plan.plan import Plan
 from isomorph.tensors import Manifest
@@ -157,7 +156,7 @@ def _partly(manifest: Manifest, config: Mapping[str, Any] | None, within: str | 
     """The layouts that hold a side but for tensors beside the model, or that must be told a size."""
     tried = [
         (wrapper, bare, score)
-        for wrapper, bare in _unwrapped(manifest)
+        for wrapper, bare in unwrapped(manifest)
         for score in scores(bare)
         if score.value >= LEAST_SCORE and (within is None or score.layout.startswith(f"{within}/"))
     ]
@@ -168,17 +167,6 @@ def _partly(manifest: Manifest, config: Mapping[str, Any] | None, within: str | 
             yield Side.of(fit, True)
         elif _is_beside(fit.unknown, bare) and all(gap.kind in ("idle", "incomplete", "unmatched") for gap in fit.gaps):
             yield Side.of(fit, False)
-
-
-def _unwrapped(manifest: Manifest) -> Iterator[tuple[str, Manifest]]:
-    yield "", manifest
-    names = list(manifest)
-    if not names:
-        return
-    common = min(len(common_prefix(names)), min(map(len, names)) - 1)
-    cuts = [at + 1 for at in range(common) if names[0][at] in PIECES and names[0][:at].isprintable()]
-    for end in cuts[:MOST_WRAPPERS]:
-        yield names[0][:end], Manifest({name[end:]: spec for name, spec in manifest.items()})
 
 
 def _is_beside(unknown: Sequence[str], names: Iterable[str]) -> bool:

@@ -52,11 +52,6 @@ class TensorClass:
         """The shape of the first member."""
         return next(iter(self.shapes.values()))
 
-    @property
-    def is_uniform(self) -> bool:
-        """True when all members have one shape."""
-        return len(set(self.shapes.values())) == 1
-
     @cached_property
     def extents(self) -> tuple[int, ...]:
         """How many values each index takes."""

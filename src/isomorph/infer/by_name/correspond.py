@@ -147,13 +147,10 @@ def _written(
     open_choices = [
         choice
         for component in components(open_)
-        for choice in choices(component, lambda each: written(each, anchors), set(placed))
+        for choice in choices(component, lambda each: written(each, anchors), placed)
     ]
-    closed = _closed(open_choices, closure, certain)
-    for component in components(open_):
-        for choice in choices(component, lambda each: written(each, anchors), placed):
-            if not closure.holds(choice, certain | _spoken_for(choice, closed)):
-                continue
+    for choice in _closed(open_choices, closure, certain):
+        if placed.isdisjoint(choice.targets):
             asked.append(choice)
             placed.update(choice.targets)
             used.update(name for option in choice.options for match in option for name in match.sources)
@@ -168,13 +165,13 @@ def _written(
     )
 
 
-def _closed(open_: Sequence[Choice], closure: Closure, certain: frozenset[str]) -> list[Spoken]:
+def _closed(open_: Sequence[Choice], closure: Closure, certain: frozenset[str]) -> list[Choice]:
     """The choices that hold, when each may count on what the others use whatever is answered. To a fix-point."""
     left = [(one, _always(one)) for one in open_]
     while True:
         kept = [(one, names) for one, names in left if closure.holds(one, certain | _spoken_for(one, left))]
         if len(kept) == len(left):
-            return kept
+            return [one for one, _ in kept]
         left = kept
 
 

@@ -84,11 +84,6 @@ def levels(shape: Sequence[int]) -> list[tuple[int, ...]]:
     return found
 
 
-def vector_entries(shape: Sequence[int]) -> int:
-    """How many sums are held for a tensor of this shape."""
-    return sum(math.prod(level) for level in levels(shape)[1:]) + 2 * TOGETHER
-
-
 class FibreSums:
     """Fed the hashes of a tensor in row-major order, in parts of any length; gives the sum of all and a digest for each axis.
 

@@ -20,7 +20,7 @@ from isomorph.infer.by_value.fibres import NOTHING, TOGETHER, AxisDigest, FibreS
 from isomorph.infer.by_value.hashing import TILE, U64, hash_elements
 from isomorph.infer.by_value.rounded import Rounded, casts_of
 from isomorph.infer.by_value.runs import runs
-from isomorph.infer.by_value.texts import number_text
+from isomorph.infer.texts import number_text
 from isomorph.operators.numbers import FLOATS, PARTS
 from isomorph.tensors import DTYPES, DType, TensorSpec
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 from isomorph.infer.by_value.forms import form, renamed
@@ -72,19 +71,6 @@ def _lines(members: Mapping[Index, Relation], slot: int) -> Iterator[dict[int, R
         assert value is not None
         lines.setdefault((*index[:slot], *index[slot + 1 :]), {})[value] = relation
     yield from (line for line in lines.values() if len(line) > FEWEST)
-
-
-@dataclass(frozen=True)
-class _Usual:
-    """What most members of a line are: their form, the templates of their sources, and where each number of these comes from.
-
-    `follows[k]`: number k of all the sources' names is `sign * value + offset`; None where there is no rule.
-    """
-
-    form: object | None
-    templates: tuple[str, ...] | None
-    follows: tuple[tuple[int, int] | None, ...]
-    agreeing: Mapping[int, bool]
 
 
 def _of_line(line: Mapping[int, Relation], slot: int, names: Names) -> Iterator[Outlier]:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator
 from fractions import Fraction
 
-from isomorph.infer.by_value.texts import number_text
+from isomorph.infer.texts import number_text
 from isomorph.operators.numbers import NumberOverflow, encode
 from isomorph.tensors import DType
 

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
-from fractions import Fraction
+from collections.abc import Mapping, Sequence
 
-from isomorph.errors import MorphError
 from isomorph.infer.factor.blocks import Block, NoLayout, Spot
 from isomorph.infer.factor.draft import Draft, Node, Term, alike, cells, drafted, join, name_units, order
 from isomorph.infer.factor.moves import blocks_in
 from isomorph.infer.factor.parse import AxisOf, Same, Stack
 from isomorph.infer.nouns import Dim, Dropped, Filled, Part, Product, Relation
+from isomorph.infer.texts import number_text
 from isomorph.language.tree import Op
-from isomorph.operators.reference import constant
+from isomorph.operators.numbers import NumberOverflow, encode
 from isomorph.plan.boxes import simplify
 from isomorph.plan.moves import Fill
 from isomorph.tensors import DType, TensorSpec
@@ -179,10 +177,21 @@ class _Writer:
         if any(op.name in VALUE_CHANGING for op in self.operators):
             raise NoLayout
         if fill.arange_strides is None:
-            return Filled(number_text(fill.value, fill.dtype), self.plain(axes), dtype)
+            return Filled(_text(fill), self.plain(axes), dtype)
         if fill.value != 0 or len(axes) != 1:
             raise NoLayout
         return Filled("arange", self.plain(axes), dtype)
+
+
+def _text(fill: Fill) -> str:
+    """The value as the notation writes it. Raises NoLayout where it has no text in its dtype."""
+    try:
+        text = number_text(encode(fill.value, fill.dtype), fill.dtype)
+    except NumberOverflow:
+        text = None
+    if text is None:
+        raise NoLayout
+    return text
 
 
 def _letter(number: int) -> str:
@@ -191,24 +200,4 @@ def _letter(number: int) -> str:
     return chr(ord("a") + place) + (str(turn) if turn else "")
 
 
-def number_text(value: Fraction | float, dtype: DType) -> str:
-    """The shortest decimal that is this value in `dtype`, as the notation writes numbers."""
-    if isinstance(value, float) and math.isinf(value):
-        return "inf" if value > 0 else "-inf"
-    if isinstance(value, float) and value == 0:
-        return "-0.0" if math.copysign(1, value) < 0 else "0"
-    exact = Fraction(value)
-    if exact.denominator == 1:
-        return str(exact.numerator)
-    with_digits: Callable[[int], str] = lambda digits: format(Decimal(f"{float(exact):.{digits}g}"), "f")  # noqa: E731
-    for digits in range(1, 18):
-        text = with_digits(digits)
-        try:
-            if constant(Fraction(text), dtype) == constant(exact, dtype):
-                return text
-        except MorphError:
-            break
-    raise NoLayout
-
-
-__all__ = ["number_text", "written"]
+__all__ = ["written"]

@@ -29,12 +29,6 @@ class Given:
     """What is read on the way back: the target's tensors, those that nothing makes too."""
 
 
-def only(manifest: Manifest, names: Sequence[str]) -> Manifest:
-    """The tensors of these names alone, in the manifest's order."""
-    kept = set(names)
-    return Manifest({name: spec for name, spec in manifest.items() if name in kept}, origin=manifest.origin)
-
-
 def plan_of(module: Module, given: Given) -> Plan:
     """The plan of a module; raises MorphError."""
     return make_plan(Morph.of(module).programs(given.config), given.source, config=given.config, like=given.target)

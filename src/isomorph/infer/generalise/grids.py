@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
-from isomorph.infer.generalise.labels import MOST_LABELS, bone, touching
+from isomorph.infer.generalise.labels import MOST_LABELS, bone, counts, touching
 from isomorph.infer.generalise.parts import common
 from isomorph.infer.generalise.patterns import SEPARATORS, Labels, Rule, Template, Token, tokens
 from isomorph.infer.generalise.spelling import is_free
@@ -37,7 +37,7 @@ def _first(rules: Sequence[Rule], taken: AbstractSet[str]) -> tuple[int, int, Ru
     """The join that saves most: (the rule that takes, the one that is taken, what they make)."""
     best: tuple[float, int, int, Rule] | None = None
     for one, rule in enumerate(rules):
-        if not any(_counts(token) for name in rule.names for token in name):
+        if not any(counts(token) for name in rule.names for token in name):
             continue
         for other, guest in enumerate(rules):
             if one == other or rule.form != guest.form or len(rule.names) != len(guest.names):
@@ -49,17 +49,13 @@ def _first(rules: Sequence[Rule], taken: AbstractSet[str]) -> tuple[int, int, Ru
     return None if best is None else best[1:]
 
 
-def _counts(token: Token) -> bool:
-    return isinstance(token, Labels) and token.axis.startswith("n")
-
-
 def _laid(rule: Rule, guest: Rule) -> Iterator[Rule]:
     """What the two make, with one hole of the first read as each of its labels."""
     lists = {
         token.axis: len(token.labels)
         for name in rule.names
         for token in name
-        if isinstance(token, Labels) and _counts(token)
+        if isinstance(token, Labels) and counts(token)
     }
     for axis, count in lists.items():
         for place in range(count):
@@ -84,7 +80,7 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
             return None
         first, last = origin[prefix], origin[len(special) - suffix - 1]
         text = "".join(map(str, there))
-        if len(here) == 1 and isinstance(here[0], Labels) and _counts(here[0]):
+        if len(here) == 1 and isinstance(here[0], Labels) and counts(here[0]):
             kinds.add(here[0].axis)
             names.append((*name[:first], replace(here[0], labels=(*here[0].labels, text)), *name[first + 1 :]))
         elif (wide := _wider(name[first : last + 1])) is not None:
@@ -128,7 +124,7 @@ def _joined(rule: Rule, guest: Rule, axis: str, place: int) -> Rule | None:
 
 def _wider(tokens: Sequence[Token]) -> Labels | None:
     """A hole and the texts around it as one hole: `{n=self|cross}_attention` as `{n=self_attention|cross_attention}`."""
-    holes = [token for token in tokens if isinstance(token, Labels) and _counts(token)]
+    holes = [token for token in tokens if isinstance(token, Labels) and counts(token)]
     if len(holes) != 1 or any(not isinstance(token, str) and token != holes[0] for token in tokens):
         return None
     at = tokens.index(holes[0])
@@ -146,14 +142,14 @@ def _within(rule: Rule, guest: Rule, axis: str) -> bool:
         _pairs(rule, token.axis)
         for name in guest.names
         for token in name
-        if isinstance(token, Labels) and _counts(token)
+        if isinstance(token, Labels) and counts(token)
     ]
     del axis
     theirs = [
         _pairs(guest, token.axis)
         for name in guest.names
         for token in name
-        if isinstance(token, Labels) and _counts(token)
+        if isinstance(token, Labels) and counts(token)
     ]
     every = {pair for axes in _all_pairs(rule) for pair in axes}
     return all(pair in every for pairs in theirs for pair in pairs) and bool(own or not theirs)
@@ -161,7 +157,7 @@ def _within(rule: Rule, guest: Rule, axis: str) -> bool:
 
 def _all_pairs(rule: Rule) -> list[set[tuple[str, ...]]]:
     axes = dict.fromkeys(
-        token.axis for name in rule.names for token in name if isinstance(token, Labels) and _counts(token)
+        token.axis for name in rule.names for token in name if isinstance(token, Labels) and counts(token)
     )
     return [_pairs(rule, axis) for axis in axes]
 
@@ -177,7 +173,7 @@ def _pairs(rule: Rule, axis: str) -> set[tuple[str, ...]]:
 def _bones(name: Template) -> tuple[object, ...]:
     """Bones of the tokens, holes by their labels alone where the axes are not of one numbering."""
     return tuple(
-        ("labels", token.labels) if _counts(token) and isinstance(token, Labels) else bone(token) for token in name
+        ("labels", token.labels) if counts(token) and isinstance(token, Labels) else bone(token) for token in name
     )
 
 

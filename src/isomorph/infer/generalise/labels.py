@@ -169,7 +169,7 @@ def _joined(rules: Sequence[Rule], key: Key, chosen: Mapping[int, Rule], taken: 
         hole = Labels("new", tuple(regions[k]))
         names.append((*name[: len(prefix)], hole, *name[len(name) - len(suffix) :]))
     seen = iter(lists)
-    names = [tuple(next(seen) if _counts(token) and token.axis != "new" else token for token in name) for name in names]  # type: ignore[union-attr]
+    names = [tuple(next(seen) if counts(token) and token.axis != "new" else token for token in name) for name in names]  # type: ignore[union-attr]
     covers = sorted(number for rule in chosen.values() for number in rule.covers)
     base = replace(
         first,
@@ -226,14 +226,15 @@ def _notes(rules: Iterable[Rule]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(note for rule in rules for note in rule.notes))
 
 
-def _counts(token: Token) -> bool:
+def counts(token: Token) -> bool:
+    """True for a label hole whose axis counts instances."""
     return isinstance(token, Labels) and token.axis.startswith("n")
 
 
 def _united(every: Sequence[Sequence[Template]]) -> list[Labels] | None:
     """The label holes that all of these names have, with the labels of all; None where labels do not pair alike."""
     holes = [
-        [token for name in names for token in name if isinstance(token, Labels) and _counts(token)] for names in every
+        [token for name in names for token in name if isinstance(token, Labels) and counts(token)] for names in every
     ]
     if len({len(one) for one in holes}) != 1:
         return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from isomorph.infer.generalise.blocks import Block, Node, blocks
 from isomorph.infer.generalise.letters import letters
-from isomorph.infer.generalise.notes import note, shared_notes
+from isomorph.infer.generalise.notes import note, one_line, shared_notes
 from isomorph.infer.generalise.order import Names, Separators, above
 from isomorph.infer.generalise.patterns import Rule, Star, Template
 from isomorph.infer.generalise.questions import asked, closed, order, words
@@ -78,7 +78,7 @@ class Page:
         title = (*self.title, *shared)
         if title and statements:
             first = statements[0]
-            above_it = (*(_one_line(line) for line in title), *first.comments.above)
+            above_it = (*(one_line(line).strip() for line in title), *first.comments.above)
             statements[0] = replace(first, comments=replace(first.comments, above=above_it))
         groups = tuple(rule.group for rule in in_order(nodes) if not is_drop(rule))
         return parse(unparse(Module(tuple(statements)))), groups
@@ -163,10 +163,6 @@ def _drop(statements: list[Statement], rule: Rule) -> None:
             return
     said = Comments(end=SPARE) if rule.maybe else Comments()
     statements.append(DropStatement((term,), rule.maybe, said))
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text).strip()
 
 
 def _called(config: Config, size: int) -> str:

@@ -44,7 +44,7 @@ def _stem(text: str) -> str:
 
 def _folded(notes: Sequence[str]) -> tuple[str, ...]:
     """Notes that differ in the numbers of names alone are one."""
-    one = {_QUOTED.sub(lambda found: _NUMBER.sub("{}", found[0]), _one_line(text)): None for text in notes}
+    one = {_QUOTED.sub(lambda found: _NUMBER.sub("{}", found[0]), one_line(text).strip()): None for text in notes}
     return tuple(one)
 
 
@@ -52,10 +52,11 @@ def _merged(notes: Sequence[str]) -> list[str]:
     """`by its name: all 1` and `by its name: all 0` in one: `by its name: all 1, all 0`."""
     reasons: dict[str, dict[str, None]] = {}
     for text in notes:
-        stem, _, reason = _one_line(text).partition(": ")
+        stem, _, reason = one_line(text).strip().partition(": ")
         reasons.setdefault(stem, {}).update({reason: None} if reason else {})
     return [f"{stem}: {', '.join(several)}" if several else stem for stem, several in reasons.items()]
 
 
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text).strip()
+def one_line(text: str) -> str:
+    """A text as a comment can hold it: what cannot be printed is a blank."""
+    return "".join(char if char.isprintable() else " " for char in text)

@@ -181,12 +181,6 @@ def is_number(token: Token) -> bool:
     return isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 18
 
 
-def text_of(template: Sequence[Token]) -> str:
-    """A template of literals as text."""
-    assert all(isinstance(token, str) for token in template)
-    return "".join(str(token) for token in template)
-
-
 def canonical(rule: Rule) -> Rule:
     """The rule with its axes numbered: tensor axes as they come in names and dims, then the axes that count, by the names."""
     renamed: dict[str, str] = {}

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from textwrap import wrap
 
+from isomorph.infer.generalise.notes import one_line
 from isomorph.infer.nouns import Draft, Question, Relation
 from isomorph.language.tree import Comments, Equation, Module, Scope, Statement
 
@@ -57,8 +58,8 @@ def order(question: Question) -> list[int]:
 
 def asked(question: Question) -> tuple[str, ...]:
     """The comment above a question's alternatives: `question: is it transposed?  (key …)`; the key whole, for who answers by it."""
-    key = f"(key {_one_line(question.key)})"
-    said = wrap(f"question: {_one_line(question.text)}", WIDEST_COMMENT, subsequent_indent="  ")[:MOST_LINES]
+    key = f"(key {one_line(question.key)})"
+    said = wrap(f"question: {one_line(question.text)}", WIDEST_COMMENT, subsequent_indent="  ")[:MOST_LINES]
     if len(said) == 1 and len(said[0]) + len(key) <= WIDEST_COMMENT:
         return (f"{said[0]}  {key}",)
     return (*said, f"  {key}")
@@ -74,12 +75,8 @@ def words(question: Question, place: int) -> str:
 
 def _cut(text: str) -> str:
     """The end of a line."""
-    plain = _one_line(text).rstrip()
+    plain = one_line(text).rstrip()
     return plain if len(plain) <= WIDEST_WORDS else plain[: WIDEST_WORDS - 1] + "…"
-
-
-def _one_line(text: str) -> str:
-    return "".join(char if char.isprintable() else " " for char in text)
 
 
 # ── what is left of a text when its questions are answered ───────────────────────────────────────────────────────────

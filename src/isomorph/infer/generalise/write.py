@@ -28,6 +28,7 @@ from isomorph.infer.generalise.stars import starred
 from isomorph.infer.generalise.wheres import common_operators
 from isomorph.infer.generalise.wildcards import generals, separators
 from isomorph.infer.nouns import Draft, Relation
+from isomorph.infer.subset import only
 from isomorph.language.tree import Module
 from isomorph.tensors import Manifest
 
@@ -225,10 +226,10 @@ class _Job:
             targets = [name for one in held.values() for name in one.targets]
             given = check.Given(
                 held,
-                check.only(self.source, sources),
-                check.only(self.target, targets),
+                only(self.source, sources),
+                only(self.target, targets),
                 self.page.config,
-                check.only(self.target, [*targets, *self.draft.unplaced, *self.spare[1]]),
+                only(self.target, [*targets, *self.draft.unplaced, *self.spare[1]]),
             )
             try:
                 moves = self._moves(plain, held, choice)
@@ -249,7 +250,7 @@ class _Job:
                     some[number] = held[number]
         sources = [name for one in some.values() for name in one.sources]
         targets = [name for one in some.values() for name in one.targets]
-        given = check.Given(some, check.only(self.source, sources), check.only(self.target, targets), self.page.config)
+        given = check.Given(some, only(self.source, sources), only(self.target, targets), self.page.config)
         rules = [rule for rule in plain if rule.covers[0] in some]
         return check.moves_of(check.plan_of(self._flat(rules, choice), given))
 
