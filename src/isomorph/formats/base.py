@@ -33,6 +33,9 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     dataset `inside` of an HDF5 file, whose description is at `byte_offset` and whose chunks lie anywhere. After decoding,
     `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply; tensors with the same
     (file, byte_offset, encoding) are decoded once. `decoded_crc` is the CRC-32 of the whole, 0 when unknown.
+
+    `tiles`: the tensor is made up of boxes that lie apart, in any files, each with a Location of its own (`file` and
+    `byte_offset` then say nothing). The tiles cover every element once; `checkpoint.check_locations` refuses gaps and overlaps.
     """
 
     file: int
@@ -45,6 +48,15 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     pieces: tuple[Location, ...] = ()
     decoded_crc: int = 0
     inside: str = ""
+    tiles: tuple[Tile, ...] = ()
+
+
+class Tile(NamedTuple):
+    """The box of a tensor that begins at index `start`; its elements lie at `location` as a tensor of `shape`."""
+
+    start: tuple[int, ...]
+    shape: tuple[int, ...]
+    location: Location
 
 
 @dataclass(frozen=True)
@@ -171,4 +183,4 @@ class Writer(Protocol):
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout: ...
 
 
-__all__ = ["Checkpoint", "Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Writer"]
+__all__ = ["Checkpoint", "Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Tile", "Writer"]

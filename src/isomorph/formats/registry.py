@@ -1,6 +1,7 @@
 """The table of formats: which file is which (by content, never by suffix), who reads it, who writes it.
 
-To add a format: one file with `read(source) -> Contents` and, to write, a class like `base.Writer`; and one row here.
+To add a format: one file with `read(source) -> Contents` and, to write, a class like `base.Writer`; and one row here. A format
+that lies in several files has a `read(source) -> (Contents, opened files)` instead: `source` is the one that names the others.
 """
 
 from __future__ import annotations
@@ -25,20 +26,26 @@ from isomorph.tensors import TensorSpec
 class Format:
     """One row: `module:name` of what reads and of what writes, loaded when first used.
 
+    `many_files`: what reads gives (Contents, the opened files that `Contents.files` names) and closes what it no longer needs.
     `suffixes` choose the format of a target; `folder_name` is what the file is called in a folder, and `shard_name` a shard of it.
     """
 
     name: str
     reader: str
     writer: str | None = None
+    many_files: bool = False
     suffixes: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     folder_name: str = ""
     shard_name: str = ""
 
-    def read(self, source: Source) -> Contents:
-        contents: Contents = _load(self.reader)(source)
-        return contents
+    def read(self, source: Source) -> tuple[Contents, list[Source]]:
+        """What the headers say, and the open files that the tensors lie in."""
+        read = _load(self.reader)
+        if self.many_files:
+            contents, sources = read(source)
+            return contents, sources
+        return read(source), [source]
 
     def make_writer(self) -> Writer:
         if self.writer is None:
@@ -147,7 +154,7 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
 
             contents, sources = read_index(source)
         else:
-            contents = FORMATS[kind].read(source)
+            contents, sources = FORMATS[kind].read(source)
         return FileCheckpoint(enter(contents, inner, notes), sources)
     except BaseException:
         for opened in {id(one): one for one in [source, *sources]}.values():

@@ -100,7 +100,10 @@ def _read_shard(shard: Source) -> Contents:
     kind = sniff(shard)
     if kind == INDEX:
         raise FormatError(shard.path, "a JSON file where a shard of weights belongs")
-    return FORMATS[kind].read(shard)
+    if FORMATS[kind].many_files:
+        raise FormatError(shard.path, f"a {kind} checkpoint, which lies in several files, where one shard belongs")
+    contents, _ = FORMATS[kind].read(shard)
+    return contents
 
 
 def _without_model(mapped: Mapping[str, str], parts: list[Contents]) -> dict[str, str]:
