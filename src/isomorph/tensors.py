@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,16 @@ class DType:
     """An element type: its name in the notation, its width in bytes, and its kind.
 
     `kind` is one of `bool`, `unsigned`, `signed`, `float`, `complex`, `opaque` (opaque elements are carried, never computed on).
+
+    Elements that are no whole bytes, or that share a scale, are carried in items: `nbytes` is one item, which holds a box of
+    `block` elements over as many last axes (`f4`: (2,) in 1 byte; `q4_k`: (256,) in 144; empty where an item is one element).
+    Shapes count items on every axis, so a q4_k of [4096 4096] elements has the shape [4096 16].
     """
 
     name: str
     nbytes: int
     kind: str
+    block: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         return self.name
@@ -33,6 +39,16 @@ class DType:
         return self.kind == "float"
 
     @property
+    def elements(self) -> int:
+        """How many elements an item holds; 1 for all dtypes but those of blocks."""
+        return math.prod(self.block)
+
+    @property
+    def alignment(self) -> int:
+        """The bytes of which offsets in files are multiples: the width of an element, 1 for blocks, which are strings of bytes."""
+        return 1 if self.block else self.nbytes
+
+    @property
     def is_integer(self) -> bool:
         return self.kind in ("signed", "unsigned")
 
@@ -43,10 +59,10 @@ class DType:
 
     @property
     def bits(self) -> np.dtype[Any]:
-        """A numpy dtype of the same width that moves bits and never looks at them (`u1 u2 u4 u8`, `V16` for c128)."""
+        """A numpy dtype of the same width that moves bits and never looks at them (`u1 u2 u4 u8`, `V16` for c128, `V144`)."""
         import numpy as np
 
-        return np.dtype("V16") if self.nbytes == 16 else np.dtype(f"<u{self.nbytes}")
+        return np.dtype(f"<u{self.nbytes}" if self.nbytes in (1, 2, 4, 8) else f"V{self.nbytes}")
 
 
 DTYPES: Mapping[str, DType] = {
@@ -78,6 +94,32 @@ OPAQUE_DTYPES: Mapping[str, DType] = {
 }
 """Dtypes that files carry but the notation does not name: moved bit for bit, never cast."""
 
+PACKED_DTYPES: Mapping[str, DType] = {
+    name: DType(name, nbytes, "opaque", (elements,))
+    for name, nbytes, elements in [("f4", 1, 2), ("f6e2m3", 3, 4), ("f6e3m2", 3, 4)]
+}
+"""Elements of 4 and 6 bits, in the fewest whole bytes. `packed` makes the dtypes of those whose rows are no whole bytes."""
+
+GGML_BLOCKS: Mapping[str, DType] = {
+    name: DType(name, nbytes, "opaque", (elements,))
+    for name, elements, nbytes in [
+        ("q4_0", 32, 18), ("q4_1", 32, 20), ("q5_0", 32, 22), ("q5_1", 32, 24), ("q8_0", 32, 34), ("q8_1", 32, 40),
+        ("q2_k", 256, 84), ("q3_k", 256, 110), ("q4_k", 256, 144), ("q5_k", 256, 176), ("q6_k", 256, 210),
+        ("q8_k", 256, 292), ("iq2_xxs", 256, 66), ("iq2_xs", 256, 74), ("iq3_xxs", 256, 98), ("iq1_s", 256, 50),
+        ("iq4_nl", 32, 18), ("iq3_s", 256, 110), ("iq2_s", 256, 82), ("iq4_xs", 256, 136), ("iq1_m", 256, 56),
+        ("tq1_0", 256, 54), ("tq2_0", 256, 66), ("mxfp4", 32, 17), ("nvfp4", 64, 36), ("q1_0", 128, 18),
+    ]
+}  # fmt: skip
+"""The quantised types of ggml: numbers of some bits with the scales of their block. (Names and sizes as in ggml.h.)"""
+
+BLOCK_DTYPES: Mapping[str, DType] = {**PACKED_DTYPES, **GGML_BLOCKS}
+
+LARGEST_ITEM = 1 << 20
+"""Bytes of one item: what is worked on at a time is a number of these."""
+
+_PACKED_OVER = re.compile(r"(f4|f6e2m3|f6e3m2)_([1-9][0-9]{0,18}(?:x[1-9][0-9]{0,18}){0,63})")
+"""`f4_2x3`: an item is a box of 2 by 3 elements, for rows of 3 elements end amid a byte."""
+
 _ALIASES = {
     "half": "f16", "float16": "f16", "fp16": "f16",
     "bfloat16": "bf16",
@@ -101,10 +143,20 @@ def dtype(name: str) -> DType:
     for prefix in ("torch.", "paddle.", "numpy.", "np.", "jnp.", "mx."):
         short = short.removeprefix(prefix)
     short = _ALIASES.get(short, short)
-    found = DTYPES.get(short) or OPAQUE_DTYPES.get(short)
+    found = DTYPES.get(short) or OPAQUE_DTYPES.get(short) or BLOCK_DTYPES.get(short) or _packed_over(short)
     if found is None:
         raise KeyError(name)
     return found
+
+
+def _packed_over(name: str) -> DType | None:
+    """The dtype of a name like `f4_2x3`; None where no such box is whole bytes."""
+    match = _PACKED_OVER.fullmatch(name)
+    if match is None:
+        return None
+    base, block = PACKED_DTYPES[match[1]], tuple(map(int, match[2].split("x")))
+    items, rest = divmod(math.prod(block), base.elements)
+    return None if rest or items * base.nbytes > LARGEST_ITEM else DType(name, items * base.nbytes, "opaque", block)
 
 
 _NUMPY: dict[str, Any] = {}
@@ -122,6 +174,8 @@ def _numpy_dtype(name: str) -> np.dtype[Any]:
                 "c64": np.dtype("<c8"), "c128": np.dtype("<c16"),
             }
         )  # fmt: skip
+    if name not in _NUMPY and (name in BLOCK_DTYPES or "_" in name):
+        return dtype(name).bits
     if name not in _NUMPY:
         import ml_dtypes
         import numpy as np
@@ -155,6 +209,15 @@ class TensorSpec:
     def nbytes(self) -> int:
         return self.numel * self.dtype.nbytes
 
+    @property
+    def element_shape(self) -> tuple[int, ...]:
+        """The shape in elements, where `shape` counts items: `q4_k[4096,16]` has [4096 4096] elements."""
+        block = self.dtype.block
+        if not block:
+            return self.shape
+        outer = len(self.shape) - len(block)
+        return (*self.shape[:outer], *(n * size for n, size in zip(self.shape[outer:], block, strict=True)))
+
     def __str__(self) -> str:
         """`f32[3,2]`."""
         return f"{self.dtype}[{','.join(map(str, self.shape))}]"
@@ -174,6 +237,36 @@ def spec(text: str) -> TensorSpec:
     name, _, dims = text.partition("[")
     inside = dims.rstrip("]").strip()
     return TensorSpec(dtype(name), tuple(int(dim) for dim in inside.split(",")) if inside else ())
+
+
+def packed(base: DType, element_shape: Sequence[int]) -> TensorSpec | None:
+    """The spec of a tensor of `element_shape` elements of a packed dtype; None where they are no whole bytes.
+
+    Where the last axis is no whole number of items, an item spans the axes that it takes:
+
+    >>> str(packed(dtype("f4"), (4, 6))), str(packed(dtype("f4"), (4, 3)))
+    ('f4[4,3]', 'f4_2x3[2,1]')
+
+    ValueError when such an item is larger than LARGEST_ITEM.
+    """
+    block: tuple[int, ...] = ()
+    held = 1
+    for size in reversed(element_shape):
+        wanted = base.elements // math.gcd(base.elements, held)
+        if size % wanted == 0:
+            block = (wanted, *block)
+            break
+        block = (size, *block)
+        held *= size
+    else:
+        return None
+    made = base if block == base.block else _packed_over(f"{base.name}_{'x'.join(map(str, block))}")
+    if made is None:
+        raise ValueError(f"its rows of {element_shape[-1]:,} elements end amid a byte, and an item would be too large")
+    outer = len(element_shape) - len(block)
+    return TensorSpec(
+        made, (*element_shape[:outer], *(n // size for n, size in zip(element_shape[outer:], block, strict=True)))
+    )
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,13 @@ class Shown:
         head = f"{escaped(self.name)}  {self.spec.shown}  {bytes_text(self.spec.nbytes)}"
         if self.written:
             head += f"   showing {escaped(self.written)}: [{' '.join(map(str, self.shape))}]"
-        return "\n".join([head, self.text, f"{count(self.stats.numel, 'element')} · {self.stats}"])
+        kind = self.spec.dtype
+        if kind.block:
+            box = " by ".join(map(str, kind.block))
+            foot = f"{count(self.stats.numel, 'item')} of {box} elements in {count(kind.nbytes, 'byte')}, as bytes in hexadecimal"
+        else:
+            foot = f"{count(self.stats.numel, 'element')} · {self.stats}"
+        return "\n".join([head, self.text, foot])
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -50,10 +56,15 @@ class Shown:
 
 def show(checkpoint: Reads, text: str) -> Shown:
     """Look at `NAME` or `NAME[slice]`. Raises UsageError when there is no such tensor or the slice does not fit."""
+
     name, box, written = find(checkpoint.manifest, text)
     spec = checkpoint.manifest[name]
     small = box.numel <= WHOLE
-    elements = _plain(values(checkpoint, name, box), spec.dtype.kind) if small else None
+    found = values(checkpoint, name, box) if small else None
+    if found is not None and spec.dtype.block:
+        elements = _items(found)
+    else:
+        elements = None if found is None else _plain(found, spec.dtype.kind)
     return Shown(
         name, written, spec, box.shape, _printed(checkpoint, name, box), stats(checkpoint, name, box), elements
     )
@@ -64,7 +75,8 @@ def _printed(checkpoint: Reads, name: str, box: View) -> str:
     import numpy as np
 
     spec = checkpoint.manifest[name]
-    with np.printoptions(threshold=WHOLE, edgeitems=EDGE, linewidth=120, precision=8):
+    formats: Any = {"all": _short_hexadecimal} if spec.dtype.block else None
+    with np.printoptions(threshold=WHOLE, edgeitems=EDGE, linewidth=120, precision=8, formatter=formats):
         if box.numel <= WHOLE:
             return str(values(checkpoint, name, box))
         shape, strides, picks = [], [], []
@@ -82,8 +94,18 @@ def _printed(checkpoint: Reads, name: str, box: View) -> str:
                 run = View(base + picks[-1][start] * strides[-1], (stop - start,), (strides[-1],))
                 corner[at][start:stop] = values(checkpoint, name, run)
         corner = np.flip(corner, box.flipped) if box.flipped else corner
-        with np.printoptions(threshold=0):
+        with np.printoptions(threshold=0, formatter=formats):
             return str(corner)
+
+
+def _items(array: Any) -> Any:
+    """Nested lists of the items' bytes in hexadecimal."""
+    return [_items(one) for one in array] if array.ndim else array.tobytes().hex()
+
+
+def _short_hexadecimal(item: Any) -> str:
+    text: str = item.tobytes().hex()
+    return text if len(text) <= 16 else f"{text[:12]}…"
 
 
 def _runs(picks: list[int]) -> list[tuple[int, int]]:

@@ -41,10 +41,12 @@ def number(value: float | int) -> str:
 
 
 def stats(checkpoint: Reads, name: str, box: View) -> Stats:
-    """The statistics of a view of one tensor."""
+    """The statistics of a view of one tensor; of items of several elements only their number."""
     import numpy as np
 
     dtype = checkpoint.manifest[name].dtype
+    if dtype.block:
+        return Stats(box.numel, None, None, None, None, 0, 0, 0)
     low: float | int | None = None
     high: float | int | None = None
     total, squares, finite_count, nans, infinities, zeros = 0.0, 0.0, 0, 0, 0, 0

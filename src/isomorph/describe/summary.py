@@ -25,7 +25,8 @@ ENCODINGS = {
 class Summary:
     """What a checkpoint holds, counted from its headers.
 
-    `parameters` counts the elements of floating and complex tensors, tensors on the same bytes once; `nbytes` counts every name.
+    `parameters` counts the elements of floating, complex and opaque tensors (of items, those they hold), tensors on the same bytes
+    once; `nbytes` counts every name.
     """
 
     title: str
@@ -37,7 +38,7 @@ class Summary:
     def parameters(self) -> int:
         again = {name for group in self.manifest.shared for name in group[1:]}
         return sum(
-            spec.numel
+            spec.numel * spec.dtype.elements
             for name, spec in self.manifest.items()
             if name not in again and spec.dtype.kind in ("float", "complex", "opaque")
         )
@@ -88,6 +89,10 @@ class Summary:
             by_encoding.setdefault(encoding, []).append(name)
         for encoding, names in by_encoding.items():
             yield f"encoded   {', '.join(ENCODINGS.get(part, part) for part in encoding.split('+'))}: {listed(names)}"
+        blocks = {spec.dtype for spec in manifest.values() if spec.dtype.block}
+        for kind in sorted(blocks, key=str):
+            box = " by ".join(map(str, kind.block))
+            yield f"items     {kind}: {box} elements in {count(kind.nbytes, 'byte')}; shapes count items"
         if manifest.leaves:
             yield f"carries   {count(len(manifest.leaves), 'leaf that is no tensor', 'leaves that are no tensors')} (not converted)"
             shown = list(manifest.leaves.items())[:MOST_LEAVES]

@@ -31,13 +31,13 @@ TORCH_DTYPES = {
     "uint8": "u8", "uint16": "u16", "uint32": "u32", "uint64": "u64", "bool": "bool",
     "complex64": "c64", "cfloat": "c64", "complex128": "c128", "cdouble": "c128",
     "float8_e4m3fn": "f8e4m3", "float8_e5m2": "f8e5m2", "float8_e4m3fnuz": "f8e4m3fnuz", "float8_e5m2fnuz": "f8e5m2fnuz",
-    "float8_e8m0fnu": "f8e8m0",
+    "float8_e8m0fnu": "f8e8m0", "float4_e2m1fn_x2": "f4",
 }  # fmt: skip
 """torch's dtypes that the notation has."""
 
 OTHER_TORCH_DTYPES = (
     "complex32", "chalf", "quint8", "qint8", "qint32", "quint4x2", "quint2x4", "bits8", "bits16", "bits1x8", "bits2x4", "bits4x2",
-    "float4_e2m1fn_x2", *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
+    *(f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)),
 )  # fmt: skip
 """torch's dtypes that are named, so that a file that only mentions one can be read; a tensor of one is refused."""
 

@@ -11,9 +11,9 @@ from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Location
 from isomorph.formats.pickle_globals import NUMPY_CODES
 from isomorph.formats.pickle_objects import Array, NumpyDType, Payload, Storage, Tensor, payload_of
-from isomorph.tensors import DTYPES, OPAQUE_DTYPES, TensorSpec
+from isomorph.tensors import BLOCK_DTYPES, DTYPES, OPAQUE_DTYPES, TensorSpec
 
-DTYPE_OF = {**DTYPES, **OPAQUE_DTYPES}
+DTYPE_OF = {**DTYPES, **OPAQUE_DTYPES, "f4": BLOCK_DTYPES["f4"]}
 
 MAX_DIMS = 64
 EXPAND = 64

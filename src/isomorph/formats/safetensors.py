@@ -14,7 +14,7 @@ from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
-from isomorph.tensors import DType, TensorSpec, dtype
+from isomorph.tensors import DType, TensorSpec, dtype, packed
 
 LARGEST_HEADER = 100_000_000
 MOST_DIMS = 64
@@ -26,11 +26,10 @@ NAMES: Mapping[str, DType] = {
         ("BOOL", "bool"), ("U8", "u8"), ("I8", "i8"), ("U16", "u16"), ("I16", "i16"), ("U32", "u32"), ("I32", "i32"),
         ("U64", "u64"), ("I64", "i64"), ("F16", "f16"), ("BF16", "bf16"), ("F32", "f32"), ("F64", "f64"), ("C64", "c64"),
         ("F8_E4M3", "f8e4m3"), ("F8_E5M2", "f8e5m2"), ("F8_E4M3FNUZ", "f8e4m3fnuz"), ("F8_E5M2FNUZ", "f8e5m2fnuz"),
-        ("F8_E8M0", "f8e8m0"),
+        ("F8_E8M0", "f8e8m0"), ("F4", "f4"), ("F6_E2M3", "f6e2m3"), ("F6_E3M2", "f6e3m2"),
     ]
 }  # fmt: skip
 CODES = {ours.name: name for name, ours in NAMES.items()}
-NOT_WHOLE_BYTES = ("F4", "F6_E2M3", "F6_E3M2")
 
 
 def read(source: Source) -> Contents:
@@ -82,7 +81,8 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
         if type(offsets) is not list or len(offsets) != 2 or not _sizes(offsets):
             raise FormatError(path, f"tensor `{printable(name)}`: its data_offsets are not two byte offsets")
         begin, end = offsets
-        wanted = math.prod(shape) * known.nbytes
+        spec = TensorSpec(known, tuple(shape)) if not known.block else _packed(known, shape, name, path)
+        wanted = spec.nbytes
         if end - begin != wanted:
             raise FormatError(
                 path,
@@ -91,12 +91,26 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
             )
         if not wanted and math.prod(size or 1 for size in shape) * known.nbytes >= LARGEST_SIZE:
             raise FormatError(path, f"tensor `{printable(name)}`: the shape {shape} is beyond any memory")
-        tensors[name] = TensorSpec(known, tuple(shape))
+        tensors[name] = spec
         ranges[name] = (begin, end)
     return tensors, ranges
 
 
 def _sizes(values: list[Any]) -> bool:
+def _packed(known: DType, shape: list[int], name: str, path: object) -> TensorSpec:
+    """The spec of a shape in elements that share bytes."""
+    try:
+        spec = packed(known, shape)
+    except ValueError as error:
+        raise FormatError(path, f"tensor `{printable(name)}`: {CODES[known.name]} {shape}: {error}") from None
+    if spec is None:
+        bits = 8 * known.nbytes // known.elements
+        raise FormatError(
+            path, f"tensor `{printable(name)}`: {CODES[known.name]} {shape} ends amid a byte: its elements have {bits} bits"
+        )
+    return spec
+
+
     """True when all are integers from 0 to 2**63 - 1 (true and false are no integers here)."""
     for value in values:  # noqa: SIM110  (a generator costs twice as much, and this runs for every tensor)
         if type(value) is not int or not 0 <= value < LARGEST_SIZE:
@@ -116,8 +130,6 @@ def _what_is_odd(entry: Any) -> str:
 
 
 def _unknown_dtype(kind: Any) -> str:
-    if kind in NOT_WHOLE_BYTES:
-        return f"dtype {kind} packs several elements into a byte; such tensors are not read"
     if type(kind) is not str:
         return "its dtype is not a text"
     return f"unknown dtype {printable(kind, 40)}; known are {', '.join(NAMES)}"
@@ -146,7 +158,7 @@ class Writer:
     """Lays out one safetensors file; tensors wider first, so that every offset is a multiple of its element's width."""
 
     def check(self, specs: Mapping[str, TensorSpec]) -> None:
-        bad = {name: spec for name, spec in specs.items() if spec.dtype.name not in CODES}
+        bad = {name: spec for name, spec in specs.items() if code(spec.dtype) is None}
         if bad:
             raise unsupported("safetensors", bad, "c64")
         if "__metadata__" in specs:
@@ -162,8 +174,8 @@ class Writer:
         for tensor, begin in offsets.items():
             spec = specs[tensor]
             header[tensor] = {
-                "dtype": CODES[spec.dtype.name],
-                "shape": list(spec.shape),
+                "dtype": code(spec.dtype),
+                "shape": list(spec.element_shape),
                 "data_offsets": [begin, begin + spec.nbytes],
             }
         raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
@@ -198,6 +210,12 @@ def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
             offsets[name] = reached
             reached += specs[name].nbytes
         else:
+def code(kind: DType) -> str | None:
+    """What safetensors calls the dtype; None for one that it lacks. Packed elements are counted singly, whatever their items."""
+    found = CODES.get(kind.name)
+    return found if found is not None or not kind.block else CODES.get(kind.name.partition("_")[0])
+
+
             return offsets
     raise AssertionError("widths are powers of two, so that wider first is always aligned")
 
@@ -217,4 +235,8 @@ def unsupported(where: str, bad: Mapping[str, TensorSpec], instead: str) -> Form
     """The error that a format cannot hold these tensors."""
     listed = ", ".join(f"`{printable(name)}` {spec}" for name, spec in list(bad.items())[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return FormatError(where, f"cannot hold {listed}{more}", f"Cast them (--dtype {instead}), or choose another format")
+    if all(spec.dtype.kind == "opaque" for spec in bad.values()):
+        advice = "They are carried whole and never cast: dequantize them first, or choose a format that has them"
+    else:
+        advice = f"Cast them (--dtype {instead}), or choose another format"
+    return FormatError(where, f"cannot hold {listed}{more}", advice)

@@ -23,6 +23,7 @@ from isomorph.formats.pickle_machine import Memory
 from isomorph.formats.pickle_objects import Array, Payload, Storage
 from isomorph.formats.pickle_write import Memo, integer, integers, text
 from isomorph.formats.pickled_tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.safetensors import unsupported
 from isomorph.formats.source import Source
 from isomorph.formats.zip import Member, read_member, read_members
 from isomorph.formats.zip_layout import Entry, lay_out_zip
@@ -207,6 +208,7 @@ _TYPED = {
 _UNTYPED = {
     "u16": "uint16", "u32": "uint32", "u64": "uint64", "f8e4m3": "float8_e4m3fn", "f8e5m2": "float8_e5m2",
     "f8e4m3fnuz": "float8_e4m3fnuz", "f8e5m2fnuz": "float8_e5m2fnuz", "f8e8m0": "float8_e8m0fnu",
+    "f4": "float4_e2m1fn_x2",
 }  # fmt: skip
 
 
@@ -218,11 +220,9 @@ class Writer:
         long = [name for name in specs if len(name.encode("utf-8", "surrogatepass")) > MAX_TEXT]
         if long:
             raise FormatError("target", f"cannot hold names longer than {MAX_TEXT:,} bytes: {printable(long[0], 60)}")
-        unknown = [name for name, spec in specs.items() if spec.dtype.name not in DTYPE_OF]
+        unknown = {name: spec for name, spec in specs.items() if spec.dtype.name not in DTYPE_OF}
         if unknown:
-            raise FormatError(
-                "target", f"cannot hold {', '.join(f'{printable(name)} {specs[name]}' for name in unknown)}"
-            )
+            raise unsupported("target", unknown, "f32")
 
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
         """The file. `metadata` has no place in it. `.format_version` is left out on purpose: with it torch may compute

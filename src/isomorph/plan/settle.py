@@ -18,6 +18,7 @@ from isomorph.plan.kinds import Naming, Part, Settled, TargetOf, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.plan import Class
 from isomorph.plan.stage import Stage, StageRule
+from isomorph.plan.whole_blocks import require_whole
 from isomorph.tensors import DType, TensorSpec
 
 
@@ -66,6 +67,12 @@ def settle(
             continue
         if any(isinstance(rule.rule.left[left.term].head, Drop) for left in lefts):
             continue  # a constant that a dropped block would have met: there is nothing to check
+        for left in lefts:
+            if left.term in part_of_left and target_part is not None:
+                read = part_of_left[left.term]
+                source = naming.source(read, parts[read].slots[0])
+                names = source, naming.target(target_part, _first_slot(rule, target_part), sizes)
+                require_whole(rule, parts[read], left, right, solution.further or (), *names)
         move_block(
             rule, parts, solution, settled, cast, lefts, right, head, part_of_left, target_part, read_dtypes, naming,
             dtypes, classes,
@@ -92,3 +99,7 @@ def settle(
             klass: Class = "one-way" if rule.is_along else classes[(part, slot)]
             settled.targets.append(TargetOf(part, slot, TensorSpec(next(iter(found)), shape), klass))
     return settled
+
+
+def _first_slot(rule: StageRule, part: int) -> Slot:
+    return (0,) * len(rule.right[part].slots)

@@ -51,9 +51,10 @@ class Bench:
 
     def differing(self, left: Bits, right: Bits) -> tuple[int, int] | None:
         """(how many elements differ, flat row-major index of the first in their shape); None when all are equal."""
-        if left.dtype.itemsize == 16:
-            left, right = (np.ascontiguousarray(side).view(np.uint64).reshape(*side.shape, 2) for side in (left, right))
-            return _count((left != right).any(axis=-1))
+        width = left.dtype.itemsize
+        if width not in (1, 2, 4, 8):
+            left, right = _words(left), _words(right)
+            return None if np.array_equal(left, right) else _count((left != right).any(axis=-1))
         if left.flags.c_contiguous and right.flags.c_contiguous:
             if np.array_equal(_wide(left), _wide(right)):
                 return None
@@ -157,6 +158,13 @@ class Bench:
 def _count(wrong: Bits) -> tuple[int, int] | None:
     count = int(np.count_nonzero(wrong))
     return (count, int(np.argmax(wrong))) if count else None
+
+
+def _words(bits: Bits) -> Bits:
+    """Elements that no integer is as wide as, each as a row of integers (pairs of u8 for c128)."""
+    width = bits.dtype.itemsize
+    word = next(size for size in (8, 4, 2, 1) if width % size == 0)
+    return np.ascontiguousarray(bits).reshape(-1).view(f"u{word}").reshape(*bits.shape, width // word)
 
 
 def _wide(bits: Bits) -> Bits:

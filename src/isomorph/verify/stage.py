@@ -35,6 +35,7 @@ from isomorph.verify.regions import Leaf, Region
 from isomorph.verify.shapes import size_of, spread
 from isomorph.verify.sizes import SizeProblem, gap, missing, solve
 from isomorph.verify.values import BadConstant, constant_bits
+from isomorph.verify.whole_blocks import parts_items
 
 MOST_KEPT = 1024
 """Tensors whose pieces are kept at hand."""
@@ -184,7 +185,7 @@ class Stage:
         spec: TensorSpec | None = None
         if makeable:
             made = self._dtype_of(instance, place)
-            if made is None:
+            if made is None or self._parts_items(instance, place):
                 return
             spec = TensorSpec(made, tuple(size_of(dim, sizes) for dim in spread(term.dims, instance.rank or 0)))
         for name, at, copy in self._names(instance, place, term):
@@ -253,6 +254,21 @@ class Stage:
             self.gaps.append(gap("cast", instance.rule, f"one tensor of {text}", instance.names()))
             return None
         return next(iter(found))
+
+    def _parts_items(self, instance: Instance, place: int) -> bool:
+        """True (and a gap) when an item of several elements would not stay whole."""
+        rule, rank = instance.rule, instance.rank or 0
+        for target, sources in self.maker.partners_of(rule).of.items():
+            for source in sources if target[0] == place else ():
+                names = [name for copies in instance.keys.get(source[0], {}).values() for name in copies]
+                kinds = {spec.dtype for name in names if (spec := self.source[name])}
+                read, made = (spread(term.dims, rank) for term in (rule.left[source[0]], rule.right[place]))
+                for kind in kinds:
+                    if parts_items(kind, read, source[1], made, target[1]):
+                        said = f"`{names[0]}` {kind}: its items of {kind.elements} elements would be parted"
+                        self.gaps.append(gap("block", rule, said, instance.names()))
+                        return True
+        return False
 
     # ── what a tensor is made of ───────────────────────────────────────────────────────────────────────────────────
 

@@ -9,12 +9,13 @@ it has 32 bits) or three (64 bits) of multiplication and shift, as in the finali
     f16, bf16, f8, f32, and an f64 that f32 holds    the bits of f32 (NaN as a cast widens it; -0.0 is not 0.0)
     any other f64                                    its own bits, in a domain of their own
     integers of all widths                           the value, in one domain (2**63 and above in another)
-    bool, and every opaque dtype                     the byte, in a domain of their own
+    bool, and every opaque dtype                     the byte, in a domain of their own; the bytes of an item in turn
     complex                                          the hashes of both parts, mixed
 """
 
 from __future__ import annotations
 
+import zlib
 from functools import cache
 from typing import Any
 
@@ -39,7 +40,9 @@ _LAST_ROUND = (27, _SECOND)
 _F32, _F64, _BITS_F32 = DTYPES["f32"], DTYPES["f64"], np.dtype("<u4")
 _DOMAINS = {
     name: number
-    for number, name in enumerate(["float", "f64", "integer", "large", "bool", "complex", "fibre", *OPAQUE_DTYPES], 1)
+    for number, name in enumerate(
+        ["float", "f64", "integer", "large", "bool", "complex", "fibre", *OPAQUE_DTYPES, "item"], 1
+    )
 }
 
 
@@ -79,7 +82,9 @@ def total(hashes: Array) -> int:
 
 
 def _hash_tile(bits: Array, dtype: DType, out: Array, scratch: Array) -> None:
-    if dtype.nbytes == 1:
+    if dtype.block:
+        _hash_items(bits, dtype, out, scratch)
+    elif dtype.nbytes == 1:
         np.take(_table(dtype), bits.astype(np.intp), out=out, mode="clip")
     elif dtype.nbytes == 2:
         places = scratch.view(np.intp)
@@ -137,6 +142,16 @@ def _hash_integers(bits: Array, dtype: DType, out: Array, scratch: Array) -> Non
         out[large] = others
         return
     _finish(out, "integer", scratch)
+
+
+def _hash_items(bits: Array, dtype: DType, out: Array, scratch: Array) -> None:
+    """Items of any number of bytes: each word is added to the hash of those before it, from that of the dtype's name on."""
+    word = next(size for size in (8, 4, 2, 1) if dtype.nbytes % size == 0)
+    words = bits.view(f"<u{word}").reshape(bits.size, -1)
+    out[...] = zlib.crc32(dtype.name.encode())
+    for place in range(words.shape[1]):
+        out += words[:, place]
+        _finish(out, "item", scratch)
 
 
 def _hash_complex(bits: Array, dtype: DType, out: Array, scratch: Array) -> None:

@@ -1,0 +1,56 @@
+"""Elements that are carried in items (q4_k, f4) may not be parted: what lies within an item stays innermost.
+
+An item of `w [o i]` is a run of elements along `i`. So `w [o i] <-> w.t [i o]` would put whole runs where single elements belong,
+and is refused; axes outside of the items may be renamed, split, merged, stacked and reordered as those of any other dtype.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from isomorph.language.axes import Block, TermBlock
+from isomorph.language.tree import Dim, Ellipsis
+from isomorph.plan.kinds import Part, Unsettled
+from isomorph.plan.stage import StageRule
+from isomorph.tensors import DType
+
+
+def require_whole(
+    rule: StageRule, part: Part, left: TermBlock, right: TermBlock, further: Sequence[int], source: str, target: str
+) -> None:
+    """Raise Unsettled where a block that is read has items whose elements would not lie together in the target."""
+    kind = next((spec.dtype for spec in part.specs if spec.dtype.block), None)
+    if kind is None:
+        return
+    read, made = rule.rule.left[left.term].dims, rule.rule.right[right.term].dims
+    if within(read, left.block, kind, further) == within(made, right.block, kind, further) != ():
+        return
+    axes = "axis" if len(kind.block) == 1 else f"{len(kind.block)} axes"
+    raise Unsettled(
+        "block",
+        f"`{target}` would part the items of `{source}`: {items_text(kind)} over its last {axes}",
+        hint=f"Of {kind} only what is outside of the items can be moved; keep its last {axes} last, or dequantize it first",
+        tensors=(source, target),
+    )
+
+
+def items_text(kind: DType) -> str:
+    """`q4_k holds 256 elements in 144 bytes`."""
+    return (
+        f"an item of {kind} holds {kind.elements:,} elements in {kind.nbytes:,} byte{'' if kind.nbytes == 1 else 's'}"
+    )
+
+
+def within(dims: Sequence[Dim], block: Block, kind: DType, further: Sequence[int]) -> tuple[tuple[str, ...], ...]:
+    """The axes that the items of `kind` run along: of one dim its innermost axis, of several every axis of theirs.
+
+    Empty where the tensor has fewer dims than an item.
+    """
+    axes: list[tuple[str, ...]] = []
+    for number, dim in enumerate(dims):
+        if isinstance(dim, Ellipsis):
+            axes.extend((f"...{place}",) for place in range(len(further)))
+        else:
+            axes.append(tuple(factor.key for factor in block.factors if factor.dim == number))
+    last = axes[len(axes) - len(kind.block) :] if len(axes) >= len(kind.block) else []
+    return tuple(last) if len(kind.block) > 1 else tuple(keys[-1:] for keys in last)
