@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,16 @@ def layout_digest(layout: OutputLayout) -> str:
     return found.hexdigest()
 
 
+def is_own_file(found: os.stat_result) -> bool:
+    """True for a regular file of this user that has no second name: what somebody planted is not written into."""
+    return stat.S_ISREG(found.st_mode) and found.st_nlink == 1 and found.st_uid == os.geteuid()
+
+
+def is_own_folder(found: os.stat_result) -> bool:
+    """True for a folder of this user; a link to one would lead elsewhere."""
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid()
+
+
 class Journal:
     """An open, locked journal. `previous` are the lines that it held when it was opened."""
 
@@ -88,9 +99,15 @@ class Journal:
         self.path, self._target = path, target
         while True:
             try:
-                self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+                self._fd = os.open(path, flags, 0o600)
             except OSError as error:
                 raise RefusedError(target, f"cannot be written: {error.strerror} ({path})") from None
+            found = os.fstat(self._fd)  # what has a second name is another's: it is not truncated
+            if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+                os.close(self._fd)
+                problem = f"cannot be written: {path} is not the journal of an earlier run"
+                raise RefusedError(target, problem, "Look what it is, and remove it") from None
             try:
                 fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -107,13 +124,14 @@ class Journal:
         self.previous = tuple(self._lines())
 
     def _lines(self) -> Iterator[dict[str, Any]]:
-        if os.fstat(self._fd).st_size > MOST_READ:
-            return
+        found = os.fstat(self._fd)
+        if found.st_size > MOST_READ or found.st_uid != os.geteuid():
+            return  # nobody else says what of a target is finished
         with os.fdopen(os.dup(self._fd), "rb") as file:
             for line in file:
                 try:
                     found = json.loads(line)
-                except ValueError:
+                except (ValueError, RecursionError):
                     return  # the last line was being written when the run was cut off
                 if not isinstance(found, dict) or not line.endswith(b"\n"):
                     return

@@ -9,7 +9,6 @@ import contextlib
 import errno
 import os
 import signal
-import stat
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,12 +22,26 @@ import numpy as np
 from isomorph.engine.budget import Budget
 from isomorph.engine.buffers import CACHE_LINE, Buffers
 from isomorph.engine.checks import carry_out
-from isomorph.engine.checksums import Crcs, record_crcs
+from isomorph.engine.checksums import Crcs, known_crcs, record_crcs
+from isomorph.engine.clone import Cloner
 from isomorph.engine.copy import produce
-from isomorph.engine.journal import Journal, Progress, fingerprint
-from isomorph.engine.pieces import Copy, Groups, Make, Piece, from_offset, moves_by_target, parts_of, pieces_of
+from isomorph.engine.journal import Journal, Progress, fingerprint, is_own_file, is_own_folder
+from isomorph.engine.pieces import (
+    Clone,
+    Copy,
+    Groups,
+    Make,
+    Part,
+    Piece,
+    Sum,
+    from_offset,
+    moves_by_target,
+    parts_of,
+    pieces_of,
+)
 from isomorph.engine.pipeline import Pipeline
 from isomorph.engine.places import Place
+from isomorph.engine.sharing import cloned_nbytes, shared
 from isomorph.engine.sync import Syncer
 from isomorph.errors import Different, RefusedError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
@@ -47,6 +60,8 @@ class Written:
     nbytes: int = 0
     copied: int = 0
     made: int = 0
+    cloned: int = 0
+    """Of the bytes copied, those that were not moved: blocks that the target shares with the source."""
     seconds: float = 0.0
     verify_seconds: float = 0.0
     resumed_from: int = 0
@@ -142,20 +157,26 @@ def _start(place: Place, journal: Journal, asked: dict[str, Any], resume: bool, 
 
 
 def _fits(place: Place, found: Progress) -> bool:
-    """True when the unfinished files are there, regular, ours and long enough."""
-    for number, (path, file) in enumerate(zip(place.temporaries, place.layout.files, strict=True)):
-        if number > found.file:
-            break
-        try:
+    """True when `found` is a place in this layout, and the unfinished files are there, regular, ours and long enough."""
+    if not 0 <= found.file < len(place.layout.files):
+        return False
+    file = place.layout.files[found.file]
+    finished = sum(sum(record) <= found.offset for record in file.records)
+    if not 0 <= found.offset <= file.nbytes or len(found.crcs) != finished:
+        return False
+    if not all(0 <= crc < 1 << 32 for crc in (*found.crcs, found.running)):
+        return False
+    try:
+        if place.layout.is_folder and not is_own_folder(os.lstat(place.temporary)):
+            return False
+        for number, (path, file) in enumerate(zip(place.temporaries, place.layout.files, strict=True)):
+            if number > found.file:
+                break
             status = os.lstat(path)
-        except OSError:
-            return False
-        if (
-            status.st_size < (file.nbytes if number < found.file else found.offset)
-            or status.st_nlink != 1
-            or not stat.S_ISREG(status.st_mode)
-        ):
-            return False
+            if status.st_size < (file.nbytes if number < found.file else found.offset) or not is_own_file(status):
+                return False
+    except OSError:
+        return False
     return True
 
 
@@ -178,6 +199,7 @@ class _Run:
         self.noted = False
         self._buffers = Buffers(budget.nbytes // 4)
         self._groups: Groups = moves_by_target(plan)
+        self._cloner = Cloner(place.parent, source)
         self._report = _Throttled(progress, written.nbytes)
         self._done = 0
 
@@ -187,7 +209,10 @@ class _Run:
             self.written.nbytes - self.written.resumed_from if start.offset or start.file else self.written.nbytes
         )
         if layout.is_folder:
-            place.temporary.mkdir(exist_ok=True)
+            try:
+                place.temporary.mkdir()
+            except FileExistsError:
+                self._require(is_own_folder(os.lstat(place.temporary)), place.temporary)
         self._done = self.written.resumed_from
         for number in range(start.file, len(layout.files)):
             begin = start if number == start.file else Progress(number, 0)
@@ -196,8 +221,9 @@ class _Run:
 
     def _write_file(self, number: int, layout: FileLayout, path: Path, start: Progress) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if start.offset else os.O_EXCL)
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
         try:
+            self._require(not start.offset or is_own_file(os.fstat(descriptor)), path)
             self._reserve(descriptor, layout.nbytes)
             syncer = Syncer(descriptor, self.journal)
             try:
@@ -211,6 +237,12 @@ class _Run:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def _require(self, is_ours: bool, path: Path) -> None:
+        """RefusedError where something was put in the place of an unfinished file since it was looked at."""
+        if not is_ours:
+            problem = f"cannot be written: something else lies at {path}"
+            raise RefusedError(self.place.shown, problem, "Look what it is, and remove it")
 
     def _reserve(self, descriptor: int, nbytes: int) -> None:
         if not nbytes or not hasattr(os, "posix_fallocate"):
@@ -245,6 +277,10 @@ class _Run:
         parts = parts_of(self.plan, self._groups, layout, self.source, self.budget)
         if start.offset:
             parts = from_offset(parts, start.offset)
+            for literal in layout.literals:  # what is known beforehand is not taken from a file that lay about
+                if literal.offset < start.offset:
+                    known = memoryview(literal.data)[: start.offset - literal.offset]
+                    self._pwrite(descriptor, known, literal.offset)
         crcs = Crcs(layout.records, start)
 
         def make(piece: Piece) -> tuple[Array, list[tuple[int, int, int, int]], dict[str, Changes]]:
