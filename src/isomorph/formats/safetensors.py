@@ -96,7 +96,6 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
     return tensors, ranges
 
 
-def _sizes(values: list[Any]) -> bool:
 def _packed(known: DType, shape: list[int], name: str, path: object) -> TensorSpec:
     """The spec of a shape in elements that share bytes."""
     try:
@@ -111,6 +110,7 @@ def _packed(known: DType, shape: list[int], name: str, path: object) -> TensorSp
     return spec
 
 
+def _sizes(values: list[Any]) -> bool:
     """True when all are integers from 0 to 2**63 - 1 (true and false are no integers here)."""
     for value in values:  # noqa: SIM110  (a generator costs twice as much, and this runs for every tensor)
         if type(value) is not int or not 0 <= value < LARGEST_SIZE:
@@ -196,6 +196,12 @@ class Writer:
         )
 
 
+def code(kind: DType) -> str | None:
+    """What safetensors calls the dtype; None for one that it lacks. Packed elements are counted singly, whatever their items."""
+    found = CODES.get(kind.name)
+    return found if found is not None or not kind.block else CODES.get(kind.name.partition("_")[0])
+
+
 def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
     """name -> byte offset in the data, without gaps, each a multiple of its element's width.
 
@@ -210,12 +216,6 @@ def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
             offsets[name] = reached
             reached += specs[name].nbytes
         else:
-def code(kind: DType) -> str | None:
-    """What safetensors calls the dtype; None for one that it lacks. Packed elements are counted singly, whatever their items."""
-    found = CODES.get(kind.name)
-    return found if found is not None or not kind.block else CODES.get(kind.name.partition("_")[0])
-
-
             return offsets
     raise AssertionError("widths are powers of two, so that wider first is always aligned")
 
