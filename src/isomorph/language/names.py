@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from isomorph.language.rules import FullName, IndexHole, LabelHole, Literal, NamePiece, PathHole, PieceHole
 from isomorph.language.tree import Expression
@@ -43,6 +44,7 @@ class Unsized(Exception):
         super().__init__(f"the sizes of {', '.join(axes)} are not known")
 
 
+@lru_cache(maxsize=1 << 14)
 def piece_value(text: str) -> int | str:
     """A canonical number is an index (`0`, `12`, not `01`); anything else is a word."""
     if text.isascii() and text.isdigit() and (len(text) == 1 or text[0] != "0") and len(text) <= _MOST_DIGITS:
@@ -96,6 +98,10 @@ class NamePattern:
         self.holes = tuple(
             (number, piece) for number, piece in enumerate(self.pieces) if not isinstance(piece, Literal)
         )
+        self._plain_holes: tuple[tuple[str, bool], ...] = ()
+        """(axis, numeric) of every hole, where each takes a piece whatever it is: most patterns of most morphs."""
+        if all(_takes_any_piece(piece, self.known) for _, piece in self.holes):
+            self._plain_holes = tuple((p.axis, p.numeric) for _, p in self.holes if isinstance(p, PieceHole))
         self._regex: re.Pattern[str] | None = None
         if not self.is_literal and _has_one_cut(self.pieces):
             self._regex = re.compile("".join(_regex(piece) for piece in self.pieces), re.DOTALL)
@@ -115,6 +121,12 @@ class NamePattern:
         if cut is None:
             return None
         values: Values = {}
+        if self._plain_holes:
+            for (axis, numeric), text in zip(self._plain_holes, cut, strict=True):
+                value = piece_value(text)
+                if (numeric and type(value) is not int) or values.setdefault(axis, value) != value:
+                    return None
+            return values
         for (number, piece), text in zip(self.holes, cut, strict=True):
             if not self._read_hole(number, piece, text, values):
                 return None
@@ -195,6 +207,9 @@ class NamePattern:
         index would be negative.
         """
         parts: list[str] = []
+        if self._plain_holes:
+            parts = [piece.value if type(piece) is Literal else str(values[piece.axis]) for piece in self.pieces]  # type: ignore[union-attr] # holes of pieces have one axis
+            return "".join(parts)
         for number, piece in enumerate(self.pieces):
             match piece:
                 case Literal():
@@ -229,6 +244,10 @@ class NamePattern:
         if written < 0:
             raise ValueError(f"{self.text} would write {written} there")
         return written
+
+
+def _takes_any_piece(piece: NamePiece, known: Mapping[str, int]) -> bool:
+    return isinstance(piece, PieceHole) and not piece.tied and piece.axis not in known
 
 
 def _settled(pieces: tuple[NamePiece, ...], sizes: Sizes) -> tuple[NamePiece, ...]:

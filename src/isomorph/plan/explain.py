@@ -11,6 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from isomorph.collector import uncollected
 from isomorph.errors import whole_line
 from isomorph.language.rules import FullName, PathHole, Rule
 from isomorph.language.tree import Drop
@@ -42,6 +43,11 @@ class Line:
 
 def explain(plan: Plan, *, title: str = "", show_all: bool = False, seconds: float | None = None) -> str:
     """The plan as text. `show_all` lists what general rules took, tensor by tensor; `seconds` is how long planning took."""
+    with uncollected():
+        return _explain(plan, title, show_all, seconds)
+
+
+def _explain(plan: Plan, title: str, show_all: bool, seconds: float | None) -> str:
     lines = [_head(plan, title)]
     lines += _columns([f"  {line.names}", line.shape, line.how, line.klass] for line in made_lines(plan))
     if plan.dropped:
@@ -61,8 +67,9 @@ def explain(plan: Plan, *, title: str = "", show_all: bool = False, seconds: flo
 
 
 def _head(plan: Plan, title: str) -> str:
-    nbytes = sum(target.spec.nbytes for target in plan.targets.values())
-    numel = sum(target.spec.numel for target in plan.targets.values())
+    kinds = Counter(target.spec for target in plan.targets.values())
+    nbytes = sum(spec.nbytes * count for spec, count in kinds.items())
+    numel = sum(spec.numel * count for spec, count in kinds.items())
     used = len(plan.source) - len(plan.dropped)
     dropped = f" + {len(plan.dropped):,} dropped" if plan.dropped else ""
     return (

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 _NUMBER = re.compile(r"(?<![^./_])(\d{1,9})(?![^./_])")
 
 
 def template(name: str) -> str:
     """The name with every number left open: names with one template differ in numbers alone (`02` is no `2`)."""
-    opened = name.replace("{}", "{ }")  # a name may hold braces of its own
+    return ".".join(map(_piece_template, name.split(".")))
+
+
+@lru_cache(maxsize=1 << 16)
+def _piece_template(piece: str) -> str:
+    opened = piece.replace("{}", "{ }")  # a name may hold braces of its own
     return _NUMBER.sub(lambda number: "{}" if number[0] == str(int(number[0])) else f"{{:0{len(number[0])}}}", opened)
 
 
@@ -47,33 +52,42 @@ def folded(names: Iterable[str], most: int = 12) -> list[str]:
     names = list(names)
     if len(names) <= 4:
         return names
-    heads: Counter[str] = Counter(_head_piece(name) for name in names)
+    heads: dict[str, list[str]] = {}
+    for name in names:
+        heads.setdefault(_head_piece(name), []).append(name)
     found = []
-    for head, count in heads.items():
-        inside = [name for name in names if _head_piece(name) == head]
-        if count == 1:
+    for inside in heads.values():
+        if len(inside) == 1:
             found.append(inside[0])
             continue
-        alike = len({template(name) for name in inside}) == 1
+        first = template(inside[0])
+        alike = all(template(name) == first for name in inside)
         shown = fold_numbers(inside) if alike else _beginning(inside) + "**"
-        found.append(f"{shown} {count:,}")
-    return found if len(found) <= most else [*found[:most], f"… {sum(heads.values()):,} in all"]
+        found.append(f"{shown} {len(inside):,}")
+    return found if len(found) <= most else [*found[:most], f"… {len(names):,} in all"]
 
 
 def _head_piece(name: str) -> str:
-    cut = min((at for at in (name.find("."), name.find("/")) if at >= 0), default=len(name))
-    return name[:cut]
+    head = name.partition(".")[0]
+    return head.partition("/")[0] if "/" in head else head
 
 
 def _beginning(names: Sequence[str]) -> str:
     """What all names begin with, to a border of pieces, numbers folded: `transformer.layers.{0..23}.`"""
-    opened = [template(name) for name in names]
+    opened = set(map(template, names))
     first, last = min(opened), max(opened)
     at = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
     border = max(first.rfind(".", 0, at), first.rfind("/", 0, at))
     pieces = len(re.findall(r"[./]", first[: border + 1]))
-    begun = ["".join(re.split(r"([./])", name)[: 2 * pieces]) for name in names]
-    return fold_numbers(begun) if pieces else ""
+    begun = dict.fromkeys(_first_pieces(name, pieces) for name in names)
+    return fold_numbers(list(begun)) if pieces else ""
+
+
+def _first_pieces(name: str, count: int) -> str:
+    """The first so many pieces, each with what ends it."""
+    if "/" in name:
+        return "".join(re.split(r"([./])", name)[: 2 * count])
+    return "".join(f"{piece}." for piece in name.split(".", count)[:count])
 
 
 def differing(names: Sequence[str]) -> list[str]:

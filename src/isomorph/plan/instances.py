@@ -14,7 +14,7 @@ from isomorph.language.rules import LabelHole, shown
 from isomorph.language.tree import Op
 from isomorph.plan.gaps import listed, merged, rule_gap
 from isomorph.plan.instance_sizes import index_tuples
-from isomorph.plan.kinds import AlongOf, BoxOf, MixOf, Naming, Part, Settled, SourceOf, Unsettled
+from isomorph.plan.kinds import AlongOf, BoxOf, MixOf, MoveOf, Naming, Part, Settled, SourceOf, TargetOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot, values_shown
 from isomorph.plan.moves import Along, Box, Check, Mix, Move, Source
 from isomorph.plan.plan import Instance, Target
@@ -61,11 +61,12 @@ class Maker:
         self.base = base
         self.made = Made()
         self._settled: dict[tuple[object, ...], Settled | Unsettled] = {}
+        self._of_one: dict[tuple[int, TensorSpec], tuple[TargetOf, MoveOf, BoxOf, Settled]] = {}
         self._told: dict[tuple[int, str], int] = {}
 
-    def make(self, matching: Matching, order: list[Group]) -> Made:
-        for group in order:
-            if group.rule.makes:
+    def make(self, matching: Matching) -> Made:
+        for group in matching.order:
+            if group.rule.makes and not self._group_of_one(group):
                 self._group(group)
         for rule in self.stage.rules:
             if not rule.left and rule.makes and rule.right:
@@ -83,6 +84,44 @@ class Maker:
         if self._told[key] <= MOST_KEPT:
             self.made.gaps.append(gap)
 
+    def _group_of_one(self, group: Group) -> bool:
+        """Make the one target of an instance of one tensor, when an instance like it was settled before. False: make it in full.
+
+        In a checkpoint of many tensors nearly all instances are such, and all that is new about each are its two names.
+        """
+        rule = group.rule
+        if len(group.parts) != 1 or rule.left[0].slots:
+            return False
+        (source,) = group.parts[0].values()
+        known = self._of_one.get((rule.number, self.manifest[source]))
+        if known is None:
+            return False
+        target, move, box, settled = known
+        term, made = rule.right[0], self.made
+        try:
+            name = term.pattern.write(group.values, settled.sizes)
+        except (ValueError, Unsized):
+            return False
+        if name in made.targets:
+            return False
+        number = self.base + rule.number
+        made.targets[name] = Target(name, target.spec, target.klass, number, len(made.instances))
+        filled = Box(name, move.target.offset, move.target.shape, move.target.strides)
+        made.moves[name] = [Move(filled, Box(source, box.offset, box.shape, box.strides), move.operators)]
+        made.made_by[name] = (rule, term.index, group.values)
+        made.instances.append(Instance(number, group.values, settled.sizes, (source,), (name,)))
+        made.used.add(source)
+        return True
+
+    def _keep_of_one(self, rule: StageRule, spec: TensorSpec, settled: Settled) -> None:
+        """Remember what makes the one target of such an instance in one move, where there is no more to it."""
+        is_simple = not (rule.dynamic or rule.left[0].slots or rule.right[0].slots or settled.lossy or settled.unmade)
+        if not is_simple or settled.checks or len(settled.targets) != 1 or len(settled.moves) != 1:
+            return
+        (target,), (move,) = settled.targets, settled.moves
+        if isinstance(move.source, BoxOf):
+            self._of_one[(rule.number, spec)] = target, move, move.source, settled
+
     # ── one instance ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _group(self, group: Group) -> None:
@@ -98,6 +137,8 @@ class Maker:
         parts, counted = completed
         settled = self._settle(group, parts, counted)
         if settled is not None:
+            if len(rule.left) == len(rule.right) == 1 and len(parts[0].specs) == 1:
+                self._keep_of_one(rule, parts[0].specs[0], settled)
             self._expand(group, parts, settled)
 
     def _settle(self, group: Group, parts: list[Part], counted: dict[str, int]) -> Settled | None:
@@ -329,9 +370,9 @@ class Maker:
             made.targets[name] = Target(name, target.spec, target.klass, self.base + rule.number, instance)
             made.moves[name] = []
             term = rule.right[target.part]
-            values = dict(group.values)
+            values = group.values
             if term.slots:
-                values.update(zip(term.slots, target.slot, strict=True))
+                values = {**values, **dict(zip(term.slots, target.slot, strict=True))}
             made.made_by[name] = (rule, term.index, values)
             fresh.append(name)
         wanted = set(fresh)
@@ -350,7 +391,7 @@ class Maker:
         made.instances.append(
             Instance(
                 self.base + rule.number,
-                {shown(axis): ".".join(v) if isinstance(v, tuple) else str(v) for axis, v in group.values.items()},
+                group.values,
                 settled.sizes,
                 tuple(itertools.chain.from_iterable(left)),
                 tuple(fresh),

@@ -44,6 +44,8 @@ class Matching:
     """All keys of one side, placed. `groups` by rule, in the order in which their first key came."""
 
     groups: dict[int, list[Group]] = field(default_factory=dict)
+    order: list[Group] = field(default_factory=list)
+    """All groups, in the order in which their first key came."""
     unmatched: list[str] = field(default_factory=list)
     gaps: list[Gap] = field(default_factory=list)
     unread: set[int] = field(default_factory=set)
@@ -140,13 +142,14 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
             matching.unmatched.append(name)
             continue
         rule, values = taken.rule, taken.values
-        counted = tuple(values[axis] for axis in rule.counting)
+        counted = tuple([values[axis] for axis in rule.counting])
         term = rule.left[taken.part]
         key = (rule.number, counted) if rule.makes else (rule.number, (name,))
         group = index.get(key)
         if group is None:
-            group = Group(rule, {axis: values[axis] for axis in rule.counting}, [{} for _ in rule.left])
+            group = Group(rule, dict(zip(rule.counting, counted, strict=True)), [{} for _ in rule.left])
             index[key] = group
+            matching.order.append(group)
             matching.groups.setdefault(rule.number, []).append(group)
         slot = tuple(values[axis] for axis in term.slots) if term.slots else ()
         group.parts[taken.part][slot] = name

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 
 from isomorph.language.tree import Op
 from isomorph.tensors import DType
@@ -32,12 +33,17 @@ class Box:
     @property
     def is_run(self) -> bool:
         """True when the elements are one row-major run: flat indices offset, offset+1, …, in this order."""
-        step = 1
-        for size, stride in zip(reversed(self.shape), reversed(self.strides), strict=True):
-            if size != 1 and stride != step:
-                return False
-            step *= size
-        return True
+        return _is_run(self.shape, self.strides)
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_run(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    step = 1
+    for size, stride in zip(reversed(shape), reversed(strides), strict=True):
+        if size != 1 and stride != step:
+            return False
+        step *= size
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from isomorph.language.rules import Program, Rule
@@ -35,7 +36,7 @@ class Instance:
     """One use of a rule: the values of the axes that count instances, the sizes that were solved, the tensors on both sides."""
 
     rule: int
-    values: Mapping[str, str]
+    values: Mapping[str, int | str | tuple[str, ...]]
     sizes: Mapping[str, int]
     sources: tuple[str, ...]
     targets: tuple[str, ...]
@@ -86,15 +87,18 @@ class Plan:
     @cached_property
     def digest(self) -> str:
         """SHA-256 (hex) of all that is done: source specs, targets, moves, checks. Equal plans have equal digests."""
+        from isomorph.plan.texts import check_text, move_text, spec_texts
+
         found = hashlib.sha256()
-        for name, spec in self.source.items():
-            found.update(f"S{name}\0{spec}\n".encode("utf-8", "surrogatepass"))
-        for name, target in self.targets.items():
-            found.update(f"T{name}\0{target.spec}\0{target.klass}\n".encode("utf-8", "surrogatepass"))
-        for move in self.moves:
-            found.update(f"{move}\n".encode("utf-8", "surrogatepass"))
-        for check in self.checks:
-            found.update(f"{check}\n".encode("utf-8", "surrogatepass"))
+        texts = spec_texts()
+        for part in (
+            (f"S{name}\0{texts(spec)}\n" for name, spec in self.source.items()),
+            (f"T{name}\0{texts(target.spec)}\0{target.klass}\n" for name, target in self.targets.items()),
+            map(move_text, self.moves),
+            map(check_text, self.checks),
+        ):
+            while lines := "".join(islice(part, 4096)):
+                found.update(lines.encode("utf-8", "surrogatepass"))
         return found.hexdigest()
 
     def to_json(self) -> dict[str, Any]:

@@ -6,7 +6,7 @@ each further program is applied to the manifest of the one before, and its moves
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from isomorph.collector import uncollected
@@ -131,11 +131,7 @@ def _prove_stage(
     idle_later: list[str],
 ) -> tuple[Made, Matching]:
     matching = match_names(stage, manifest)
-    order = sorted(
-        (group for groups in matching.groups.values() for group in groups),
-        key=_first_place({n: k for k, n in enumerate(manifest)}),
-    )
-    made = Maker(stage, manifest, lost, cast, base).make(matching, order)
+    made = Maker(stage, manifest, lost, cast, base).make(matching)
     front: list[Gap] = []
     idle: list[int] = []
     front.extend(
@@ -167,13 +163,6 @@ def _prove_stage(
     if not any(rule.rule.open for rule in stage.rules):
         made.gaps.extend(read_back(stage, made))
     return made, matching
-
-
-def _first_place(places: Mapping[str, int]) -> Callable[[Group], int]:
-    def key(group: Group) -> int:
-        return min(places[name] for part in group.parts for name in part.values())
-
-    return key
 
 
 def _keys(groups: Sequence[Group]) -> list[str]:
