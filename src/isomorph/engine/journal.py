@@ -159,7 +159,7 @@ class Journal:
                     crcs = []
                 crcs.extend(int(crc) for crc in more)
                 last = Progress(int(file), int(offset), tuple(crcs), int(running))
-            except (KeyError, TypeError, ValueError):
+            except (KeyError, TypeError, ValueError, OverflowError):
                 return None, "the journal is damaged"
         return (last, "") if last is not None else (None, "the earlier run had not come far enough")
 
