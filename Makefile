@@ -7,6 +7,7 @@ VENV := .venv
 DEMO_VENV := .demo-venv
 BIN := $(VENV)/bin
 PIP_FLAGS := --quiet --disable-pip-version-check
+JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, os.cpu_count() or 1)))')
 
 .PHONY: test lint types unit demo clean check-python
 
@@ -20,7 +21,7 @@ types: $(VENV)/.ready
 	$(BIN)/mypy --strict
 
 unit: $(VENV)/.ready
-	$(BIN)/python -m pytest --timeout=900
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=900
 
 demo: $(DEMO_VENV)/.ready
 	$(DEMO_VENV)/bin/isomorph demo
