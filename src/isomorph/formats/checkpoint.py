@@ -29,7 +29,7 @@ SPARSE, SPARSE_RATIO = 1 << 20, 8
 """A file larger than that of which less than an eighth is stored is said to be sparse: a download that stopped, or a trap."""
 
 DECODED = {"deflate", "utf8-latin1"}
-ENCODINGS = {None, "big", "pieces", "hdf5", *DECODED, *(f"{name}+big" for name in DECODED)}
+ENCODINGS = {None, "big", "pieces", "hdf5", "protobuf", *DECODED, *(f"{name}+big" for name in DECODED)}
 
 
 class FileCheckpoint(Checkpoint):

@@ -150,7 +150,13 @@ def _dataset(source: Source, where: Location) -> Iterator[bytes]:
     return decoded(source, where)
 
 
-_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1, "hdf5": _dataset}
+def _numbers(source: Source, where: Location) -> Iterator[bytes]:
+    from isomorph.formats.onnx_typed import decoded
+
+    return decoded(source, where)
+
+
+_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1, "hdf5": _dataset, "protobuf": _numbers}
 
 
 def swapped(array: np.ndarray[Any, np.dtype[Any]], dtype: DType) -> np.ndarray[Any, np.dtype[Any]]:

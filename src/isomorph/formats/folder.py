@@ -20,10 +20,11 @@ PREFERRED = (
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
     "adapter_model.safetensors",
+    "model.onnx",
 )
 """The names by which libraries know the weights of a folder, most wanted first."""
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack", ".h5", ".hdf5", ".keras")
+SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack", ".h5", ".hdf5", ".keras", ".onnx")
 NOT_WEIGHTS = re.compile(
     r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
 )
@@ -42,6 +43,7 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     shards = [name for name in weights if _whole_name(name) is not None]
     orphans = sorted({str(_whole_name(name)) for name in shards} - indexed)
     candidates = [name for name in weights if name not in shards] + indexes
+    candidates = [name for name in candidates if not name.endswith(".onnx")] or candidates  # exported from the others
     chosen = next((name for name in PREFERRED if name in candidates), None)
     if chosen is None and len(candidates) == 1:
         chosen = candidates[0]

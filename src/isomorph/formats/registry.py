@@ -109,6 +109,7 @@ FORMATS: Mapping[str, Format] = {
             folder_name="tf_model.h5",
             shard_name="tf_model{shard}.h5",
         ),
+        Format("onnx", "isomorph.formats.onnx:read", many_files=True),
     ]
 }
 

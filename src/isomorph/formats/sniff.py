@@ -32,7 +32,7 @@ FOREIGN = [
 ]
 
 KNOWN = (
-    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, "
+    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, ONNX, "
     "and a *.index.json of shards"
 )
 
@@ -76,6 +76,10 @@ def sniff(source: Source) -> str:
         )
     if source.path.suffix == ".safetensors":
         return "safetensors"
+    from isomorph.formats.onnx import looks_like as looks_like_onnx
+
+    if source.path.suffix == ".onnx" or looks_like_onnx(source):
+        return "onnx"
     from isomorph.formats.flax_msgpack import looks_like
 
     if looks_like(head):
