@@ -30,7 +30,8 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     in elements (None: one row-major run). Otherwise the `encoded_nbytes` bytes from `byte_offset` decode to the elements:
     `deflate` (raw zip member), `utf8-latin1` (a pickle protocol 2 text of code points < 256), `big` (plain bytes, big-endian),
     or one of the first two and then `big`, written `deflate+big`. For `big` alone `encoded_nbytes` is not needed. `hdf5` is the
-    dataset `inside` of an HDF5 file, whose description is at `byte_offset` and whose chunks lie anywhere. After decoding,
+    dataset `inside` of an HDF5 file, whose description is at `byte_offset` and whose chunks lie anywhere. `fill`: nothing is
+    stored, and every element has the little-endian bytes that `inside` writes in hexadecimal. After decoding,
     `decoded_offset` (in bytes, into the decoded whole of `decoded_nbytes` bytes) and `strides` apply; tensors with the same
     (file, byte_offset, encoding) are decoded once. `decoded_crc` is the CRC-32 of the whole, 0 when unknown.
 
@@ -51,12 +52,28 @@ class Location(NamedTuple):  # hundreds of thousands are made: a dataclass takes
     tiles: tuple[Tile, ...] = ()
 
 
+class Run(NamedTuple):
+    """`numel` elements from number `start` of the flat tensor on: they lie as they are from `byte_offset` of file number `file`."""
+
+    start: int
+    numel: int
+    file: int
+    byte_offset: int
+
+
 class Tile(NamedTuple):
     """The box of a tensor that begins at index `start`; its elements lie at `location` as a tensor of `shape`."""
 
     start: tuple[int, ...]
     shape: tuple[int, ...]
     location: Location
+
+
+def in_file(where: Location, number: int, shift: int = 0) -> Location:
+    """A place in a checkpoint of one file (number 0), as it is in file `number` of several, `shift` bytes further on."""
+    pieces = tuple(in_file(piece, number, shift) for piece in where.pieces)
+    tiles = tuple(tile._replace(location=in_file(tile.location, number, shift)) for tile in where.tiles)
+    return where._replace(file=number, byte_offset=where.byte_offset + shift, pieces=pieces, tiles=tiles)
 
 
 @dataclass(frozen=True)
@@ -102,6 +119,11 @@ class Checkpoint(ABC):
     def run(self, name: str) -> tuple[int, int] | None:
         """(file index, byte offset) when the elements are one plain little-endian row-major run of a file, else None."""
 
+    def runs(self, name: str) -> Sequence[Run] | None:
+        """The whole tensor as plain stretches, by rising `start`; None when some of it is not plain, or is no stretch."""
+        found = self.run(name)
+        return None if found is None else (Run(0, self.manifest[name].numel, *found),)
+
     @abstractmethod
     def pread(self, file: int, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` with the bytes of that file from `offset`; SourceChanged when the file has become shorter."""
@@ -114,6 +136,14 @@ class Checkpoint(ABC):
 
         The array may have any layout in memory, may share memory with others and may be read-only: it is for reading.
         """
+
+    def descriptor(self, file: int) -> int | None:
+        """The open descriptor of that file, for hints to the kernel and for sharing its blocks; None where there is none."""
+        return None
+
+    def crc(self, file: int, offset: int, nbytes: int) -> int | None:
+        """The CRC-32 that the file itself keeps of exactly these bytes (a stored zip member); None when it keeps none."""
+        return None
 
     def check_unchanged(self) -> None:  # noqa: B027  (nothing can change where nothing lies in a file)
         """SourceChanged when the size, the mtime or the inode of a file differ from when it was opened."""
@@ -142,6 +172,24 @@ class Literal:
 
     offset: int
     data: bytes
+
+
+class Wish(NamedTuple):
+    """`nbytes` bytes of a tensor could be shared with the source if its first byte lay at `residue`, modulo the block size."""
+
+    residue: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Sharing:
+    """The file system of a target can share blocks of `block` bytes with the source: where tensors should lie for that.
+
+    Two files share blocks where their bytes lie at the same offset modulo the block size. Tensors without a wish may lie anywhere.
+    """
+
+    block: int
+    wishes: Mapping[str, Wish]
 
 
 @dataclass(frozen=True)
@@ -175,7 +223,11 @@ class OutputLayout:
 
 
 class Writer(Protocol):
-    """A format's half for writing. Both functions are pure."""
+    """A format's half for writing. Both functions are pure.
+
+    A writer that can move its tensors to wanted offsets takes `sharing: Sharing | None = None` in `lay_out`, and its row in the
+    registry says `shares=True`.
+    """
 
     def check(self, specs: Mapping[str, TensorSpec]) -> None:
         """Raise FormatError when the format cannot hold one of these (a dtype it lacks), naming all of them."""
@@ -183,4 +235,7 @@ class Writer(Protocol):
     def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout: ...
 
 
-__all__ = ["Checkpoint", "Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Tile", "Writer"]
+__all__ = [
+    "Checkpoint", "Contents", "FileLayout", "Literal", "Location", "Manifest", "OutputLayout", "Run", "Sharing", "Tile", "Wish",
+    "Writer", "in_file",
+]  # fmt: skip

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, SourceChanged, UnsafeError, printable
-from isomorph.formats.base import Checkpoint, Contents, Location
+from isomorph.formats.base import Checkpoint, Contents, Location, Run, Tile
 from isomorph.formats.source import Source
+from isomorph.formats.tiles import Tiling, flaw
 from isomorph.tensors import Manifest, TensorSpec, dtype
 
 if TYPE_CHECKING:
@@ -25,11 +26,16 @@ MOST_EXPANSION = 64
 
 ALLOWED_EXPANSION = 256 << 20
 
+MOST_FREE = 1040
+"""Times its bytes that what is compressed may become without being counted as an expansion: more than deflate can do."""
+
 SPARSE, SPARSE_RATIO = 1 << 20, 8
 """A file larger than that of which less than an eighth is stored is said to be sparse: a download that stopped, or a trap."""
 
-DECODED = {"deflate", "utf8-latin1"}
-ENCODINGS = {None, "big", "pieces", "hdf5", "protobuf", *DECODED, *(f"{name}+big" for name in DECODED)}
+DECODED = {"deflate": 1040, "utf8-latin1": 1040}
+"""Encodings, and how many bytes one encoded byte can become (deflate cannot do more than 1032)."""
+
+ENCODINGS = {None, "big", "pieces", "hdf5", "protobuf", "fill", *DECODED, *(f"{name}+big" for name in DECODED)}
 
 
 class FileCheckpoint(Checkpoint):
@@ -41,6 +47,8 @@ class FileCheckpoint(Checkpoint):
         self._sources = tuple(sources)
         self._decoder: Decoder | None = None
         self._lock = threading.Lock()
+        self._tilings: dict[str, Tiling] = {}
+        self._kept_crcs: dict[int, dict[tuple[int, int], int]] = {}
         check_locations(contents, [source.size for source in self._sources])
         sparse = tuple(
             f"{printable(source.path.name)} is sparse: {source.size:,} bytes long, {source.stored:,} of them stored; "
@@ -65,9 +73,23 @@ class FileCheckpoint(Checkpoint):
 
     def run(self, name: str) -> tuple[int, int] | None:
         where = self.contents.locations[name]
-        if where.encoding is not None or not _is_row_major(self.contents.tensors[name], where):
+        if where.tiles or not _is_plain(self.contents.tensors[name], where):
             return None
         return where.file, where.byte_offset
+
+    def runs(self, name: str) -> Sequence[Run] | None:
+        spec, where = self.contents.tensors[name], self.contents.locations[name]
+        if not where.tiles:
+            return super().runs(name)
+        bands = self._tiling(name).bands()
+        if bands is None:
+            return None
+        found = [
+            Run(start, count, tile.location.file, tile.location.byte_offset)
+            for start, count, tile in bands
+            if _is_plain(TensorSpec(spec.dtype, tile.shape), tile.location)
+        ]
+        return found if sum(run.numel for run in found) == spec.numel else None
 
     def pread(self, file: int, offset: int, buffer: memoryview) -> None:
         self._sources[file].fill(offset, buffer)
@@ -75,10 +97,32 @@ class FileCheckpoint(Checkpoint):
     def fetch(
         self, name: str, offset: int, shape: Sequence[int], strides: Sequence[int]
     ) -> np.ndarray[Any, np.dtype[Any]]:
+        spec, where = self.contents.tensors[name], self.contents.locations[name]
+        if not where.tiles:
+            return self._fetch(spec, where, offset, shape, strides)
+
+        def read(tile: Tile, offset: int, shape: Sequence[int], strides: Sequence[int]) -> Any:
+            return self._fetch(TensorSpec(spec.dtype, tile.shape), tile.location, offset, shape, strides)
+
+        return self._tiling(name).read(spec.dtype.bits, offset, shape, strides, read)
+
+    def _tiling(self, name: str) -> Tiling:
+        found = self._tilings.get(name)
+        if found is None:
+            found = Tiling(self.contents.tensors[name].shape, self.contents.locations[name].tiles)
+            self._tilings[name] = found
+        return found
+
+    def _fetch(
+        self, spec: TensorSpec, where: Location, offset: int, shape: Sequence[int], strides: Sequence[int]
+    ) -> np.ndarray[Any, np.dtype[Any]]:
         from isomorph.formats.gather import read_box, read_strided
 
-        spec, where = self.contents.tensors[name], self.contents.locations[name]
         bits, base = spec.dtype.bits, where.byte_offset
+        if where.encoding == "fill":
+            from isomorph.formats.decode import filled
+
+            return filled(where, bits, shape)
         fill: Callable[[int, memoryview], None] = self._sources[where.file].fill
         if where.pieces:
             base, fill = 0, self._joined(where)
@@ -129,6 +173,24 @@ class FileCheckpoint(Checkpoint):
 
         return joined
 
+    def descriptor(self, file: int) -> int | None:
+        source = self._sources[file]
+        return source.fileno() if source.is_local else None
+
+    def crc(self, file: int, offset: int, nbytes: int) -> int | None:
+        return self._crcs(file).get((offset, nbytes))
+
+    def _crcs(self, file: int) -> dict[tuple[int, int], int]:
+        """(offset, nbytes) -> CRC-32 of every stored zip member that has one."""
+        if file not in self._kept_crcs:
+            members = (self._sources[file].members or {}).values()
+            self._kept_crcs[file] = {
+                (member.offset, member.nbytes): member.crc
+                for member in members
+                if member.crc and not member.is_deflated
+            }
+        return self._kept_crcs[file]
+
     def check_unchanged(self) -> None:
         for source in self._sources:
             problem = source.changed()
@@ -151,7 +213,8 @@ class FileCheckpoint(Checkpoint):
                     (
                         name
                         for name, where in self.contents.locations.items()
-                        if where.file == number and where.byte_offset in inside
+                        for part in _parts(where)
+                        if part.file == number and part.byte_offset in inside
                     ),
                     None,
                 )
@@ -177,11 +240,14 @@ def manifest_of(contents: Contents) -> Manifest:
     strided: list[str] = []
     for name, where in contents.locations.items():
         spec = contents.tensors[name]
-        if where.encoding is not None:
-            encodings[name] = where.encoding
+        for part in _parts(where):
+            if part.encoding is not None and part.encoding != "fill":
+                encodings[name] = part.encoding
         if where.strides is not None and not _is_row_major(spec, where):
             strided.append(name)
-        if spec.numel:
+        if where.tiles:
+            names.setdefault(where.tiles, []).append(name)
+        elif spec.numel and where.encoding != "fill":
             place = (where.file, where.byte_offset, where.decoded_offset if where.encoding else 0, _reach(spec, where))
             names.setdefault(place, []).append(name)
     return Manifest(
@@ -205,17 +271,19 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
         raise FormatError(contents.files[0], "internal: tensors and locations have different names")
     for name, where in contents.locations.items():
         spec = contents.tensors[name]
-        problem = _misplaced(spec, where, sizes[where.file])
+        file, problem = where.file, _misplaced(spec, where, sizes[where.file])
+        if where.tiles:
+            file, problem = _mistiled(spec, where, sizes)
         if problem is not None:
-            raise FormatError(contents.files[where.file], f"tensor `{printable(name)}` {spec}: {problem}")
+            raise FormatError(contents.files[file], f"tensor `{printable(name)}` {spec}: {problem}")
         total += spec.nbytes
-        for part in where.pieces or (where,):
+        for part in _parts(where):
             if part.encoding not in _PACKED or not part.encoding:
                 continue
-            whole = (where.file, part.byte_offset, part.encoding.removesuffix("+big"))
+            whole = (part.file, part.byte_offset, part.encoding.removesuffix("+big"))
             if whole not in wholes:  # what a whole decodes to is bounded by what it takes in the file, and free once
                 wholes.add(whole)
-                free += part.decoded_nbytes
+                free += min(part.decoded_nbytes, MOST_FREE * part.encoded_nbytes)
     if total - free > MOST_EXPANSION * sum(sizes) + ALLOWED_EXPANSION:
         raise UnsafeError(
             contents.files[0],
@@ -224,7 +292,29 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
         )
 
 
-_PACKED = ENCODINGS - {None, "big"}
+_PACKED = ENCODINGS - {None, "big", "fill"}
+
+
+def _parts(where: Location) -> Iterator[Location]:
+    """The places that a tensor's bytes lie at: of its tiles, of its pieces, or its own."""
+    for each in (tile.location for tile in where.tiles) if where.tiles else (where,):
+        yield from (piece._replace(file=each.file) for piece in each.pieces) if each.pieces else (each,)
+
+
+def _mistiled(spec: TensorSpec, where: Location, sizes: Sequence[int]) -> tuple[int, str | None]:
+    """(file, what is wrong there or with the tiles as a whole, or None)."""
+    if len(spec.shape) > 64 or any(size < 0 for size in spec.shape):
+        return where.tiles[0].location.file, "not a shape"
+    problem = flaw(spec.shape, where.tiles)
+    if problem is not None:
+        return where.tiles[0].location.file, problem
+    for tile in where.tiles:
+        part = tile.location
+        problem = "a tile of tiles" if part.tiles else None
+        problem = problem or _misplaced(TensorSpec(spec.dtype, tile.shape), part, sizes[part.file])
+        if problem is not None:
+            return part.file, f"its part at {list(tile.start)} of {list(tile.shape)}: {problem}"
+    return 0, None
 
 
 def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
@@ -235,6 +325,8 @@ def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
     if where.strides is not None and (len(where.strides) != len(spec.shape) or any(step < 0 for step in where.strides)):
         return f"strides {where.strides} do not fit"
     reach = _reach(spec, where)
+    if where.encoding == "fill":
+        return None if len(where.inside) == 2 * spec.dtype.nbytes else "what it is filled with is no element of it"
     if where.encoding == "pieces":
         if where.strides is not None or sum(piece.decoded_nbytes for piece in where.pieces) != spec.nbytes:
             return "its pieces do not make it up"
@@ -250,7 +342,10 @@ def _misplaced(spec: TensorSpec, where: Location, size: int) -> str | None:
         return f"bytes {where.byte_offset:,} to {where.byte_offset + where.encoded_nbytes:,} are needed, the file has {size:,}"
     if where.decoded_offset < 0 or where.decoded_offset + reach > where.decoded_nbytes:
         return f"{where.decoded_offset + reach:,} bytes are needed, {where.decoded_nbytes:,} are stored"
-    if where.decoded_nbytes > 1040 * where.encoded_nbytes:  # deflate cannot do more than 1032 : 1
+    if (
+        where.decoded_nbytes
+        > DECODED.get((where.encoding or "").removesuffix("+big"), MOST_FREE) * where.encoded_nbytes
+    ):
         return f"{where.encoded_nbytes:,} bytes cannot decode to {where.decoded_nbytes:,}"
     return None
 
@@ -264,6 +359,10 @@ def _reach(spec: TensorSpec, where: Location) -> int:
     return spec.dtype.nbytes * (
         1 + sum((size - 1) * step for size, step in zip(spec.shape, where.strides, strict=True))
     )
+
+
+def _is_plain(spec: TensorSpec, where: Location) -> bool:
+    return where.encoding is None and _is_row_major(spec, where)
 
 
 def _is_row_major(spec: TensorSpec, where: Location) -> bool:

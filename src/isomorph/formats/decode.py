@@ -8,7 +8,7 @@ import os
 import tempfile
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -157,6 +157,13 @@ def _numbers(source: Source, where: Location) -> Iterator[bytes]:
 
 
 _PIECES = {"deflate": _inflate, "utf8-latin1": _latin1, "hdf5": _dataset, "protobuf": _numbers}
+
+
+def filled(where: Location, bits: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:
+    """An array of `shape` (read-only, of one element's memory) whose every element has the bytes that `where` says."""
+    import numpy as np
+
+    return np.broadcast_to(np.frombuffer(bytes.fromhex(where.inside), bits).reshape(()), tuple(shape))
 
 
 def swapped(array: np.ndarray[Any, np.dtype[Any]], dtype: DType) -> np.ndarray[Any, np.dtype[Any]]:

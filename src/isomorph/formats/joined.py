@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.formats.base import Checkpoint
+from isomorph.formats.base import Checkpoint, Run
 from isomorph.tensors import Manifest
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ class Joined(Checkpoint):
         found = checkpoint.run(inner)
         return None if found is None else (found[0] + self._first_file[owner], found[1])
 
+    def runs(self, name: str) -> Sequence[Run] | None:
+        owner, checkpoint, inner = self._owner(name)
+        found = checkpoint.runs(inner)
+        return None if found is None else [run._replace(file=run.file + self._first_file[owner]) for run in found]
+
     def pread(self, file: int, offset: int, buffer: memoryview) -> None:
         owner = self._owners[file]
         self.inputs[owner].pread(file - self._first_file[owner], offset, buffer)
@@ -73,6 +78,14 @@ class Joined(Checkpoint):
     ) -> np.ndarray[Any, np.dtype[Any]]:
         _, checkpoint, inner = self._owner(name)
         return checkpoint.fetch(inner, offset, shape, strides)
+
+    def descriptor(self, file: int) -> int | None:
+        owner = self._owners[file]
+        return self.inputs[owner].descriptor(file - self._first_file[owner])
+
+    def crc(self, file: int, offset: int, nbytes: int) -> int | None:
+        owner = self._owners[file]
+        return self.inputs[owner].crc(file - self._first_file[owner], offset, nbytes)
 
     def check_unchanged(self) -> None:
         for checkpoint in self.inputs.values():

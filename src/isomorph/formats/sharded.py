@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
-from isomorph.formats.base import Contents, Location
-from isomorph.formats.links import open_beside
+from isomorph.formats.base import Contents, Location, in_file
+from isomorph.formats.links import names_in, open_beside
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.tensors import TensorSpec
@@ -27,7 +27,8 @@ def read_index(source: Source) -> tuple[Contents, list[Source]]:
         raise FormatError(source.path, f"its index names {len(names):,} shards; at most {MOST_SHARDS:,} are read")
     for name in names:
         _require_plain(source.path, name)
-    missing = [name for name in names if not os.path.lexists(folder / name)]
+    there = names_in(folder)
+    missing = [name for name in names if name not in there and not os.path.lexists(folder / name)]
     if missing:
         raise FormatError(
             source.path,
@@ -154,7 +155,7 @@ def _merged(path: Path, parts: list[Contents], total: int | None) -> Contents:
     leaves: dict[str, str] = {}
     for number, part in enumerate(parts):
         tensors.update(part.tensors)
-        locations.update({name: where._replace(file=number) for name, where in part.locations.items()})
+        locations.update({name: in_file(where, number) for name, where in part.locations.items()})
         metadata = {**part.metadata, **metadata}
         leaves.update(part.leaves)
     held = sum(spec.nbytes for spec in tensors.values())
