@@ -96,9 +96,17 @@ OPAQUE_DTYPES: Mapping[str, DType] = {
 
 PACKED_DTYPES: Mapping[str, DType] = {
     name: DType(name, nbytes, "opaque", (elements,))
-    for name, nbytes, elements in [("f4", 1, 2), ("f6e2m3", 3, 4), ("f6e3m2", 3, 4)]
+    for name, nbytes, elements in [
+        ("f4", 1, 2),
+        ("f6e2m3", 3, 4),
+        ("f6e3m2", 3, 4),
+        ("u4", 1, 2),
+        ("i4", 1, 2),
+        ("u2", 1, 4),
+        ("i2", 1, 4),
+    ]
 }
-"""Elements of 4 and 6 bits, in the fewest whole bytes. `packed` makes the dtypes of those whose rows are no whole bytes."""
+"""Elements of 2, 4 and 6 bits, in the fewest whole bytes. `packed` makes the dtypes of those whose rows are no whole bytes."""
 
 GGML_BLOCKS: Mapping[str, DType] = {
     name: DType(name, nbytes, "opaque", (elements,))
@@ -117,7 +125,7 @@ BLOCK_DTYPES: Mapping[str, DType] = {**PACKED_DTYPES, **GGML_BLOCKS}
 LARGEST_ITEM = 1 << 20
 """Bytes of one item: what is worked on at a time is a number of these."""
 
-_PACKED_OVER = re.compile(r"(f4|f6e2m3|f6e3m2)_([1-9][0-9]{0,18}(?:x[1-9][0-9]{0,18}){0,63})")
+_PACKED_OVER = re.compile(r"(f4|f6e2m3|f6e3m2|[ui][24])_([1-9][0-9]{0,18}(?:x[1-9][0-9]{0,18}){0,63})")
 """`f4_2x3`: an item is a box of 2 by 3 elements, for rows of 3 elements end amid a byte."""
 
 _ALIASES = {
