@@ -18,18 +18,33 @@ LAYERS: dict[str, frozenset[str]] = {
     "errors": frozenset(),
     "tensors": frozenset(),
     "collector": frozenset(),
+    "stores": frozenset(),
     "language": frozenset(),
     "operators": frozenset({"language.tree"}),
-    "formats": frozenset(),
+    "formats": frozenset({"stores"}),
     "plan": frozenset({"language", "operators"}),
-    "engine": frozenset({"plan", "operators", "formats.base", "formats.crc", "language.tree", "language.rules"}),
+    "engine": frozenset(
+        {"plan", "operators", "formats.base", "formats.crc", "language.tree", "language.rules", "stores"}
+    ),
     "verify": frozenset({"language", "formats", "operators.reference"}),
     "layouts": frozenset({"language", "plan"}),
     "describe": frozenset({"formats", "layouts"}),
     "trace": frozenset({"language", "plan", "engine", "verify", "operators.base", "formats.base", "formats.memory"}),
     "infer": frozenset({"language", "formats", "plan", "operators", "verify", "layouts"}),
     "job": frozenset(
-        {"language", "formats", "plan", "operators", "engine", "verify", "layouts", "describe", "trace", "infer"}
+        {
+            "language",
+            "formats",
+            "plan",
+            "operators",
+            "engine",
+            "verify",
+            "layouts",
+            "describe",
+            "trace",
+            "infer",
+            "stores",
+        }
     ),
     "demo": frozenset({"job", "testing"}),
     "statedict": frozenset({"formats", "describe"}),

@@ -10,7 +10,8 @@ import re
 from pathlib import Path
 
 from isomorph.errors import UnsafeError, printable
-from isomorph.formats.source import Source
+from isomorph.formats.source import Source, open_source
+from isomorph.stores.url import Url
 
 BLOB = re.compile(r"(?:\.\./){1,8}blobs/[0-9a-f]{32,64}")
 """How a file of the hub's cache is linked: `../../blobs/<hash>`."""
@@ -30,7 +31,7 @@ def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if
     """Open `folder/name`. UnsafeError when it is a link that leads elsewhere; FormatError as for any file."""
     path = folder / name
     if not path.is_symlink():
-        return Source(path, follow_links=False)
+        return open_source(path, follow_links=False)
     link = str(path.readlink())
     inside = "/" not in link and "\\" not in link
     if not inside and not BLOB.fullmatch(link):
@@ -42,3 +43,8 @@ def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if
     source = Source(folder / link, follow_links=False)
     source.path = path
     return source
+
+
+def names_in(folder: Path) -> frozenset[str]:
+    """The names in a folder of a store, in one request; none of a folder on disk, which is cheaply asked name by name."""
+    return frozenset(entry.name for entry in folder.iterdir()) if isinstance(folder, Url) else frozenset()

@@ -16,9 +16,10 @@ from typing import Any
 
 from isomorph.collector import uncollected
 from isomorph.errors import FormatError, UsageError, near_misses, printable
-from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Writer
+from isomorph.formats.base import Checkpoint, Contents, FileLayout, Literal, OutputLayout, Sharing, Writer
 from isomorph.formats.checkpoint import FileCheckpoint
-from isomorph.formats.source import Source, is_folder
+from isomorph.formats.source import Source, is_folder, open_source
+from isomorph.stores.url import path_of
 from isomorph.tensors import TensorSpec
 
 
@@ -27,6 +28,7 @@ class Format:
     """One row: `module:name` of what reads and of what writes, loaded when first used.
 
     `many_files`: what reads gives (Contents, the opened files that `Contents.files` names) and closes what it no longer needs.
+    `shares`: its writer can move tensors to where their blocks can be shared with the source (`base.Sharing`).
     `suffixes` choose the format of a target; `folder_name` is what the file is called in a folder, and `shard_name` a shard of it.
     """
 
@@ -38,6 +40,7 @@ class Format:
     aliases: tuple[str, ...] = ()
     folder_name: str = ""
     shard_name: str = ""
+    shares: bool = False
 
     def read(self, source: Source) -> tuple[Contents, list[Source]]:
         """What the headers say, and the open files that the tensors lie in."""
@@ -64,6 +67,7 @@ FORMATS: Mapping[str, Format] = {
             suffixes=(".safetensors",),
             folder_name="model.safetensors",
             shard_name="model{shard}.safetensors",
+            shares=True,
         ),
         Format(
             "torch_zip",
@@ -73,6 +77,7 @@ FORMATS: Mapping[str, Format] = {
             aliases=("torch", "pytorch", "pt", "pth", "bin"),
             folder_name="pytorch_model.bin",
             shard_name="pytorch_model{shard}.bin",
+            shares=True,
         ),
         Format("torch_legacy", "isomorph.formats.torch_legacy:read"),
         Format(
@@ -82,6 +87,7 @@ FORMATS: Mapping[str, Format] = {
             suffixes=(".npz",),
             aliases=("numpy",),
             folder_name="model.npz",
+            shares=True,
         ),
         Format(
             "paddle",
@@ -99,6 +105,14 @@ FORMATS: Mapping[str, Format] = {
             aliases=("msgpack", "flax_msgpack"),
             folder_name="flax_model.msgpack",
             shard_name="flax_model{shard}.msgpack",
+        ),
+        Format(
+            "gguf",
+            "isomorph.formats.gguf:read",
+            "isomorph.formats.gguf_write:Writer",
+            many_files=True,
+            suffixes=(".gguf",),
+            folder_name="model.gguf",
         ),
         Format(
             "hdf5",
@@ -130,7 +144,7 @@ def open_checkpoint(path: str | Path, *, inner: str | None = None) -> Checkpoint
     FormatError (UnsafeError for what a hostile file asks for) says what is wrong and what to do.
     """
     with uncollected():
-        return _open(*(split_inner(path) if inner is None else (Path(path), inner)))
+        return _open(*(split_inner(path) if inner is None else (path_of(path), inner)))
 
 
 def _open(where: Path, inner: str | None) -> Checkpoint:
@@ -144,7 +158,7 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
         found, notes = find_in_folder(where)
         source = open_beside(where, found.name, advice="name the file itself if it is meant")
     else:
-        source = Source(where)
+        source = open_source(where)
     sources = [source]
     try:
         from isomorph.formats.sniff import INDEX, sniff
@@ -169,12 +183,12 @@ def split_inner(path: str | Path) -> tuple[Path, str | None]:
     >>> split_inner("model.pt#state_dict")[1]
     'state_dict'
     """
-    whole = Path(path)
+    whole = path_of(path)
     text = str(path)
     if "#" not in text or os.path.lexists(whole):
         return whole, None
     outside, _, inner = text.partition("#")
-    return Path(outside), inner
+    return path_of(outside), inner
 
 
 def format_named(name: str) -> Format:
@@ -195,7 +209,7 @@ def format_of_suffix(path: Path) -> Format | None:
 
 
 NOT_FOLDERS = (
-    ".gguf", ".gz", ".index", ".json", ".keras", ".mlmodel", ".npy", ".onnx", ".pb", ".pdopt",
+    ".gz", ".index", ".json", ".keras", ".mlmodel", ".npy", ".onnx", ".pb", ".pdopt",
     ".pickle", ".pkl", ".tar", ".tflite", ".txt", ".yaml", ".zip",
 )  # fmt: skip
 """Suffixes of files that are not written; a target with any other unknown suffix (`model-v1.5`) is a folder."""
@@ -206,7 +220,7 @@ def is_folder_target(path: str | Path) -> bool:
 
     UsageError when the suffix is that of a kind of file which is not written, or nearly that of one which is.
     """
-    target = Path(path)
+    target = path_of(path)
     if str(path).endswith("/") or is_folder(target):
         return True
     if target.suffix.lower() in NOT_FOLDERS:
@@ -235,14 +249,16 @@ def lay_out(
     format: str | None = None,
     metadata: Mapping[str, str] | None = None,
     max_shard_size: int | None = None,
+    sharing: Sharing | None = None,
 ) -> OutputLayout:
     """Every file of a target, byte by byte, before a tensor is read.
 
     A folder (see `is_folder_target`) holds one file of the format's usual name, or shards and an index when the tensors
-    take more than `max_shard_size` bytes. UsageError for a format that cannot be written or cut; FormatError for tensors
-    it cannot hold.
+    take more than `max_shard_size` bytes. With `sharing`, a format that can puts tensors where the target's file system
+    can share their blocks with the source; without it the bytes of a target depend on its tensors alone. UsageError for a format
+    that cannot be written or cut; FormatError for tensors it cannot hold.
     """
-    target = Path(path)
+    target = path_of(path)
     in_folder = is_folder_target(path)
     by_suffix = None if in_folder else format_of_suffix(target)
     row = format_named(format) if format is not None else by_suffix or FORMATS["safetensors"]
@@ -262,10 +278,11 @@ def lay_out(
         )
     given = dict(metadata or {})
     groups = _shards(specs, max_shard_size)
+    wanted: dict[str, Any] = {"sharing": sharing} if sharing is not None and row.shares else {}
     if len(groups) == 1:
         return OutputLayout(
             row.name,
-            (writer.lay_out(specs, name=row.folder_name if in_folder else target.name, metadata=given),),
+            (writer.lay_out(specs, name=row.folder_name if in_folder else target.name, metadata=given, **wanted),),
             in_folder,
         )
     if not in_folder:
@@ -286,7 +303,7 @@ def lay_out(
     weight_map: dict[str, str] = {}
     for number, group in enumerate(groups, 1):
         name = row.shard_name.format(shard=f"-{number:05d}-of-{len(groups):05d}")
-        files.append(writer.lay_out({key: specs[key] for key in group}, name=name, metadata=given))
+        files.append(writer.lay_out({key: specs[key] for key in group}, name=name, metadata=given, **wanted))
         weight_map.update(dict.fromkeys(group, name))
     index = {"metadata": {"total_size": sum(spec.nbytes for spec in specs.values())}, "weight_map": weight_map}
     raw = (json.dumps(index, indent=2, sort_keys=True, ensure_ascii=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""One opened file: checked once, read with pread only, never mapped.
+"""One opened file: checked once, read with pread only, never mapped. (`formats.remote`: an object of a store, read alike.)
 
 The descriptor that the header was read from is the one all tensors are read from, so a file that is replaced meanwhile
 is still read whole; one that is cut or rewritten is noticed (`changed`, and a short read).
@@ -11,11 +11,12 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
+from isomorph.stores.url import Url
 
 if TYPE_CHECKING:
     from isomorph.formats.sums import Sums
@@ -40,11 +41,12 @@ def _to_cache_line(buffer: memoryview) -> int:
 class Source:
     """A regular file, open for reading. `size` is its length in bytes when it was opened; `stored` what the disk holds of it."""
 
+    is_local = True
+    """It is a file of this machine, and has a descriptor."""
+
     def __init__(self, path: Path, *, follow_links: bool = True) -> None:
         """Open `path`. FormatError when it is missing, unreadable, empty, or anything but a regular file."""
-        self.path = path
-        self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
-        self.sums: Sums | None = None  # of what `fill` reads, where somebody wants to know
+        self._begin(path)
         flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK
         try:
             self._fd = os.open(path, flags if follow_links else flags | os.O_NOFOLLOW)
@@ -64,6 +66,14 @@ class Source:
         self.size = found.st_size
         self.stored = found.st_blocks * 512
         self._identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    def _begin(self, path: Path) -> None:
+        self.path = path
+        self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
+        self.sums: Sums | None = None  # of what `fill` reads, where somebody wants to know
+
+    def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
+        """These (byte offset, nbytes) are read next: a store that is far away sends them all at once, a disk need not know."""
 
     def read(self, offset: int, nbytes: int) -> bytes:
         """Exactly the `nbytes` bytes from `offset`.
@@ -125,6 +135,15 @@ class Source:
 
     def fileno(self) -> int:
         return self._fd
+
+
+def open_source(path: Path, *, follow_links: bool = True) -> Source:
+    """A file, or an object of a store. FormatError as for both."""
+    if isinstance(path, Url):
+        from isomorph.formats.remote import RemoteSource
+
+        return RemoteSource(path)
+    return Source(path, follow_links=follow_links)
 
 
 def _require_regular(path: Path, found: os.stat_result) -> None:

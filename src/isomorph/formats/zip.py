@@ -21,6 +21,9 @@ MOST_MEMBERS = 1_000_000
 FLAGS = {0x0, 0x8, 0x800, 0x808}
 """Allowed: bit 3 (sizes follow the data) and bit 11 (names are UTF-8). Not: encrypted, patched, masked."""
 
+EXPECTED, HEAD = 512, 512
+"""So many members are announced to the source at a time, and so many bytes of each: its header, and that of an array in it."""
+
 STORED, DEFLATED = 0, 8
 ZIP64_ID = 1
 FULL_16, FULL_32 = 0xFFFF, 0xFFFFFFFF
@@ -271,7 +274,10 @@ class _Reader:
         before = ""
         # Headers of small members lie close together: many are read at once.
         self._most = MANY_HEADERS if entries and end < len(entries) * SMALL_MEMBER else ONE_HEADER
-        for entry in sorted(entries, key=itemgetter(0)):
+        in_order = sorted(entries, key=itemgetter(0))
+        for number, entry in enumerate(in_order):
+            if number % EXPECTED == 0:
+                self.source.expect((one.begin, HEAD) for one in in_order[number : number + EXPECTED])
             begin, name, _, flags, method, crc, stored, nbytes = entry
             if descriptor or begin != reached:
                 self._require_next(begin - reached, descriptor, before, name)

@@ -135,7 +135,7 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
             return _of_model(made, text, fresh=fresh), False
         _must_run(runs, text, word)
         checkpoint = open_sources([text])
-        return Side(checkpoint, Path(place(text).text).name or text, config_of(place(text).path)), True
+        return Side(checkpoint, place(text).path.name or text, config_of(place(text).path)), True
     if isinstance(given, Manifest):
         _must_run(runs, given.origin or word, word)
         return Side(given, given.origin or word, fresh="a side without values: names decide"), False

@@ -1,4 +1,4 @@
-"""SRC… -> one Checkpoint: paths (`name=PATH`, `PATH#inner`), a MODEL's own values, open checkpoints, or mappings of arrays."""
+"""SRC… -> one Checkpoint: paths, URLs (`name=PATH`, `PATH#inner`), a MODEL's own values, open checkpoints, mappings of arrays."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 from isomorph.errors import FormatError, UsageError
 from isomorph.formats.base import Checkpoint
 from isomorph.job.models import model_of
+from isomorph.stores.url import Url, path_of
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]*)=(.+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a checkpoint is or will be. `name` is "" without `name=`; `text` the path as written; `inner` what follows `#`."""
+    """Where a checkpoint is or will be. `name` is "" without `name=`; `text` the path as written, `inner` what follows `#`."""
 
     name: str
     text: str
@@ -26,7 +27,7 @@ class Place:
 
     @property
     def path(self) -> Path:
-        return Path(self.text)
+        return path_of(self.text)
 
     def __str__(self) -> str:
         return (f"{self.name}=" if self.name else "") + self.text + (f"#{self.inner}" if self.inner is not None else "")
@@ -53,7 +54,7 @@ def place(text: str | os.PathLike[str]) -> Place:
 
 def _exists(text: str) -> bool:
     try:
-        return Path(text).exists()
+        return path_of(text).exists()
     except (OSError, ValueError):
         return False
 
@@ -67,6 +68,8 @@ def open_place(one: Place) -> Checkpoint:
     model = model_of(one.text)
     if model is not None:
         return as_checkpoint(model.build())
+    if isinstance(one.path, Url):  # opening asks for it anyway, and says more
+        return open_checkpoint(one.path, inner=one.inner)
     if not one.path.exists() and not one.path.is_symlink():
         raise FormatError(one.text, "no such file or folder", nearby(one.path))
     return open_checkpoint(one.path, inner=one.inner)

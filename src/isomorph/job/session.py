@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError, UsageError
@@ -157,5 +156,5 @@ def _with_config(port: Port, paths: Sequence[str | Place], targets: Sequence[str
         raise UsageError("a source and a target are needed:  SRC… DST")
     if port.to is not None:  # the target's config is of another layout, or of what it replaces
         places = [_place(one) for one in paths[: -1 if with_targets else None]]
-    folders = [Path(one.text) for one in places]
+    folders = [one.path for one in places]
     return port.with_config_beside(folders[::-1] if port.is_backward else folders)
