@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from isomorph.engine.arrays import fill_from
-from isomorph.engine.pieces import Bytes, Copy, Piece
+from isomorph.engine.pieces import Bytes, Clone, Make, Piece
 from isomorph.formats.base import Checkpoint
 from isomorph.operators.base import Changes
 from isomorph.plan.plan import Plan
@@ -18,10 +18,12 @@ Array = np.ndarray[Any, Any]
 def produce(plan: Plan, source: Checkpoint, piece: Piece, buffer: Array, changes: dict[str, Changes]) -> None:
     """Fill `buffer` (u1, as long as the piece). What rounding casts change is counted in `changes`, by target."""
     for part in piece.parts:
+        if isinstance(part, Clone):
+            continue  # no byte of it passes through memory
         place = buffer[part.offset - piece.offset :][: part.nbytes]
         if isinstance(part, Bytes):
             place[...] = np.frombuffer(part.data, np.uint8)
-        elif isinstance(part, Copy):
+        elif not isinstance(part, Make):
             source.pread(part.file, part.source_offset, place.data)
         elif part.nbytes:
             bits = plan.targets[part.name].spec.dtype.bits

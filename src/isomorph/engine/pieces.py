@@ -2,6 +2,7 @@
 
     Bytes   a header, a name, an index            Copy   a range of a source file, never decoded
     Make    elements that pass through memory: permuted, cast, filled, gathered, or decoded
+    Clone   blocks of a source file that the target shares        Sum    bytes of these, read for a checksum and not written
 
 A Piece is what is read into one buffer and written by one call: many small parts, or a stretch of a large one. Nothing here grows
 with the checkpoint: parts are made as they are asked for, and no Make is larger than the budget allows.
@@ -44,6 +45,26 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
+class Clone:
+    """Whole blocks from `source_offset` of source file number `file`, which the target shares from `offset` on."""
+
+    offset: int
+    nbytes: int
+    file: int
+    source_offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sum:
+    """What a Clone that follows will put at `offset`: read for the checksum of a record, not written."""
+
+    offset: int
+    nbytes: int
+    file: int
+    source_offset: int
+
+
+@dataclass(frozen=True, slots=True)
 class Make:
     """Flat elements `start` to `stop` of target tensor `name`, whose element 0 lies at byte `base` of the file.
 
@@ -67,7 +88,7 @@ class Make:
         return (self.stop - self.start) * self.itemsize
 
 
-Part = Bytes | Copy | Make
+Part = Bytes | Copy | Make | Clone | Sum
 
 PAGE = 4096
 """Bytes. Writes that begin on a page are the fastest; none is slower for it."""
@@ -83,7 +104,12 @@ class Piece:
 
     @property
     def cost(self) -> int:
-        return self.nbytes + sum(part.cost for part in self.parts if isinstance(part, Make))
+        return self.buffer_nbytes + sum(part.cost for part in self.parts if isinstance(part, Make))
+
+    @property
+    def buffer_nbytes(self) -> int:
+        """The bytes that pass through memory: none of a Clone."""
+        return 0 if isinstance(self.parts[0], Clone) else self.nbytes
 
 
 Groups = Mapping[str, Sequence[Move]]
@@ -114,7 +140,7 @@ def _tensor_parts(
     for move in moves:
         if 0 in move.target.shape:
             continue
-        found = _as_copy(move, base, itemsize, source)
+        found = as_copy(move, base, itemsize, source)
         if found is None:
             others.append(move)
         else:
@@ -134,8 +160,8 @@ def _tensor_parts(
         position = stop
 
 
-def _as_copy(move: Move, base: int, itemsize: int, source: Checkpoint) -> Copy | None:
-    """The move as a range of bytes, where both sides are one run and nothing is computed."""
+def as_copy(move: Move, base: int, itemsize: int, source: Checkpoint) -> Copy | None:
+    """The move as a range of bytes, where both sides are one run and nothing is computed; `base` is its tensor's first byte."""
     box = move.source
     if not isinstance(box, Box) or not box.is_run or not move.target.is_run:
         return None
@@ -204,8 +230,8 @@ def from_offset(parts: Iterator[Part], first: int) -> Iterator[Part]:
             yield part
         elif isinstance(part, Bytes):
             yield Bytes(first, part.data[cut:])
-        elif isinstance(part, Copy):
-            yield Copy(first, part.nbytes - cut, part.file, part.source_offset + cut)
+        elif not isinstance(part, Make):
+            yield replace(part, offset=first, nbytes=part.nbytes - cut, source_offset=part.source_offset + cut)
         else:
             start = part.start + cut // part.itemsize
             moves = tuple(found for move in part.moves for found in clip(move, start, part.stop))
@@ -213,13 +239,17 @@ def from_offset(parts: Iterator[Part], first: int) -> Iterator[Part]:
 
 
 def pieces_of(parts: Iterator[Part], most: int) -> Iterator[Piece]:
-    """Pack parts into pieces of at most `most` bytes (a larger Make is a piece of its own); neighbouring copies become one."""
+    """Pack parts into pieces of at most `most` bytes (a larger Make, a Clone and a Sum are pieces of their own); copies join."""
     held: list[Part] = []
     begin = end = 0
     for part in parts:
-        if held and (part.offset != end or (isinstance(part, Make) and end - begin + part.nbytes > most)):
+        alone = isinstance(part, Clone | Sum)
+        if held and (alone or part.offset != end or (isinstance(part, Make) and end - begin + part.nbytes > most)):
             yield Piece(begin, end - begin, tuple(held))
             held = []
+        if isinstance(part, Clone | Sum):
+            yield Piece(part.offset, part.nbytes, (part,))
+            continue
         while True:
             if not held:
                 begin = end = part.offset

@@ -31,7 +31,6 @@ from isomorph.engine.pieces import (
     Copy,
     Groups,
     Make,
-    Part,
     Piece,
     Sum,
     from_offset,
@@ -200,14 +199,18 @@ class _Run:
         self._buffers = Buffers(budget.nbytes // 4)
         self._groups: Groups = moves_by_target(plan)
         self._cloner = Cloner(place.parent, source)
+        self._shared: dict[int, int] = {}
+        """Number of a target file -> how many of its bytes are expected to be shared with the source."""
         self._report = _Throttled(progress, written.nbytes)
         self._done = 0
 
     def write_all(self, start: Progress) -> None:
         layout, place = self.place.layout, self.place
-        place.check_room(
-            self.written.nbytes - self.written.resumed_from if start.offset or start.file else self.written.nbytes
-        )
+        if self._cloner.common_block() is not None:
+            files = range(start.file, len(layout.files))
+            self._shared = {number: self._cloned_nbytes(layout.files[number]) for number in files}
+        needed = self.written.nbytes - sum(self._shared.values())
+        place.check_room(needed - self.written.resumed_from if start.offset or start.file else needed)
         if layout.is_folder:
             try:
                 place.temporary.mkdir()
@@ -219,12 +222,16 @@ class _Run:
             self._write_file(number, layout.files[number], place.temporaries[number], begin)
         self._report(self._done, final=True)
 
+    def _cloned_nbytes(self, file: FileLayout) -> int:
+        return cloned_nbytes(self._groups, self.plan, file, self.source, self._cloner)
+
     def _write_file(self, number: int, layout: FileLayout, path: Path, start: Progress) -> None:
         flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | (0 if start.offset else os.O_EXCL)
         descriptor = os.open(path, flags | os.O_NONBLOCK, 0o666)
         try:
             self._require(not start.offset or is_own_file(os.fstat(descriptor)), path)
-            self._reserve(descriptor, layout.nbytes)
+            if not self._shared.get(number):  # blocks that will be shared need no room, and reserving others loses them
+                self._reserve(descriptor, layout.nbytes)
             syncer = Syncer(descriptor, self.journal)
             try:
                 crcs = self._write_pieces(descriptor, number, layout, start, syncer)
@@ -281,32 +288,57 @@ class _Run:
                 if literal.offset < start.offset:
                     known = memoryview(literal.data)[: start.offset - literal.offset]
                     self._pwrite(descriptor, known, literal.offset)
-        crcs = Crcs(layout.records, start)
+        kept = known_crcs(self.plan, self._groups, layout, self.source)
+        crcs = Crcs(layout.records, start, kept)
+        if self._shared.get(number):
+            summed = [record for place, record in enumerate(layout.records) if place not in kept]
+            parts = shared(parts, self._cloner, summed, self.budget.chunk)
 
         def make(piece: Piece) -> tuple[Array, list[tuple[int, int, int, int]], dict[str, Changes]]:
-            buffer, changes = self._buffers.take(piece.nbytes), dict[str, Changes]()
+            buffer, changes = self._buffers.take(piece.buffer_nbytes), dict[str, Changes]()
             produce(self.plan, self.source, piece, buffer, changes)
-            return buffer, record_crcs(piece, buffer, layout.records) if layout.records else [], changes
+            found = record_crcs(piece, buffer, layout.records, kept) if buffer.size and layout.records else []
+            return buffer, found, changes
 
         jobs = pieces_of(parts, self.budget.chunk)
         with Pipeline(
             jobs, make, lambda piece: piece.cost, workers=self.workers, most=self.budget.nbytes * 3 // 4
         ) as pipeline:
             for piece, (buffer, found, changes) in pipeline:
-                self._pwrite(descriptor, buffer.data, piece.offset)
+                self._put(descriptor, piece, buffer)
                 self._buffers.give_back(buffer)
                 for stretch in found:
                     crcs.add(*stretch)
+                if isinstance(piece.parts[0], Sum):
+                    continue
                 self._count(piece, changes)
                 self._done += piece.nbytes
                 self._report(self._done)
-                if syncer.wants(piece.nbytes):
+                if syncer.wants(buffer.size):
                     syncer.sync(Progress(number, piece.offset + piece.nbytes, *crcs.state(piece.offset + piece.nbytes)))
         return crcs.finish()
 
+    def _put(self, descriptor: int, piece: Piece, buffer: Array) -> None:
+        """Write a piece; share what is a Clone, or copy it after all where that fails."""
+        first = piece.parts[0]
+        if isinstance(first, Sum):
+            return
+        if not isinstance(first, Clone):
+            self._pwrite(descriptor, buffer.data, piece.offset)
+            return
+        if self._cloner.clone(first.file, first.source_offset, first.nbytes, descriptor, first.offset):
+            self.written.cloned += first.nbytes
+            return
+        chunk = self._buffers.take(min(self.budget.chunk, first.nbytes))
+        for at in range(0, first.nbytes, chunk.size):
+            some = chunk[: first.nbytes - at]
+            self.source.pread(first.file, first.source_offset + at, some.data)
+            self._pwrite(descriptor, some.data, first.offset + at)
+        self._buffers.give_back(chunk)
+
     def _count(self, piece: Piece, changes: dict[str, Changes]) -> None:
         for part in piece.parts:
-            if isinstance(part, Copy):
+            if isinstance(part, Copy | Clone):
                 self.written.copied += part.nbytes
             elif isinstance(part, Make):
                 self.written.made += part.nbytes

@@ -8,11 +8,11 @@ import zlib
 from collections.abc import Mapping
 
 from isomorph.errors import FormatError, UnsafeError, printable
-from isomorph.formats.base import Contents, FileLayout, Location
+from isomorph.formats.base import Contents, FileLayout, Location, Sharing
 from isomorph.formats.safetensors import require_unicode, unsupported
 from isomorph.formats.source import Source
 from isomorph.formats.zip import Member, read_members
-from isomorph.formats.zip_layout import Entry, lay_out_zip
+from isomorph.formats.zip_layout import Entry, lay_out_zip, placed_at
 from isomorph.tensors import DType, TensorSpec, dtype
 
 MAGIC = b"\x93NUMPY"
@@ -187,12 +187,22 @@ class Writer:
             raise FormatError("npz", f"cannot hold a tensor called {printable(odd[0])!r}", "Rename it")
         require_unicode("npz", specs)
 
-    def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
+    def lay_out(
+        self,
+        specs: Mapping[str, TensorSpec],
+        *,
+        name: str,
+        metadata: Mapping[str, str],
+        sharing: Sharing | None = None,
+    ) -> FileLayout:
+        """The file, each array padded to where it can be shared with the source."""
         self.check(specs)
         return lay_out_zip(
             name,
             (
-                Entry(f"{tensor}.npy", npy_header(spec), tensor=tensor, nbytes=spec.nbytes, align=ALIGNMENT)
+                Entry(
+                    f"{tensor}.npy", npy_header(spec), tensor, spec.nbytes, *placed_at(tensor, spec, ALIGNMENT, sharing)
+                )
                 for tensor, spec in specs.items()
             ),
         )

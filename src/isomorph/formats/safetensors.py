@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.base import Contents, FileLayout, Literal, Location
+from isomorph.formats.base import Contents, FileLayout, Literal, Location, Sharing
+from isomorph.formats.sharing import arranged
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.tensors import DType, TensorSpec, dtype, packed
@@ -167,9 +168,20 @@ class Writer:
             )
         require_unicode("safetensors", specs)
 
-    def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
+    def lay_out(
+        self,
+        specs: Mapping[str, TensorSpec],
+        *,
+        name: str,
+        metadata: Mapping[str, str],
+        sharing: Sharing | None = None,
+    ) -> FileLayout:
+        """The file. With `sharing`, spaces after the header put the tensors where they can be shared with the source."""
         self.check(specs)
         offsets = aligned_offsets(specs)
+        arrangement = None if sharing is None else arranged(list(offsets), specs, sharing)
+        if arrangement is not None:
+            offsets = _offsets(arrangement.order, specs)
         header: dict[str, Any] = {"__metadata__": {**metadata, "format": "pt"}}
         for tensor, begin in offsets.items():
             spec = specs[tensor]
@@ -180,6 +192,8 @@ class Writer:
             }
         raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         raw += b" " * (-len(raw) % 8)
+        if arrangement is not None and sharing is not None:
+            raw += b" " * ((arrangement.residue - 8 - len(raw)) % sharing.block)
         if len(raw) > LARGEST_HEADER:
             raise FormatError(
                 name,
@@ -207,17 +221,20 @@ def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
 
     The given order is kept when it does that by itself; otherwise tensors of wider elements come first.
     """
-    for order in (list(specs), sorted(specs, key=lambda name: -specs[name].dtype.nbytes)):
-        offsets: dict[str, int] = {}
-        reached = 0
-        for name in order:
-            if reached % specs[name].dtype.nbytes:
-                break
-            offsets[name] = reached
-            reached += specs[name].nbytes
-        else:
+    for order in (list(specs), sorted(specs, key=lambda name: -specs[name].dtype.alignment)):
+        offsets = _offsets(order, specs)
+        if not any(offset % specs[name].dtype.alignment for name, offset in offsets.items()):
             return offsets
     raise AssertionError("widths are powers of two, so that wider first is always aligned")
+
+
+def _offsets(order: Iterable[str], specs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    offsets: dict[str, int] = {}
+    reached = 0
+    for name in order:
+        offsets[name] = reached
+        reached += specs[name].nbytes
+    return offsets
 
 
 def require_unicode(where: str, names: Iterable[str]) -> None:

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.base import Contents, FileLayout, Location
+from isomorph.formats.base import Contents, FileLayout, Location, Sharing
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle import MAX_PICKLE_BYTES, MAX_TEXT, Interpreter
 from isomorph.formats.pickle_machine import Memory
@@ -26,7 +26,7 @@ from isomorph.formats.pickled_tensors import DTYPE_OF, Region, array_location, r
 from isomorph.formats.safetensors import unsupported
 from isomorph.formats.source import Source
 from isomorph.formats.zip import Member, read_member, read_members
-from isomorph.formats.zip_layout import Entry, lay_out_zip
+from isomorph.formats.zip_layout import Entry, lay_out_zip, placed_at
 from isomorph.tensors import TensorSpec
 
 MOST_RATIO = 200
@@ -224,8 +224,15 @@ class Writer:
         if unknown:
             raise unsupported("target", unknown, "f32")
 
-    def lay_out(self, specs: Mapping[str, TensorSpec], *, name: str, metadata: Mapping[str, str]) -> FileLayout:
-        """The file. `metadata` has no place in it. `.format_version` is left out on purpose: with it torch may compute
+    def lay_out(
+        self,
+        specs: Mapping[str, TensorSpec],
+        *,
+        name: str,
+        metadata: Mapping[str, str],
+        sharing: Sharing | None = None,
+    ) -> FileLayout:
+        """The file, each storage padded to where it can be shared with the source. `metadata` has no place in it. `.format_version` is left out on purpose: with it torch may compute
         offsets of its own."""
         top = "archive"
         entries = [
@@ -233,7 +240,8 @@ class Writer:
             Entry(f"{top}/byteorder", b"little", align=ALIGN),
         ]
         for index, (tensor, spec) in enumerate(specs.items()):
-            entries.append(Entry(f"{top}/data/{index}", b"", tensor, spec.nbytes, ALIGN))
+            place = placed_at(tensor, spec, ALIGN, sharing)
+            entries.append(Entry(f"{top}/data/{index}", b"", tensor, spec.nbytes, *place))
         entries.append(Entry(f"{top}/version", b"3\n", align=ALIGN))
         return lay_out_zip(name, entries)
 

@@ -8,20 +8,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from isomorph.errors import FormatError
-from isomorph.formats.base import FileLayout, Literal
+from isomorph.formats.base import FileLayout, Literal, Sharing
+from isomorph.tensors import TensorSpec
 
 LIMIT = 0xFFFFFFFF
 MOST_IN_SMALL = 0xFFFF
 TIME, DATE = 0, 0x21  # 1980-01-01 00:00: the earliest a zip archive can say, so that equal tensors make equal files
 UTF8, WITH_DESCRIPTOR = 0x800, 0x808
+MOST_PADDING = 1 << 15
+"""Bytes: the fields of a member's header hold twice as much."""
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One member: `data`, and after it, when `tensor` is a name, the `nbytes` bytes of that tensor.
 
-    The first byte after `data` lies at a multiple of `align` (at most 16384) in the archive; a field of padding in the
-    member's header, as torch writes it, sees to that.
+    The first byte after `data` lies at a multiple of `align` (at most 16384) in the archive, or, where `residue` is given, at that
+    residue modulo `align`; a field of padding in the member's header, as torch writes it, sees to that.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Entry:
     tensor: str | None = None
     nbytes: int = 0
     align: int = 1
+    residue: int = 0
 
     @property
     def payload_nbytes(self) -> int:
@@ -65,6 +69,17 @@ class _Placed:
     @property
     def version(self) -> int:
         return 45 if self.is_large or self.header_offset >= LIMIT else 20
+
+
+def placed_at(tensor: str, spec: TensorSpec, align: int, sharing: Sharing | None) -> tuple[int, int]:
+    """(align, residue) of a tensor's first byte: where its blocks can be shared with the source, else a multiple of `align`.
+
+    A wish for a place that no element of its width may have is not granted, nor one that takes more padding than a header holds.
+    """
+    wish = None if sharing is None else sharing.wishes.get(tensor)
+    if sharing is None or wish is None or sharing.block > MOST_PADDING or wish.residue % spec.dtype.alignment:
+        return align, 0
+    return sharing.block, wish.residue % sharing.block
 
 
 def lay_out_zip(name: str, entries: Iterable[Entry]) -> FileLayout:
@@ -108,8 +123,8 @@ def _place(entry: Entry, at: int, archive: str) -> tuple[_Placed, bytes]:
     large = entry.payload_nbytes >= LIMIT
     extra = struct.pack("<2H2Q", 1, 16, 0, 0) if large else b""
     begin = at + 30 + len(raw_name) + len(extra) + len(entry.data)
-    if begin % entry.align:
-        padding = -(begin + 4) % entry.align
+    if (begin - entry.residue) % entry.align:
+        padding = (entry.residue - begin - 4) % entry.align
         extra += struct.pack("<2s H", b"FB", padding) + b"Z" * padding
     one = _Placed(entry, at, at + 30 + len(raw_name) + len(extra))
     if one.streams:

@@ -78,6 +78,11 @@ class Converted:
         return found
 
     @property
+    def cloned(self) -> int:
+        """Bytes that were not moved: blocks that targets share with the source."""
+        return sum(written.cloned for written in self.writes)
+
+    @property
     def nbytes(self) -> int:
         return sum(file.nbytes for output in self.outputs for file in output.layout.files)
 
@@ -90,10 +95,12 @@ class Converted:
         return preformatted(str(self))
 
     def lines(self) -> list[str]:
-        from isomorph.describe.text import count, escaped, listed
+        from isomorph.describe.text import bytes_text, count, escaped, listed
 
         names = " ".join(escaped(str(path)) for path in self.paths)
         lines = [f"wrote     {names} · {work_line(self.plan, self.nbytes)} in {self.write_seconds:.1f} s"]
+        if self.cloned:
+            lines.append(f"cloned    {bytes_text(self.cloned)} (no bytes moved: the file system shares their blocks)")
         lines += [f"note      {escaped(note)}" for written in self.writes for note in written.notes]
         if self.changes.elements:
             lines.append(
@@ -136,6 +143,7 @@ class Converted:
             "tensors": len(self.plan.targets),
             "dropped": list(self.plan.dropped),
             "nbytes": self.nbytes,
+            "cloned": self.cloned,
             "rounded": {
                 "elements": self.changes.elements,
                 "changed": self.changes.changed,
@@ -176,6 +184,7 @@ def convert(
 
     if writing.resume and writing.overwrite:
         raise UsageError("--resume goes on with what is there, --overwrite begins again: give one of them")
+    free = plan is None  # offsets that a plan.json says are kept; others may go where blocks can be shared
     plan = plan if plan is not None else port.plan(source.manifest, like)
     if not any(target.spec.numel for target in plan.targets.values()):
         what = "every tensor it makes is empty" if plan.targets else "it makes no tensor"
@@ -186,6 +195,7 @@ def convert(
         format=writing.format,
         max_shard_size=writing.max_shard_size,
         metadata=source.manifest.metadata,
+        source=source if free else None,
     )
     companions, beside = Companions(), Beside()
     if len(outputs) == 1 and outputs[0].layout.is_folder:

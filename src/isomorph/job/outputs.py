@@ -11,7 +11,7 @@ from isomorph.errors import RefusedError, UsageError, near_misses
 from isomorph.job.inputs import Place
 
 if TYPE_CHECKING:
-    from isomorph.formats.base import OutputLayout
+    from isomorph.formats.base import Checkpoint, OutputLayout
     from isomorph.plan.plan import Plan
 
 SEPARATOR = "::"
@@ -64,8 +64,14 @@ def lay_out_outputs(
     format: str | None,
     max_shard_size: int | None,
     metadata: Mapping[str, str],
+    source: Checkpoint | None = None,
 ) -> list[Output]:
-    """Pair the plan's outputs with the paths that were given, and lay each out. Raises UsageError, RefusedError, FormatError."""
+    """Pair the plan's outputs with the paths that were given, and lay each out. Raises UsageError, RefusedError, FormatError.
+
+    With `source`, tensors are put where the file system of a target can share blocks with it; without, the layout depends on the
+    plan alone.
+    """
+    from isomorph.engine.sharing import sharing_for
     from isomorph.formats.registry import lay_out
 
     parts = split(plan)
@@ -90,9 +96,15 @@ def lay_out_outputs(
             format=format,
             metadata={**metadata, "format": "pt"},
             max_shard_size=max_shard_size,
+            sharing=None if source is None else sharing_for(part, source, _folder_of(one.path)),
         )
         outputs.append(Output(name, part, one.path, layout))
     return outputs
+
+
+def _folder_of(target: Path) -> Path:
+    """The folder in which a target is written: its own where that is a disk of its own."""
+    return target if target.is_mount() else target.absolute().parent
 
 
 def _pairing_problem(parts: list[str], given: Mapping[str, Place], missing: list[str], spare: list[str]) -> str:
