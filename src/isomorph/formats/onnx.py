@@ -231,13 +231,11 @@ class _Walk:
     def _node(self, prefix: str, node: Field, depth: int, number: int) -> None:
         """Look for graphs and constants among the attributes of a node."""
         self.wire.require(node, BYTES)
-        name = operation = ""
+        said: dict[int, Field] = {}
         graphs: list[tuple[str, Field]] = []
         for found in self.wire.fields(node.begin, node.end):
-            if found.number == 3:
-                name = self.wire.text(found)
-            elif found.number == 4:
-                operation = self.wire.text(found)
+            if found.number in (3, 4):
+                said[found.number] = found
             elif found.number == 5:
                 attribute, inside = "", []
                 self.wire.require(found, BYTES)
@@ -252,6 +250,9 @@ class _Walk:
                     (f"{attribute}/" if len(inside) == 1 else f"{attribute}/{k}/", each)
                     for k, each in enumerate(inside)
                 ]
+        if not graphs:
+            return
+        name, operation = (self.wire.text(said[key]) if key in said else "" for key in (3, 4))
         for below, graph in graphs:
             whole = f"{prefix}{name or f'{operation}_{number}'}/{below}"
             self._texts += len(whole)

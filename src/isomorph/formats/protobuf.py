@@ -7,6 +7,7 @@ ends but the length before it, so that a field of a terabyte is stepped over as 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
@@ -65,33 +66,40 @@ class Wire:
         if field.wire != wire:
             self.broken(f"field {field.number} has wire type {field.wire}, not {wire}", field.begin)
 
-    def bytes(self, begin: int, end: int) -> bytes:
+    def bytes(self, begin: int, end: int) -> builtins.bytes:
         low = begin - self._base
         if low < 0 or end - self._base > len(self._window):
             if end - begin > WINDOW:
                 return self.source.read(begin, end - begin)
-            self._base, low = begin, 0
-            self._window = self.source.read(begin, min(WINDOW, self.source.size - begin))
+            self._load(begin)
+            low = 0
         return self._window[low : low + end - begin]
 
     def fields(self, begin: int, end: int) -> Iterator[Field]:
         """The fields of the message from byte `begin` to `end`, in order. FormatError when they do not fill it exactly."""
-        at = begin
+        at, base, window = begin, self._base, self._window
         while at < end:
             self.seen += 1
             if self.seen > MAX_FIELDS:
                 raise FormatError(self.source.path, f"its {self.what} has more than {MAX_FIELDS:,} fields")
             first = at
-            tag, at = self._varint(at, end)
+            if not base <= at <= base + len(window) - 2 * LONGEST_VARINT:
+                base, window = self._load(at)
+            tag = window[at - base]
+            at += 1
+            if tag >= 0x80:  # the field has a number above 15
+                tag, at = self._varint(window, base, first)
             number, wire = tag >> 3, tag & 7
             if not 0 < number < 1 << 29:
                 self.broken(f"a field of the number {number}", first)
             value, start = 0, at
-            if wire == VARINT:
-                value, at = self._varint(at, end)
-            elif wire == BYTES:
-                length, start = self._varint(at, end)
-                at = start + length
+            if wire in (BYTES, VARINT):
+                value = window[at - base] if at - base < len(window) else 0x80
+                at += 1
+                if value >= 0x80:
+                    value, at = self._varint(window, base, start)
+                if wire == BYTES:
+                    start, at, value = at, at + value, 0
             elif wire == FIXED64:
                 at += 8
             elif wire == FIXED32:
@@ -100,9 +108,8 @@ class Wire:
                 self.broken(f"field {number} has the unknown wire type {wire}", first)
             if at > end:
                 whole = "the file" if end == self.source.size else "what it is in"
-                self.broken(
-                    f"truncated: field {number} takes {at - start:,} bytes, {whole} ends after {end - start:,}", first
-                )
+                have = max(end - start, 0)
+                self.broken(f"truncated: field {number} takes {at - start:,} bytes, {whole} ends after {have:,}", first)
             yield Field(number, wire, value, start, at)
 
     def numbers(self, field: Field, most: int) -> list[int]:
@@ -110,23 +117,31 @@ class Wire:
         if field.wire == VARINT:
             return [signed(field.value)]
         self.require(field, BYTES)
+        if field.end - field.begin > most * LONGEST_VARINT:
+            self.broken(f"more than {most} numbers", field.begin)
+        window = self.bytes(field.begin, field.end)
         values: list[int] = []
         at = field.begin
         while at < field.end:
-            value, at = self._varint(at, field.end)
+            value, at = self._varint(window, field.begin, at)
             values.append(signed(value))
-            if len(values) > most:
-                self.broken(f"more than {most} numbers", field.begin)
         return values
 
-    def _varint(self, at: int, end: int) -> tuple[int, int]:
-        window = self.bytes(at, min(at + LONGEST_VARINT, end))
-        value = 0
-        for place, byte in enumerate(window):
+    def _load(self, at: int) -> tuple[int, builtins.bytes]:
+        """(where it begins, bytes of the file from there)."""
+        self._base, self._window = at, self.source.read(at, min(WINDOW, self.source.size - at))
+        return at, self._window
+
+    def _varint(self, window: builtins.bytes, base: int, at: int) -> tuple[int, int]:
+        """(the number at byte `at`, where it ends). FormatError when it is cut, or has no end."""
+        begin, value = at - base, 0
+        for place in range(min(LONGEST_VARINT, len(window) - begin)):
+            byte = window[begin + place]
             value |= (byte & 0x7F) << 7 * place
             if byte < 0x80:
                 return value & (1 << 64) - 1, at + place + 1
-        return self.broken("a number without an end" if len(window) == LONGEST_VARINT else "truncated in a number", at)
+        whole = len(window) - begin >= LONGEST_VARINT
+        return self.broken("a number without an end" if whole else "truncated in a number", at)
 
 
 def signed(value: int) -> int:
