@@ -14,6 +14,7 @@ objects stay shared (a pickle of 400 bytes can describe 2**60 of them), so whoev
 from __future__ import annotations
 
 import codecs
+import re
 import struct
 from typing import Any, NoReturn
 
@@ -413,6 +414,12 @@ class Interpreter(Machine):
         self.broken(f"{op:#04x} is no opcode", byte)
 
 
+_DECIMAL = re.compile(rb"-?(?:0|[1-9][0-9]*)")
+"""A number as pickles write it. Others mean different things to different readers: `010` is 8, 10 or an error."""
+
+_FLOAT = re.compile(rb"-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)")
+
+
 def _whole(line: bytes) -> int:
     if not 1 <= len(line) <= 20 or not line.isdigit():
         raise ValueError
@@ -424,12 +431,12 @@ def _line(op: int, line: bytes) -> Any:
     if op == 0x49 and line in (b"00", b"01"):  # INT, a bool
         return line == b"01"
     if op in (0x49, 0x4C):  # INT LONG
-        digits = line.removesuffix(b"L")
-        if len(digits) > 64:
+        digits = line.removesuffix(b"L") if op == 0x4C else line
+        if len(digits) > 64 or not _DECIMAL.fullmatch(digits):
             raise ValueError
         return int(digits)
     if op == 0x46:  # FLOAT
-        if len(line) > 64:
+        if len(line) > 64 or not _FLOAT.fullmatch(line):
             raise ValueError
         return float(line)
     if op == 0x56:  # UNICODE
