@@ -213,7 +213,7 @@ class _Walk:
         return Payload(self.at - nbytes, nbytes)
 
     def _extension(self, nbytes: int) -> Any:
-        kind = self.take(1)[0]
+        kind = int.from_bytes(self.take(1), "big", signed=True)
         begin = self.at
         skipped = self._skip(nbytes)
         if kind not in (ARRAY, SCALAR):
