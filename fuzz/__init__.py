@@ -1,0 +1,1 @@
+"""Coverage-guided fuzzing of every reader and of the morph parser: see README.md."""

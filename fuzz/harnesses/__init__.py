@@ -1,0 +1,33 @@
+"""The harnesses by name; a module is imported when one of its harnesses is asked for."""
+
+from __future__ import annotations
+
+import importlib
+
+from fuzz.harness import Harness
+
+MODULES = {
+    "safetensors": "safetensors",
+    "pickle": "pickles",
+    "torch_zip": "pickles",
+    "torch_legacy": "pickles",
+    "paddle": "pickles",
+    "flax": "binary",
+    "hdf5": "binary",
+    "plan_file": "job_files",
+    "config": "job_files",
+    "index": "json_texts",
+    "json": "json_texts",
+    "plan": "morphs",
+    "morph": "morphs",
+    "npz": "zips",
+    "zip": "zips",
+}
+"""harness -> the module of this package that makes it."""
+
+
+def load(name: str) -> Harness:
+    """The harness of that name. KeyError when there is none."""
+    module = importlib.import_module(f"fuzz.harnesses.{MODULES[name]}")
+    found: dict[str, Harness] = {one.name: one for one in module.HARNESSES}
+    return found[name]
