@@ -228,11 +228,11 @@ def canonical(value: Any, pickled: bytes, depth: int, left: list[int]) -> Any:
         raw = pickled[value.offset : value.offset + value.nbytes]
         if value.value is not None and value.value != raw:
             raise Finding(f"a byte string of {raw!r} is held as {value.value!r}")
-        return raw.decode("utf-8", "surrogatepass") if value.encoding else raw
+        return ("str", raw.decode("utf-8", "surrogatepass")) if value.encoding else raw
     if isinstance(value, bytes | bytearray):
         return bytes(value)
     if isinstance(value, Text):
-        return str(value)
+        return "str", str(value)
     if isinstance(value, float):
         return "float", struct.pack(">d", value)
     return type(value).__name__, value if not isinstance(value, int) else str(value) if abs(value) < 1 << 64 else hex(

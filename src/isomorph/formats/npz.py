@@ -26,11 +26,15 @@ CODES: Mapping[str, str] = {
 }  # fmt: skip
 DTYPES: Mapping[str, DType] = {code[1:]: dtype(name) for name, code in CODES.items()}
 
+_BLANKS = " \t\n\r\f"
+"""What Python, and so numpy, lets stand between words. (Python's own `strip` and `\\s` take many more characters for blanks.)"""
+
 _PAIR = re.compile(
-    r"""\s*(?P<q>['"])(?P<key>\w{1,20})(?P=q)\s*:\s*
-        (?: (?P<d>['"])(?P<text>[^'"\\]{0,40})(?P=d) | (?P<flag>True|False) | \((?P<sizes>[0-9L,\s]*)\) | (?P<records>\[.*) )
-        \s*(?:,|\Z)\s*""",
-    re.VERBOSE,
+    rf"""[{_BLANKS}]*(?P<q>['"])(?P<key>\w{{1,20}})(?P=q)[{_BLANKS}]*:[{_BLANKS}]*
+        (?: (?P<d>['"])(?P<text>[^'"\\]{{0,40}})(?P=d) | (?P<flag>True|False)
+          | \((?P<sizes>[0-9L,{_BLANKS}]*)\) | (?P<records>\[.*) )
+        [{_BLANKS}]*(?:,|\Z)[{_BLANKS}]*""",
+    re.VERBOSE | re.ASCII,
 )
 
 
@@ -124,7 +128,7 @@ class _Header:
             raise self.fail(f"claims a header of {length:,} bytes; it has {self.member.nbytes:,} in all")
         raw = self._start(begin + length)[begin:]
         try:
-            text = raw.decode("utf-8" if head[6] == 3 else "latin-1").strip()
+            text = raw.decode("utf-8" if head[6] == 3 else "latin-1").strip(_BLANKS)
         except UnicodeDecodeError:
             raise self.fail("has a header that is not UTF-8") from None
         return (*self._fields(text), begin + length)
