@@ -61,6 +61,8 @@ class Written:
     made: int = 0
     cloned: int = 0
     """Of the bytes copied, those that were not moved: blocks that the target shares with the source."""
+    by_store: int = 0
+    """Of the bytes copied, those that an object store copied itself."""
     seconds: float = 0.0
     verify_seconds: float = 0.0
     resumed_from: int = 0
@@ -99,7 +101,7 @@ def write(
     budget = Budget(max_memory)
     place = Place(Path(target), layout, source.paths, overwrite=overwrite)
     written = Written(Path(target), files=place.finals, nbytes=sum(file.nbytes for file in layout.files))
-    with _terminable():
+    with terminable():
         journal = Journal(place.journal, place.shown)
         keep = False
         try:
@@ -201,7 +203,7 @@ class _Run:
         self._cloner = Cloner(place.parent, source)
         self._shared: dict[int, int] = {}
         """Number of a target file -> how many of its bytes are expected to be shared with the source."""
-        self._report = _Throttled(progress, written.nbytes)
+        self._report = Throttled(progress, written.nbytes)
         self._done = 0
 
     def write_all(self, start: Progress) -> None:
@@ -346,7 +348,7 @@ class _Run:
             self.written.changes.setdefault(name, Changes()).add(counted)
 
 
-class _Throttled:
+class Throttled:
     """Calls `progress(done, total)` at most 20 times a second, and once at the end."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
@@ -362,7 +364,7 @@ class _Throttled:
 
 
 @contextlib.contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """SIGTERM is a KeyboardInterrupt inside, where nobody else handles it and this is the main thread."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:

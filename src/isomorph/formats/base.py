@@ -199,7 +199,8 @@ class FileLayout:
     `tensors` maps a name to the byte offset of its row-major little-endian bytes (no overlap; increasing as listed);
     `literals` are all other bytes whose content is known now, by increasing offset. With checksums, `records` lists the
     (offset, nbytes) runs of the file whose CRC-32 is wanted (literals that lie inside count), and `trailer(crcs)` gives the
-    literals that depend on them, each of which lies after the record it describes.
+    literals that depend on them, each of which lies after the record it describes. `descriptor(number, crc)` is the one that follows
+    that record, for those who write in order; the rest of the trailer lies after the last record.
     """
 
     name: str
@@ -208,6 +209,7 @@ class FileLayout:
     literals: tuple[Literal, ...]
     records: tuple[tuple[int, int], ...] = ()
     trailer: Callable[[Sequence[int]], tuple[Literal, ...]] | None = None
+    descriptor: Callable[[int, int], Literal] | None = None
 
 
 @dataclass(frozen=True)

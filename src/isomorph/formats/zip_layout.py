@@ -104,6 +104,9 @@ def lay_out_zip(name: str, entries: Iterable[Entry]) -> FileLayout:
         at = one.end
     streaming = [one for one in placed if one.streams]
 
+    def descriptor(number: int, crc: int) -> Literal:
+        return Literal(streaming[number].descriptor_offset, _descriptor(streaming[number], crc))
+
     def trailer(crcs: Sequence[int]) -> tuple[Literal, ...]:
         known = dict(zip((one.header_offset for one in streaming), crcs, strict=True))
         descriptors = [Literal(one.descriptor_offset, _descriptor(one, known[one.header_offset])) for one in streaming]
@@ -112,7 +115,7 @@ def lay_out_zip(name: str, entries: Iterable[Entry]) -> FileLayout:
 
     nbytes = at + len(_directory(placed, [0] * len(placed), at))
     records = tuple((one.payload_offset, one.entry.payload_nbytes) for one in streaming)
-    return FileLayout(name, nbytes, tensors, tuple(literals), records, trailer)
+    return FileLayout(name, nbytes, tensors, tuple(literals), records, trailer, descriptor)
 
 
 def _place(entry: Entry, at: int, archive: str) -> tuple[_Placed, bytes]:
