@@ -182,6 +182,6 @@ def _largest(x: Any, y: Any, dtype: DType) -> float | None:
 def _element(value: Any, bits: Any, dtype: DType) -> str:
     """The value, with its bits where the value alone does not tell two apart (NaN)."""
     if dtype.block:
-        return "0x" + value.tobytes().hex()
+        return f"0x{value.tobytes().hex()}"
     text = str(value)
     return f"{text} (bits 0x{int(bits):0{2 * dtype.nbytes}x})" if text == "nan" and bits.dtype.kind == "u" else text

@@ -12,6 +12,7 @@ from isomorph.describe.text import bytes_text, columns, count, escaped, listed, 
 from isomorph.tensors import Manifest
 
 MOST_LEAVES = 40
+LONGEST_TEXT = 200
 
 ENCODINGS = {
     "utf8-latin1": "as text inside the pickle, read by decoding it",
@@ -100,7 +101,7 @@ class Summary:
             if len(manifest.leaves) > MOST_LEAVES:
                 yield f"          and {len(manifest.leaves) - MOST_LEAVES:,} more (--json lists all)"
         for key, value in manifest.metadata.items():
-            yield f"metadata  {escaped(key)} = {escaped(value if len(value) <= 200 else value[:200] + '…')}"
+            yield f"metadata  {escaped(key)} = {escaped(_shortened(value))}"
         for note in manifest.notes:
             yield f"note      {escaped(note)}"
 
@@ -125,6 +126,14 @@ class Summary:
             "metadata": dict(manifest.metadata),
             "notes": list(manifest.notes),
         }
+
+
+def _shortened(text: str) -> str:
+    """A text of the metadata as it fits a line; what is written in base64 is only counted."""
+    before, found, inside = text.partition(" base64:")
+    if found and len(text) > LONGEST_TEXT:
+        return f"{before} ({bytes_text(len(inside) * 3 // 4)})"
+    return text if len(text) <= LONGEST_TEXT else text[:LONGEST_TEXT] + "…"
 
 
 def tree_lines(manifest: Mapping[str, Any], depth: int | None = None) -> list[str]:

@@ -24,7 +24,9 @@ PREFERRED = (
 )
 """The names by which libraries know the weights of a folder, most wanted first."""
 
-SUFFIXES = (".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack", ".h5", ".hdf5", ".keras", ".onnx")
+SUFFIXES = (
+    ".safetensors", ".bin", ".pth", ".pt", ".ckpt", ".pdparams", ".npz", ".msgpack", ".h5", ".hdf5", ".keras", ".onnx", ".gguf",
+)  # fmt: skip
 NOT_WEIGHTS = re.compile(
     r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
 )
@@ -41,8 +43,11 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     indexed = {name.removesuffix(".index.json") for name in indexes}
     weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]
     shards = [name for name in weights if _whole_name(name) is not None]
-    orphans = sorted({str(_whole_name(name)) for name in shards} - indexed)
-    candidates = [name for name in weights if name not in shards] + indexes
+    parts = {_whole_name(name): name for name in reversed(shards) if name.endswith(".gguf")}  # they need no index
+    orphans = sorted({str(_whole_name(name)) for name in shards} - indexed - {str(name) for name in parts})
+    candidates = [name for name in weights if name not in shards] + indexes + list(parts.values())
+    if ".metadata" in names and any(name.endswith(".distcp") for name in names):
+        candidates.append(".metadata")
     candidates = [name for name in candidates if not name.endswith(".onnx")] or candidates  # exported from the others
     chosen = next((name for name in PREFERRED if name in candidates), None)
     if chosen is None and len(candidates) == 1:

@@ -21,7 +21,6 @@ FOREIGN = [
         "a single numpy array (.npy), which has no name",
         "Put it in an .npz: numpy.savez('file.npz', name=array)",
     ),
-    (b"GGUF", "a GGUF file, which is not read yet", None),
     (b"\x1f\x8b", "compressed with gzip", "Unpack it first: gunzip"),
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it first: unzstd"),
     (b"BZh", "compressed with bzip2", "Unpack it first: bunzip2"),
@@ -32,7 +31,7 @@ FOREIGN = [
 ]
 
 KNOWN = (
-    "safetensors, torch (.pth .pt .bin, zip or legacy), .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, ONNX, "
+    "safetensors, torch (.pth .pt .bin, zip or legacy), GGUF, .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, ONNX, "
     "and a *.index.json of shards"
 )
 
@@ -53,6 +52,8 @@ def sniff(source: Source) -> str:
         )
     if _is_safetensors(head, source.size):
         return "safetensors"
+    if head.startswith(b"GGUF"):
+        return "gguf"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
         return "hdf5"
     if head.startswith(b"PK\x03\x04"):
