@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from isomorph.errors import FormatError
 from isomorph.formats.links import leads_outside
 from isomorph.job.config import config_text, read_config
+from isomorph.stores.url import is_remote
 from isomorph.tensors import DType
 
 if TYPE_CHECKING:
@@ -120,14 +121,23 @@ def copy_companions(companions: Companions, source: Path, target: Path, cast: DT
         if config is not None:
             (target / name).write_text(config, encoding="utf-8")
         else:
-            shutil.copyfile(source / name, target / name)
+            _copy(source / name, target / name)
         _sync(target / name)
         copied.append(name)
     return replace(companions, copied=tuple(copied))
 
 
+def _copy(path: Path, target: Path) -> None:
+    if is_remote(path) or is_remote(target):
+        target.write_bytes(path.read_bytes())
+    else:
+        shutil.copyfile(path, target)
+
+
 def _sync(path: Path) -> None:
-    """Wait until what was written there is on the disk."""
+    """Wait until what was written there is on the disk; a store says so itself."""
+    if is_remote(path):
+        return
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

@@ -16,6 +16,7 @@ from isomorph.job.outputs import Output, lay_out_outputs
 from isomorph.job.port import Port
 from isomorph.job.progress import Stage
 from isomorph.job.story import work_line
+from isomorph.stores.url import Url
 from isomorph.tensors import dtype
 
 if TYPE_CHECKING:
@@ -83,6 +84,11 @@ class Converted:
         return sum(written.cloned for written in self.writes)
 
     @property
+    def by_store(self) -> int:
+        """Bytes that an object store copied itself."""
+        return sum(written.by_store for written in self.writes)
+
+    @property
     def nbytes(self) -> int:
         return sum(file.nbytes for output in self.outputs for file in output.layout.files)
 
@@ -101,6 +107,8 @@ class Converted:
         lines = [f"wrote     {names} · {work_line(self.plan, self.nbytes)} in {self.write_seconds:.1f} s"]
         if self.cloned:
             lines.append(f"cloned    {bytes_text(self.cloned)} (no bytes moved: the file system shares their blocks)")
+        if self.by_store:
+            lines.append(f"copied    {bytes_text(self.by_store)} by the store itself: these bytes never passed through here")
         lines += [f"note      {escaped(note)}" for written in self.writes for note in written.notes]
         if self.changes.elements:
             lines.append(
@@ -144,6 +152,7 @@ class Converted:
             "dropped": list(self.plan.dropped),
             "nbytes": self.nbytes,
             "cloned": self.cloned,
+            "copied_by_store": self.by_store,
             "rounded": {
                 "elements": self.changes.elements,
                 "changed": self.changes.changed,
@@ -226,18 +235,21 @@ def convert(
 
     def write_output(at: int) -> None:
         output = outputs[at]
-        written = write(
-            output.plan,
-            source,
-            output.layout,
-            output.path,
-            max_memory=writing.max_memory,
-            workers=writing.workers if writing.workers is not None else WORKERS,
-            overwrite=writing.overwrite,
-            resume=writing.resume,
-            verify=lambda temporary: finish(at, temporary),
-            progress=stage("writing") if stage is not None else None,
-        )
+        how: dict[str, Any] = {
+            "max_memory": writing.max_memory,
+            "workers": writing.workers if writing.workers is not None else WORKERS,
+            "overwrite": writing.overwrite,
+            "resume": writing.resume,
+            "verify": lambda temporary: finish(at, temporary),
+            "progress": stage("writing") if stage is not None else None,
+        }
+        if isinstance(output.path, Url):
+            from isomorph.engine import stream
+
+            direct = not writing.verify and len(outputs) == 1
+            written = stream.write(output.plan, source, output.layout, output.path, direct=direct, **how)
+        else:
+            written = write(output.plan, source, output.layout, output.path, **how)
         writes.insert(0, written)
 
     began = time.perf_counter()

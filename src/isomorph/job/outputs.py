@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from isomorph.errors import RefusedError, UsageError, near_misses
 from isomorph.job.inputs import Place
+from isomorph.stores.url import Url, is_remote
 
 if TYPE_CHECKING:
     from isomorph.formats.base import Checkpoint, OutputLayout
@@ -96,7 +97,7 @@ def lay_out_outputs(
             format=format,
             metadata={**metadata, "format": "pt"},
             max_shard_size=max_shard_size,
-            sharing=None if source is None else sharing_for(part, source, _folder_of(one.path)),
+            sharing=None if source is None or is_remote(one.path) else sharing_for(part, source, _folder_of(one.path)),
         )
         outputs.append(Output(name, part, one.path, layout))
     return outputs
@@ -125,7 +126,11 @@ def _pairing_problem(parts: list[str], given: Mapping[str, Place], missing: list
 
 
 def check_target(path: Path) -> None:
-    """RefusedError when nothing can be written there: the folder above is missing, or is no folder."""
+    """RefusedError when nothing can be written there: the folder above is missing, or is no folder; a store is only read."""
+    if isinstance(path, Url):
+        if not path.store.writes:
+            raise path.store.read_only(path)
+        return
     parent = path.absolute().parent
     if not parent.exists():
         raise RefusedError(path, f"cannot be written: the folder {parent} does not exist", "Make it first")
