@@ -1,24 +1,27 @@
-"""One command line of isomorph in a process of its own, with an ear on what Python does, and its memory and bytes counted.
+"""Command lines of isomorph in a process of its own, with an ear on what Python does, and memory and bytes counted.
 
-    python watched.py LOG convert a.pt b.safetensors      runs the command; LOG gets one JSON object
+    watched("convert", "a.pt", "b.safetensors", folder=tmp_path).anon_peak
 
-Not a test. What is heard: every audit event from the first line of the command on. `anon_peak` is the highest resident set (VmHWM,
-kept by the kernel, so that no peak is missed between two looks) less the pages of files, which are those of the libraries.
+Not a test. Every audit event is heard from the first line of a command on. `anon_peak` is the highest resident set (VmHWM, kept by
+the kernel, so that no peak is missed between two looks) less the pages of files, which are those of the libraries.
 """
 
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import io
 import json
 import os
 import resource
 import subprocess
 import sys
 import sysconfig
-import threading
+import time
 import typing
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,133 +46,136 @@ CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.sym
 
 @dataclass(frozen=True)
 class Seen:
-    """What a command did. `opened` are (path, for writing); bytes are the kernel's counts of what was read and written."""
+    """What a command did. `opened` are (path, for writing); `changed` (event, path); bytes are the kernel's counts, sizes in bytes."""
 
     code: int
     out: str
     err: str
     anon_peak: int
-    read_bytes: int
-    written_bytes: int
+    children_peak: int
+    read: int
+    written: int
     seconds: float
-    opened: tuple[tuple[str, bool], ...] = ()
-    executed: tuple[str, ...] = ()
-    imported: tuple[str, ...] = ()
-    changed: tuple[tuple[str, str], ...] = ()
-    children_peak: int = 0
-    log: dict[str, Any] = field(default_factory=dict, repr=False)
+    opened: list[tuple[str, bool]]
+    executed: list[str]
+    changed: list[tuple[str, str]]
 
 
-def watched(*arguments: str, folder: Path, timeout: float = 120, limit: int | None = None) -> Seen:
-    """Run `isomorph ARGUMENTS` in `folder`. `limit` bounds its address space, in bytes."""
-    read, write = os.pipe()
-    command = [sys.executable, __file__, str(write), *arguments]
+def watched(*arguments: str, folder: Path, timeout: float = 120) -> Seen:
+    """Run `isomorph ARGUMENTS` in `folder`."""
+    return watched_each([arguments], folder=folder, timeout=timeout)[0]
+
+
+def watched_each(
+    commands: Sequence[Sequence[str]], *, folder: Path, timeout: float = 120, limit: int | None = None
+) -> list[Seen]:
+    """Run several, one after the other in one process. `limit` bounds its address space, in bytes."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
-
-    def bounded() -> None:
-        if limit is not None:
-            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        errors="surrogateescape", pass_fds=(write,), preexec_fn=bounded,
+    asked = json.dumps([[one.encode("utf-8", "surrogateescape").hex() for one in command] for command in commands])
+    done = subprocess.run(
+        [sys.executable, __file__, str(limit or 0)], cwd=folder, env=environment, input=asked, capture_output=True, text=True,
+        timeout=timeout, check=False,
     )  # fmt: skip
-    os.close(write)
-    with os.fdopen(read, "rb") as log, process:
-        found: list[bytes] = []
-        reader = threading.Thread(target=lambda: found.append(log.read()))
-        reader.start()
-        try:
-            out, err = process.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
-        reader.join()
-    log_text = json.loads(found[0]) if found[0] else {}
-    if not log_text:
-        raise AssertionError(f"the command died ({process.returncode}) before it could say what it did: {err[-3000:]}")
-    return Seen(
-        process.returncode, out, err, log_text["anon_peak"], log_text["read"], log_text["written"], log_text["seconds"],
-        tuple((path, bool(writing)) for path, writing in log_text["opened"]), tuple(log_text["executed"]),
-        tuple(log_text["imported"]), tuple((event, path) for event, path in log_text["changed"]), log_text["children"], log_text,
-    )  # fmt: skip
+    if done.returncode:
+        raise AssertionError(
+            f"the process died ({done.returncode}) before it could say what it did: {done.stderr[-3000:]}"
+        )
+    return [
+        Seen(
+            **{
+                **found,
+                "opened": [tuple(one) for one in found["opened"]],
+                "changed": [tuple(one) for one in found["changed"]],
+            }
+        )
+        for found in json.loads(done.stdout)
+    ]
 
 
-def _status(key: str) -> int:
-    with Path("/proc/self/status").open() as status:
-        return next(int(line.split()[1]) << 10 for line in status if line.startswith(key))
-
-
-def _io(key: str) -> int:
-    with Path("/proc/self/io").open() as counts:
-        return next(int(line.split()[1]) for line in counts if line.startswith(key))
+def _count(file: str, key: str) -> int:
+    for line in Path("/proc/self", file).read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1])
+    raise AssertionError(f"no {key} in /proc/self/{file}")
 
 
 def _text(value: object) -> str:
     return os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else f"descriptor {value}"
 
 
-def main() -> None:
-    log, arguments = int(sys.argv[1]), sys.argv[2:]
-    os.set_inheritable(log, False)
-    opened: list[tuple[str, bool]] = []
-    executed: list[str] = []
-    imported: list[str] = []
-    changed: list[tuple[str, str]] = []
-    armed = [True]
+class _Ear:
+    """What was heard since `hear` began."""
 
-    def listen(event: str, given: tuple[Any, ...]) -> None:
-        if not armed[0]:
+    def __init__(self) -> None:
+        self.opened: list[tuple[str, bool]] = []
+        self.executed: list[str] = []
+        self.changed: list[tuple[str, str]] = []
+        self.is_on = False
+        sys.addaudithook(self)
+
+    def __call__(self, event: str, given: tuple[Any, ...]) -> None:
+        if not self.is_on:
             return
         if event == "open":
             path, mode, flags = given
             writing = isinstance(flags, int) and bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-            opened.append(
-                (_text(path), writing or (isinstance(mode, str) and any(letter in mode for letter in "wax+")))
-            )
+            wanted = isinstance(mode, str) and any(letter in mode for letter in "wax+")
+            self.opened.append((_text(path), writing or wanted))
         elif event in ("exec", "compile", "marshal.loads"):
             caller = sys._getframe(1).f_code.co_filename
-            made = (
-                given[0].co_filename
-                if event == "exec"
-                else _text(given[1])
-                if event == "compile" and given[1]
-                else "<string>"
-            )
+            made = "<string>"
+            if event == "exec":
+                made = given[0].co_filename
+            elif event == "compile" and given[1]:
+                made = _text(given[1])
             if not caller.startswith("<frozen importlib") and not (made == "<string>" and caller in MAKERS):
-                executed.append(f"{event} {made} from {caller}")
+                self.executed.append(f"{event} {made} from {caller}")
             elif made != "<string>" and not made.startswith(("<frozen", *LIBRARIES)):
-                executed.append(f"{event} {made}, which is not of a library")
-        elif event == "import":
-            imported.append(str(given[0]))
-        elif event.startswith(EXECUTING):
-            executed.append(f"{event} {given[:2]!r:.300}")
+                self.executed.append(f"{event} {made}, which is not of a library")
+        elif event.startswith(EXECUTING) and given[:1] != (
+            None,
+        ):  # (the process's own symbols are what `import ctypes` opens)
+            self.executed.append(f"{event} {given[:2]!r:.300}")
         elif event.startswith(CHANGING):
-            changed.extend((event, _text(one)) for one in given if isinstance(one, str | bytes | os.PathLike))
+            self.changed.extend((event, _text(one)) for one in given if isinstance(one, str | bytes | os.PathLike))
 
-    sys.addaudithook(listen)
-    from isomorph.cli import app
 
-    sys.argv = ["isomorph", *arguments]
-    code: object = 1
+def _carried_out(ear: _Ear, arguments: list[str], run: Callable[[Sequence[str]], int]) -> dict[str, Any]:
+    ear.opened, ear.executed, ear.changed = [], [], []
+    streams = [io.TextIOWrapper(io.BytesIO(), encoding="utf-8", errors="backslashreplace") for _ in range(2)]
+    Path("/proc/self/clear_refs").write_text("5")  # VmHWM begins again with what is held now
+    before = {key: _count("io", key) for key in ("rchar:", "wchar:")}
+    began = time.process_time()
+    ear.is_on = True
     try:
-        app.main()
-    except SystemExit as ended:
-        code = ended.code
+        with contextlib.redirect_stdout(streams[0]), contextlib.redirect_stderr(streams[1]):
+            code = run(arguments)
     finally:
-        armed[0] = False
-        usage = resource.getrusage(resource.RUSAGE_SELF)
-        found = {
-            "anon_peak": _status("VmHWM:") - _status("RssFile:"),
-            "read": _io("rchar:"),
-            "written": _io("wchar:"),
-            "seconds": usage.ru_utime + usage.ru_stime,
-            "children": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10,
-            "opened": opened, "executed": executed, "imported": imported, "changed": changed,
-        }  # fmt: skip
-        with os.fdopen(log, "wb") as file:
-            file.write(json.dumps(found).encode("utf-8", "backslashreplace"))
-    sys.exit(code if isinstance(code, int) else 1)
+        ear.is_on = False
+    for stream in streams:
+        stream.flush()
+    out, err = (stream.buffer.getvalue().decode() for stream in streams)  # type: ignore[attr-defined]
+    return {
+        "code": code, "out": out, "err": err, "seconds": time.process_time() - began,
+        "anon_peak": _count("status", "VmHWM:") - _count("status", "RssFile:") << 10,
+        "children_peak": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss << 10,
+        "read": _count("io", "rchar:") - before["rchar:"], "written": _count("io", "wchar:") - before["wchar:"],
+        "opened": ear.opened, "executed": ear.executed, "changed": ear.changed,
+    }  # fmt: skip
+
+
+def main() -> None:
+    limit = int(sys.argv[1])
+    commands = [
+        [bytes.fromhex(one).decode("utf-8", "surrogateescape") for one in command] for command in json.load(sys.stdin)
+    ]
+    if limit:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    ear = _Ear()
+    from isomorph.cli.app import run
+
+    found = [_carried_out(ear, command, run) for command in commands]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
