@@ -1,4 +1,4 @@
-"""CRC-32 of records whose bytes pass in pieces, of parts that were summed apart, and of those that the source has summed already."""
+"""CRC-32 of records whose bytes pass in pieces, of parts that were summed apart, and of those that the source has summed."""
 
 from __future__ import annotations
 

@@ -31,7 +31,8 @@ class Arrangement:
 def arranged(given: Sequence[str], specs: Mapping[str, TensorSpec], sharing: Sharing) -> Arrangement | None:
     """The order that shares the most bytes, `given` where it shares as many; None where nothing can be shared.
 
-    In `given` each tensor lies at a multiple of its element's width, and so it does in what comes out, in the file as in the data.
+    In `given` each tensor lies at a multiple of its element's width, counted from the first one, and so it does in what comes out;
+    those with wishes do so counted from the beginning of the file as well.
     """
     plain = best_start(given, specs, sharing)
     wanted = sum(sharing.wishes[name].nbytes for name in given if name in sharing.wishes)
@@ -47,7 +48,7 @@ def best_start(order: Iterable[str], specs: Mapping[str, TensorSpec], sharing: S
     votes: dict[int, int] = defaultdict(int)
     offset = 0
     order = tuple(order)
-    widest = max((specs[name].dtype.alignment for name in order), default=1)
+    widest = max((specs[name].dtype.alignment for name in order if name in sharing.wishes), default=1)
     for name in order:
         wish = sharing.wishes.get(name)
         if wish is not None:

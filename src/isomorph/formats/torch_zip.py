@@ -232,8 +232,8 @@ class Writer:
         metadata: Mapping[str, str],
         sharing: Sharing | None = None,
     ) -> FileLayout:
-        """The file, each storage padded to where it can be shared with the source. `metadata` has no place in it. `.format_version` is left out on purpose: with it torch may compute
-        offsets of its own."""
+        """The file, each storage padded to where it can be shared with the source. `metadata` has no place in it.
+        `.format_version` is left out on purpose: with it torch may compute offsets of its own."""
         top = "archive"
         entries = [
             Entry(f"{top}/data.pkl", state_dict_pickle(specs), align=ALIGN),
