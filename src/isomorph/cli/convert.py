@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from isomorph.cli.console import print_json, print_lines
-from isomorph.cli.options import mapping_options, output_options, writing_options
+from isomorph.cli.options import mapping_options, output_options, task_options, writing_options
+
+if TYPE_CHECKING:
+    from isomorph.job.convert import Writing
+    from isomorph.job.plan_file import PlanFile
+    from isomorph.job.tasks.finish import Finished
+    from isomorph.job.tasks.on_ray import RayDone
 
 
 @click.command("convert")
@@ -17,10 +23,19 @@ from isomorph.cli.options import mapping_options, output_options, writing_option
     "--like", metavar="TARGET", help="A checkpoint, or package.module:callable, whose names and shapes must come out."
 )
 @writing_options
+@task_options
 @click.option("--dry-run", is_flag=True, help="Prove and print; write nothing.")
 @output_options
 def command(
-    paths: tuple[str, ...], like: str | None, dry_run: bool, as_json: bool, quiet: bool, **options: Any
+    paths: tuple[str, ...],
+    like: str | None,
+    task: str | None,
+    finish: bool,
+    executor: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+    **options: Any,
 ) -> None:
     """Carry a conversion out. DST gets its name only when it is complete, synced and verified; SRC is never touched.
 
@@ -29,6 +44,7 @@ def command(
     \b
     Example:  isomorph convert pytorch_model.bin model.safetensors
               isomorph convert pytorch_model.bin tower.pth -m tower.morph
+              isomorph convert plan.json --task 3/8
     """
     from isomorph.cli.options import port_of, writing_of
     from isomorph.job.plan_file import is_plan_file, read_plan_file
@@ -55,6 +71,10 @@ def command(
         recorded = read_plan_file(paths[0])
         port, arguments = recorded.port, [*recorded.sources, *recorded.targets]
         writing = recorded.writing(writing)
+    in_tasks = [option for option, given in (("--task", task), ("--finish", finish), ("--executor", executor)) if given]
+    if in_tasks:
+        _carry_out_in_tasks(recorded, writing, in_tasks, task, executor, like, dry_run, as_json, quiet)
+        return
     if dry_run:
         with plan_places(port, arguments, like=like, with_targets=True, writing=writing) as planned:
             if as_json:
@@ -64,6 +84,49 @@ def command(
                 print_lines(["dry run   nothing was written"])
         return
     done = convert_places(port, arguments, writing, like=like, stage=terminal_stages(quiet), expected=recorded)
+    if as_json:
+        print_json(done.to_json())
+    elif not quiet:
+        print_lines(done.lines())
+
+
+def _carry_out_in_tasks(
+    recorded: PlanFile | None,
+    writing: Writing,
+    asked: list[str],
+    task: str | None,
+    executor: str | None,
+    like: str | None,
+    dry_run: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """`--task`, `--finish` and `--executor`, of which one is given."""
+    from isomorph.job.progress import terminal_stages
+    from isomorph.job.tasks.finish import finish
+    from isomorph.job.tasks.run import TaskDone, files_of_task, run_files
+    from isomorph.job.tasks.shares import read_task
+
+    if recorded is None:
+        raise click.UsageError(
+            f"{asked[0]} carries out a plan that was written down:  isomorph plan SRC… -o plan.json --output DST"
+        )
+    if len(asked) > 1:
+        raise click.UsageError(f"{' and '.join(asked)} are different steps: give one of them")
+    if like is not None or dry_run or writing.resume:
+        which = "--like" if like is not None else "--dry-run" if dry_run else "--resume"
+        raise click.UsageError(f"{which} does not go with {asked[0]}: a task proves its share, and skips what is done")
+    stages = terminal_stages(quiet)
+    done: TaskDone | Finished | RayDone
+    if task is not None:
+        number, count = read_task(task)
+        done = run_files(recorded, files_of_task(recorded, number, count), writing, task=task, stage=stages)
+    elif executor is not None:
+        from isomorph.job.tasks.on_ray import run_on_ray
+
+        done = run_on_ray(recorded, writing, stage=stages)
+    else:
+        done = finish(recorded, writing)
     if as_json:
         print_json(done.to_json())
     elif not quiet:

@@ -72,6 +72,14 @@ writing_options: Callable[[F], F] = _together(
     click.option("--no-verify", is_flag=True, help="Do not verify before the target gets its name."),
 )
 
+task_options: Callable[[F], F] = _together(
+    click.option("--task", metavar="i/n", help="Of plan.json: write the files of task i of n, counted from 0."),
+    click.option("--finish", is_flag=True, help="Of plan.json: check what all tasks wrote, and give DST its name."),
+    click.option(
+        "--executor", type=click.Choice(["ray"]), help="Of plan.json: run its tasks on a Ray cluster, then finish."
+    ),
+)
+
 
 def port_of(options: dict[str, Any]) -> Port:
     """The MAPPING options, read."""

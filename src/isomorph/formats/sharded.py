@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,20 @@ def read_index(source: Source) -> tuple[Contents, list[Source]]:
         raise
     finally:
         source.close()
+
+
+def read_shards(folder: Path, names: Sequence[str]) -> tuple[Contents, list[Source]]:
+    """Some shards of a checkpoint without its index: what they hold, and the opened shards. For who knows what must be in them."""
+    opened: list[Source] = []
+    try:
+        for name in names:
+            _require_plain(folder, name)
+            opened.append(open_beside(folder, name))
+        return _merged(folder, [_read_shard(shard) for shard in opened], None), opened
+    except BaseException:
+        for shard in opened:
+            shard.close()
+        raise
 
 
 def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:

@@ -1,7 +1,9 @@
-"""plan.json: a conversion written down whole, so that it can be read, kept, and carried out later on the same inputs.
+"""plan.json: a conversion written down whole, so that it can be read, kept, and carried out later on the same inputs, in shares.
 
-It holds the morphs' texts, config and sizes, every input with its size, mtime and header digest, every output with its files and
-offsets, and the plan whole. `convert plan.json` proves the plan again, and goes on only when it is the same and its inputs are.
+It is JSON of one line each for the plan (morph, programs, config, sizes, inputs, outputs), for every source file (its tensors) and
+for every target file (its tensors, where they lie, what they are made of). The first line has the digest of the second, the second
+those of all others: what was edited is refused, and a task of many reads the lines that it needs. Nothing of it is believed:
+`convert plan.json` proves the plan again, a task its own share of it, and they go on only when it is the same and the inputs are.
 """
 
 from __future__ import annotations
@@ -9,121 +11,164 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-from isomorph.errors import FormatError, IsomorphError, SourceChanged
+from isomorph.errors import FormatError, IsomorphError, SourceChanged, UsageError, printable
 from isomorph.job.inputs import Place
 from isomorph.job.port import Port
-from isomorph.plan.plan import Plan
+from isomorph.plan.serial import programs_from_json
 
 if TYPE_CHECKING:
     from isomorph.formats.base import Checkpoint
     from isomorph.job.convert import Writing
-    from isomorph.job.session import Planned
-    from isomorph.tensors import Manifest
+    from isomorph.job.tasks.shares import Share
+    from isomorph.plan.plan import Plan
 
 KIND = "isomorph plan"
-VERSION = 1
-MOST_BYTES = 1 << 30
+VERSION = 2
+MOST_BYTES = 1 << 32
+MOST_LINE = 1 << 30
+OPENED, CLOSED = (b'"sources": [\n', b'"files": [\n'), b"]"
+
+
+@dataclass(frozen=True)
+class Line:
+    """Where a line of a plan.json lies: from so many bytes after the head, so long, with this SHA-256."""
+
+    offset: int
+    nbytes: int
+    digest: str
 
 
 @dataclass(frozen=True)
 class PlanFile:
-    """A plan.json, read."""
+    """A plan.json: its head, read; its other lines are read when they are asked for."""
 
     path: str
-    content: Mapping[str, Any]
+    head: Mapping[str, Any]
+    digest: str
+    """SHA-256 of the head, which holds those of all other lines."""
+    begin: int
+    """The byte after the head."""
     port: Port
     sources: list[Place]
     targets: list[Place]
 
     def writing(self, given: Writing) -> Writing:
-        """The options of writing: those on the command line, and the plan's format and shards where none are given."""
-        return replace(
-            given,
-            format=given.format if given.format is not None else self.content["format"],
-            max_shard_size=given.max_shard_size if given.max_shard_size is not None else self.content["max_shard_size"],
+        """The options of writing, with the plan's format and shards. UsageError for other ones: the plan says every file."""
+        for option, key in (("--format", "format"), ("--max-shard-size", "max_shard_size")):
+            asked = getattr(given, key)
+            if asked is not None and asked != self.head[key]:
+                raise UsageError(f"{option}: {self.path} says every file of its outputs; plan again to change them")
+        return replace(given, format=self.head["format"], max_shard_size=self.head["max_shard_size"])
+
+    @property
+    def plan_digest(self) -> str:
+        """The digest of the whole plan (`Plan.digest`)."""
+        return str(self.head["digest"])
+
+    @cached_property
+    def files(self) -> tuple[Mapping[str, Any], ...]:
+        """Every target file that holds tensors: its output's number, name and size, and its line."""
+        return tuple(
+            {"output": number, **file}
+            for number, output in enumerate(self.head["outputs"])
+            for file in output["files"]
+            if file["line"] is not None
+        )
+
+    def share(self, number: int) -> Share:
+        """What there is to do for target file `number`. FormatError when its line was edited."""
+        from isomorph.job.tasks.shares import Share
+
+        file = self.files[number]
+        return Share.from_json(self._line(Line(*file["line"])), file, self.head["outputs"][file["output"]])
+
+    def check_whole(self) -> None:
+        """FormatError when any line was edited, or is missing, or is one too many."""
+        reached = 0
+        sources = [Line(*one["line"]) for one in self.head["files"]]
+        targets = [Line(*one["line"]) for one in self.files]
+        with Path(self.path).open("rb") as file:
+            file.seek(self.begin)
+            for opening, lines in zip(OPENED, (sources, targets), strict=True):
+                reached += self._expect(file, opening)
+                for number, line in enumerate(lines):
+                    if line.offset != reached:
+                        raise self._edited()
+                    reached += line.nbytes
+                    self._read(file, line)
+                    reached += self._expect(file, b",\n" if number + 1 < len(lines) else b"\n")
+                reached += self._expect(file, CLOSED + (b",\n" if opening == OPENED[0] else b"}\n"))
+            if file.read(1):
+                raise self._edited()
+
+    def _expect(self, file: BinaryIO, text: bytes) -> int:
+        if file.read(len(text)) != text:
+            raise self._edited()
+        return len(text)
+
+    def _line(self, line: Line) -> Any:
+        with Path(self.path).open("rb") as file:
+            file.seek(self.begin + line.offset)
+            return json.loads(self._read(file, line))
+
+    def _read(self, file: BinaryIO, line: Line) -> bytes:
+        if not 0 <= line.nbytes <= MOST_LINE:
+            raise self._edited()
+        raw = file.read(line.nbytes)
+        if hashlib.sha256(raw).hexdigest() != line.digest:
+            raise self._edited()
+        return raw
+
+    def _edited(self) -> FormatError:
+        return FormatError(
+            self.path, "was edited after it was written: its digests are those of another text", "Plan again"
         )
 
     def check_sources(self, source: Checkpoint) -> None:
         """SourceChanged when an input is not what it was when the plan was made."""
-        files = {Path(path).name: state for path, state in self.content["files"].items()}
+        files = {Path(file["path"]).name: file for file in self.head["files"]}
         for path in source.paths:
-            found, expected = _state(path), files.get(path.name)
-            if expected is None or found["size"] != expected["size"] or found["mtime_ns"] != expected["mtime_ns"]:
-                raise SourceChanged(path, f"is not what it was when {self.path} was made (size or mtime differ)")
-        if header_digest(source.manifest) != self.content["header_digest"]:
+            check_state(path, files.get(path.name), self.path)
+        if header_digest(source.manifest) != self.head["header_digest"]:
             raise SourceChanged(source.manifest.origin, f"its tensors are not those that {self.path} was made for")
 
     def check_plan(self, plan: Plan) -> None:
         """FormatError when the plan that was proved now is another one than the plan that was written down."""
-        expected = str(self.content["plan"]["digest"])
-        if plan.digest != expected:
+        if plan.digest != self.plan_digest:
             raise FormatError(
                 self.path,
-                f"its digest is {expected[:8]}…, and planning again gives {plan.digest[:8]}…",
+                f"its digest is {printable(self.plan_digest[:8])}…, and planning again gives {plan.digest[:8]}…",
                 "It was edited, or made by another version: plan again",
             )
 
 
-def header_digest(manifest: Manifest) -> str:
+def header_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of all names and specs."""
-    digest = hashlib.sha256()
-    for name, spec in manifest.items():
-        digest.update(f"{name}\0{spec}\n".encode("utf-8", "surrogatepass"))
+    from isomorph.plan.texts import spec_texts
+
+    digest, texts = hashlib.sha256(), spec_texts()
+    names = iter(manifest.items())
+    while lines := "".join([f"{name}\0{texts(spec)}\n" for name, spec in islice(names, 4096)]):
+        digest.update(lines.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 
 
-def _state(path: Path) -> dict[str, int]:
+def state(path: Path) -> dict[str, int]:
     found = path.stat()
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
-def write_plan_file(
-    path: str, planned: Planned, *, format: str | None = None, max_shard_size: int | None = None
-) -> None:
-    """Write a plan down, and every byte offset of its outputs. The file appears whole or not at all."""
-    port = planned.port
-    outputs = planned.lay_out(format=format, max_shard_size=max_shard_size)
-    content = {
-        "kind": KIND,
-        "version": VERSION,
-        "morph": None if port.morph is None else port.morph.text,
-        "config": port.config,
-        "sizes": dict(port.sizes),
-        "route": None
-        if port.route is None
-        else {"to": str(port.route.target), "from": str(port.route.source.layout), **port.asked},
-        "inputs": [{"name": one.name, "path": str(one.path.absolute()), "inner": one.inner} for one in planned.sources],
-        "files": {str(file.absolute()): _state(file) for file in planned.source.paths},
-        "header_digest": header_digest(planned.source.manifest),
-        "format": format,
-        "max_shard_size": max_shard_size,
-        "outputs": [
-            {
-                "name": output.name,
-                "path": str(output.path.absolute()),
-                "format": output.layout.format,
-                "folder": output.layout.is_folder,
-                "files": [
-                    {"name": file.name, "nbytes": file.nbytes, "tensors": dict(file.tensors)}
-                    for file in output.layout.files
-                ],
-            }
-            for output in outputs
-        ],
-        "plan": planned.plan.to_json(),
-    }
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    try:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
+def check_state(path: Path, expected: Mapping[str, Any] | None, plan: str) -> None:
+    """SourceChanged when a source file has another size or mtime than when the plan was made."""
+    if expected is None or any(expected[key] != value for key, value in state(path).items()):
+        raise SourceChanged(path, f"is not what it was when {plan} was made (size or mtime differ)")
 
 
 def is_plan_file(path: str) -> bool:
@@ -137,35 +182,9 @@ def is_plan_file(path: str) -> bool:
 
 
 def read_plan_file(path: str) -> PlanFile:
-    """Read a plan.json. FormatError when it is broken or of another version."""
-    file = Path(path)
+    """Read the head of a plan.json. FormatError when it is broken, edited or of another version."""
     try:
-        if file.stat().st_size > MOST_BYTES:
-            raise FormatError(path, "is too large to be a plan")
-        content = json.loads(file.read_text(encoding="utf-8"))
-        if content["version"] != VERSION:
-            raise FormatError(
-                path, f"is a plan of version {content['version']}, and this isomorph reads {VERSION}", "Plan again"
-            )
-        _require_kinds(content)
-        plan = Plan.from_json(content["plan"])
-        way = content.get("route") or {}
-        port = Port(
-            recorded=plan.programs,
-            sizes=plan.sizes,
-            file_config=plan.config,
-            cast=plan.cast,
-            to=way.get("to"),
-            from_=way.get("from"),
-            asked=way,
-        )
-        return PlanFile(
-            path,
-            content,
-            port,
-            [Place(one["name"], one["path"], one["inner"]) for one in content["inputs"]],
-            [Place(one["name"], one["path"] + ("/" if one["folder"] else "")) for one in content["outputs"]],
-        )
+        return _read_plan_file(path)
     except IsomorphError:
         raise
     except (
@@ -180,34 +199,119 @@ def read_plan_file(path: str) -> PlanFile:
         raise FormatError(path, f"is no whole plan ({type(error).__name__}: {error})", "Plan again") from error
 
 
-def _require_kinds(content: Mapping[str, Any]) -> None:
-    """TypeError when a field that is used later is not of its kind: a plan.json may come from anyone."""
-    plan = content["plan"]
-    fields: list[tuple[str, object, tuple[type, ...]]] = [
-        ("config", plan["config"], (dict,)),
-        ("sizes", plan["sizes"], (dict,)),
-        ("digest", plan["digest"], (str,)),
-        ("files", content["files"], (dict,)),
-        ("header_digest", content["header_digest"], (str,)),
-        ("format", content["format"], (str, type(None))),
-        ("max_shard_size", content["max_shard_size"], (int, type(None))),
-        ("inputs", content["inputs"], (list,)),
-        ("outputs", content["outputs"], (list,)),
-    ]
-    way = content.get("route")
-    if way is not None:
-        fields += [("route", way, (dict,)), ("to", way["to"], (str,)), ("from", way["from"], (str,))]
-        fields += [("config", way["config"], (dict, type(None))), ("sizes", way["sizes"], (dict,))]
-        fields += [("size", size, (int,)) for size in way["sizes"].values()]
-    for one in (*content["inputs"], *content["outputs"]):
-        fields += [("name", one["name"], (str,)), ("path", one["path"], (str,))]
-        fields += (
-            [("inner", one["inner"], (str, type(None)))]
-            if "folder" not in one
-            else [("folder", one["folder"], (bool,))]
+def _read_plan_file(path: str) -> PlanFile:
+    file = Path(path)
+    if file.stat().st_size > MOST_BYTES:
+        raise FormatError(path, "is too large to be a plan")
+    with file.open("rb") as opened:
+        first = opened.readline(1 << 10)
+        second = opened.readline(MOST_LINE)
+        begin = opened.tell()
+    said = json.loads(first.rstrip().rstrip(b",") + b"}") if first.endswith(b",\n") else None
+    if said is None or said.get("kind") != KIND:
+        raise FormatError(
+            path, "is not written as isomorph writes plans: its first line is another, as after an editor", "Plan again"
         )
-    for state in content["files"].values():
-        fields += [(key, state[key], (int,)) for key in ("size", "mtime_ns")]
-    for name, value, kinds in fields:
+    if said["version"] != VERSION:
+        raise FormatError(
+            path, f"is a plan of version {said['version']}, and this isomorph reads {VERSION}", "Plan again"
+        )
+    raw = second.removeprefix(b'"plan": ').removesuffix(b",\n")
+    digest = hashlib.sha256(raw).hexdigest()
+    if digest != said["digest"]:
+        raise FormatError(path, "was edited after it was written: its digest is that of another text", "Plan again")
+    head = json.loads(raw)
+    _require_kinds(head)
+    programs, cast = programs_from_json(head)
+    way = head["route"] or {}
+    port = Port(
+        recorded=programs,
+        sizes=head["sizes"],
+        file_config=head["config"],
+        cast=cast,
+        to=way.get("to"),
+        from_=way.get("from"),
+        asked=way,
+    )
+    return PlanFile(
+        path,
+        head,
+        digest,
+        begin,
+        port,
+        [Place(one["name"], one["path"], one["inner"]) for one in head["inputs"]],
+        [Place(one["name"], one["path"] + ("/" if one["folder"] else "")) for one in head["outputs"]],
+    )
+
+
+def _require_kinds(head: Mapping[str, Any]) -> None:
+    """TypeError when a field that is used later is not of its kind: a plan.json may come from anyone."""
+    for name, value, kinds in _fields(head):
         if type(value) not in kinds:
             raise TypeError(f"its {name} is a {type(value).__name__}")
+
+
+def _fields(head: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[type, ...]]]:
+    yield "config", head["config"], (dict,)
+    yield "sizes", head["sizes"], (dict,)
+    yield from (("size", size, (int,)) for size in head["sizes"].values())
+    yield "metadata", head["metadata"], (dict,)
+    yield from (("metadata", value, (str,)) for value in head["metadata"].values())
+    for name in ("digest", "header_digest"):
+        yield name, head[name], (str,)
+    yield "format", head["format"], (str, type(None))
+    yield "max_shard_size", head["max_shard_size"], (int, type(None))
+    yield "apart", head["apart"], (bool,)
+    for name in ("files", "inputs", "outputs"):
+        yield name, head[name], (list,)
+    way = head["route"]
+    if way is not None:
+        yield from (("route", way, (dict,)), ("to", way["to"], (str,)), ("from", way["from"], (str,)))
+        yield from (("config", way["config"], (dict, type(None))), ("sizes", way["sizes"], (dict,)))
+        yield from (("size", size, (int,)) for size in way["sizes"].values())
+    for one in (*head["inputs"], *head["outputs"]):
+        yield from (("name", one["name"], (str,)), ("path", one["path"], (str,)))
+    yield from (("inner", one["inner"], (str, type(None))) for one in head["inputs"])
+    for one in head["files"]:
+        yield from (("path", one["path"], (str,)), ("digest", one["digest"], (str, type(None))))
+        yield from ((key, one[key], (int,)) for key in ("size", "mtime_ns"))
+        yield from _line_fields(one["line"])
+    for output in head["outputs"]:
+        yield from (("folder", output["folder"], (bool,)), ("format", output["format"], (str,)))
+        yield "files", output["files"], (list,)
+        for file in output["files"]:
+            yield from (("name", file["name"], (str,)), ("nbytes", file["nbytes"], (int,)))
+            if Path(file["name"]).name != file["name"] or file["name"] in ("", ".", "..") or file["nbytes"] < 0:
+                raise ValueError("a target file has no name, or one that leads elsewhere")
+            if file["line"] is not None:
+                yield from _line_fields(file["line"])
+
+
+def _line_fields(line: Any) -> Iterator[tuple[str, object, tuple[type, ...]]]:
+    offset, nbytes, digest = line
+    yield from (("offset", offset, (int,)), ("nbytes", nbytes, (int,)), ("digest", digest, (str,)))
+
+
+def write_plan_file(path: str, planned: Any, *, format: str | None = None, max_shard_size: int | None = None) -> None:
+    """Write a plan down, and every byte offset of its outputs. The file appears whole or not at all."""
+    from isomorph.job.plan_lines import write_lines
+
+    target = Path(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}")
+    body = target.with_name(f".{target.name}.{os.getpid()}-lines")
+    try:
+        with body.open("w+b") as lines:
+            raw = json.dumps(write_lines(lines, planned, format, max_shard_size)).encode()
+            digest = hashlib.sha256(raw).hexdigest()
+            said = json.dumps({"kind": KIND, "version": VERSION, "digest": digest})
+            with temporary.open("wb") as file:
+                file.write(f"{said[:-1]},\n".encode() + b'"plan": ' + raw + b",\n")
+                lines.seek(0)
+                while chunk := lines.read(1 << 20):
+                    file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+        body.unlink(missing_ok=True)

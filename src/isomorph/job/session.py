@@ -113,6 +113,7 @@ def convert_places(
         plan = None
         port = port.settled(source.manifest)
         if expected is not None:
+            expected.check_whole()
             expected.check_sources(source)
             plan = port.plan(source.manifest, manifest)
             expected.check_plan(plan)

@@ -46,7 +46,7 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     chosen = [one for alike in kinds.values() for one in alike[:OF_A_KIND]]
     specs: dict[str, TensorSpec] = {name: plan.targets[name].spec for one in chosen for name in one.targets}
     turned = [program.inverse for program in reversed(plan.programs)]
-    back = make_plan(turned, Manifest(specs, origin="plan"), config=plan.config, sizes=plan.sizes)
+    back = make_plan(turned, Manifest(specs, origin="plan"), config=plan.config, sizes=plan.sizes, is_part=True)
     returned: dict[str, Class] = {}
     for alike in kinds.values():
         classes = [back.targets[name].klass if name in back.targets else None for name in alike[0].sources]

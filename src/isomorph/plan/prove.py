@@ -34,18 +34,20 @@ def make_plan(
     sizes: Mapping[str, int] | None = None,
     cast: Op | None = None,
     like: Manifest | None = None,
+    is_part: bool = False,
 ) -> Plan:
     """Prove that the programs, one after the other, carry every tensor of `source`, and say how.
 
     `sizes` are axis sizes from outside (`--set`): they win over every `where`. `cast` is one operator that acts after everything
-    else of the last program. `like` is a target's manifest: names, shapes and dtypes made must be its own.
+    else of the last program. `like` is a target's manifest: names, shapes and dtypes made must be its own. `is_part`: `source`
+    holds the tensors of some instances of a plan that was proved whole, so that rules may be idle.
 
     Raises MorphError with every gap that can be found (LANGUAGE.md 3, statement 19).
     """
     if not programs:
         raise ValueError("a plan needs at least one program")
     with uncollected():
-        return _make_plan(programs, source, config, sizes, cast, like)
+        return _make_plan(programs, source, config, sizes, cast, like, is_part)
 
 
 def _make_plan(
@@ -55,6 +57,7 @@ def _make_plan(
     sizes: Mapping[str, int] | None,
     cast: Op | None,
     like: Manifest | None,
+    is_part: bool,
 ) -> Plan:
     config, sizes = config or {}, sizes or {}
     manifest: Manifest = source
@@ -79,7 +82,7 @@ def _make_plan(
             manifest,
             frozenset(unmade),
             cast if is_last else None,
-            number == 0 and not is_chain_backward,
+            number == 0 and not is_chain_backward and not is_part,
             base,
             idle_later,
         )

@@ -36,10 +36,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
     return {
         "isomorph_plan": VERSION,
         "digest": plan.digest,
-        "programs": [_node(program) for program in plan.programs],
-        "config": dict(plan.config),
-        "sizes": dict(plan.sizes),
-        "cast": None if plan.cast is None else _node(plan.cast),
+        **programs_to_json(plan),
         "source": {name: str(tensor) for name, tensor in plan.source.items()},
         "shared": [list(names) for names in plan.source.shared],
         "targets": {
@@ -51,7 +48,7 @@ def to_json(plan: Plan) -> dict[str, Any]:
             }
             for name, target in plan.targets.items()
         },
-        "moves": [_move(move) for move in plan.moves],
+        "moves": [move_to_json(move) for move in plan.moves],
         "checks": [
             {
                 "kind": check.kind,
@@ -76,24 +73,43 @@ def from_json(data: Mapping[str, Any]) -> Plan:
             "this is no plan of isomorph (version 1): write one with  isomorph plan … -o plan.json --output DST"
         )
     try:
-        programs = [_read(program) for program in data["programs"]]
+        programs, cast = programs_from_json(data)
         source = Manifest(
             {name: spec(text) for name, text in data["source"].items()},
             shared=tuple(tuple(names) for names in data["shared"]),
         )
-        cast = None if data["cast"] is None else _read(data["cast"])
         config, sizes, digest = data["config"], data["sizes"], data["digest"]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"this plan cannot be read ({type(error).__name__}: {error}): plan again") from None
-    if not all(isinstance(program, Program) for program in programs) or not isinstance(cast, Op | None):
-        raise UsageError("this plan cannot be read (its programs are something else): plan again")
     plan = make_plan(programs, source, config=config, sizes=sizes, cast=cast)
     if plan.digest != digest:
         raise UsageError("this plan was changed after it was proved, or by another version of isomorph: plan again")
     return plan
 
 
-def _move(move: Move) -> dict[str, Any]:
+def programs_to_json(plan: Plan) -> dict[str, Any]:
+    """What a plan was made from, besides its source: flat programs, config, sizes, cast."""
+    return {
+        "programs": [_node(program) for program in plan.programs],
+        "config": dict(plan.config),
+        "sizes": dict(plan.sizes),
+        "cast": None if plan.cast is None else _node(plan.cast),
+    }
+
+
+def programs_from_json(data: Mapping[str, Any]) -> tuple[tuple[Program, ...], Op | None]:
+    """The programs and the cast again. UsageError when they are something else."""
+    try:
+        programs = tuple(_read(program) for program in data["programs"])
+        cast = None if data["cast"] is None else _read(data["cast"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UsageError(f"this plan cannot be read ({type(error).__name__}: {error}): plan again") from None
+    if not programs or not all(isinstance(program, Program) for program in programs) or not isinstance(cast, Op | None):
+        raise UsageError("this plan cannot be read (its programs are something else): plan again")
+    return programs, cast
+
+
+def move_to_json(move: Move) -> dict[str, Any]:
     found: dict[str, Any] = {"target": _source(move.target), "source": _source(move.source)}
     if move.operators:
         found["operators"] = [_node(op) for op in move.operators]
@@ -114,7 +130,7 @@ def _source(source: Source) -> dict[str, Any]:
     if isinstance(source, Along):
         return {
             "along": _node(source.operator),
-            "parts": [_move(part) for part in source.parts],
+            "parts": [move_to_json(part) for part in source.parts],
             "outer": source.outer,
             "before": source.before,
             "after": source.after,

@@ -1,0 +1,178 @@
+"""A Planned -> the lines of its plan.json: one for every source file, one for every target file; and the head that sums them up."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from isomorph.collector import uncollected
+from isomorph.formats.checkpoint import FileCheckpoint
+from isomorph.job.outputs import SEPARATOR, Output
+from isomorph.job.plan_file import CLOSED, OPENED, header_digest, state
+from isomorph.job.tasks.shares import share_digest
+from isomorph.plan.moves import Box, Move
+from isomorph.plan.serial import move_to_json, programs_to_json
+from isomorph.plan.texts import spec_texts
+
+if TYPE_CHECKING:
+    from isomorph.job.session import Planned
+    from isomorph.plan.plan import Plan
+    from isomorph.tensors import TensorSpec
+
+
+def write_lines(file: BinaryIO, planned: Planned, format: str | None, max_shard_size: int | None) -> dict[str, Any]:
+    """Write all lines but the head; the head."""
+    with uncollected():
+        return _write_lines(file, planned, format, max_shard_size)
+
+
+def _write_lines(file: BinaryIO, planned: Planned, format: str | None, max_shard_size: int | None) -> dict[str, Any]:
+    port, plan, source = planned.port, planned.plan, planned.source
+    outputs = planned.lay_out(format=format, max_shard_size=max_shard_size)
+    parts = _by_file(planned)
+    files: list[dict[str, Any]] = [
+        {"path": str(path.absolute()), **state(path), "digest": header_digest(part) if part is not None else None}
+        for path, part in zip(source.paths, parts, strict=True)
+    ]
+    texts = spec_texts()
+    file.write(OPENED[0])
+    for number, (one, part) in enumerate(zip(files, parts, strict=True)):
+        held = part if part is not None else source.manifest if number == 0 else {}
+        line = {"path": one["path"], "tensors": {name: texts(spec) for name, spec in held.items()}}
+        one["line"] = _write(file, line, is_last=number + 1 == len(files))
+    file.write(CLOSED + b",\n" + OPENED[1])
+    made = _Made(planned, parts)
+    with_tensors = sum(1 for output in outputs for one in output.layout.files if one.tensors)
+    described = []
+    for output in outputs:
+        written: list[dict[str, Any]] = []
+        for laid in output.layout.files:
+            where = None
+            if laid.tensors:
+                where = _write(file, made.line(output, laid.tensors), is_last=made.count == with_tensors)
+            written.append({"name": laid.name, "nbytes": laid.nbytes, "line": where})
+        described.append(
+            {
+                "name": output.name,
+                "path": str(output.path.absolute()),
+                "format": output.layout.format,
+                "folder": output.layout.is_folder,
+                "files": written,
+            }
+        )
+    file.write(CLOSED + b"}\n")
+    return {
+        "morph": None if port.morph is None else port.morph.text,
+        **programs_to_json(plan),
+        "digest": plan.digest,
+        "route": None
+        if port.route is None
+        else {"to": str(port.route.target), "from": str(port.route.source.layout), **port.asked},
+        "inputs": [{"name": one.name, "path": str(one.path.absolute()), "inner": one.inner} for one in planned.sources],
+        "header_digest": header_digest(source.manifest),
+        "metadata": dict(source.manifest.metadata),
+        "format": format,
+        "max_shard_size": max_shard_size,
+        "apart": parts[:1] not in ([], [None]),
+        "files": files,
+        "outputs": described,
+        "dropped": list(plan.dropped),
+        "unmade": list(plan.unmade),
+        "warnings": list(plan.warnings),
+    }
+
+
+def _write(file: BinaryIO, content: Mapping[str, Any], *, is_last: bool) -> list[Any]:
+    """Write one line; where it lies, how long it is, its digest."""
+    raw = json.dumps(content, separators=(",", ":")).encode()
+    offset = file.tell()
+    file.write(raw + (b"\n" if is_last else b",\n"))
+    return [offset, len(raw), hashlib.sha256(raw).hexdigest()]
+
+
+def _by_file(planned: Planned) -> list[dict[str, TensorSpec] | None]:
+    """The tensors of every source file, where each is a checkpoint of its own (safetensors shards); else None for each."""
+    source, places = planned.source, planned.sources
+    apart = isinstance(source, FileCheckpoint) and len(source.paths) > 1 and len(places) == 1 and not places[0].inner
+    if not apart or source.format != "safetensors" or len({path.parent for path in source.paths}) > 1:
+        return [None for _ in source.paths]
+    assert isinstance(source, FileCheckpoint)
+    parts: list[dict[str, TensorSpec]] = [{} for _ in source.paths]
+    locations = source.contents.locations
+    for name, spec in source.manifest.items():
+        parts[locations[name].file][name] = spec
+    return list(parts)
+
+
+class _Made:
+    """What every target file is made of."""
+
+    def __init__(self, planned: Planned, parts: list[dict[str, TensorSpec] | None]) -> None:
+        self.plan: Plan = planned.plan
+        self.count = 0
+        """Lines asked for so far."""
+        self._places: tuple[Output | None, Mapping[str, int]] = None, {}
+        self._texts = spec_texts()
+        self._home = {name: number for number, part in enumerate(parts) for name in part or ()}
+        self._first: dict[str, int] = {}
+        for number, move in enumerate(self.plan.moves):
+            self._first.setdefault(move.target.tensor, number)
+
+    def line(self, output: Output, offsets: Mapping[str, int]) -> dict[str, Any]:
+        """Tensors in the plan's order, each with its byte offset, spec, class and moves; and what a proof of them needs."""
+        self.count += 1
+        prefix = output.name + SEPARATOR if output.name else ""
+        names = self._ordered(output, offsets)
+        tensors, whole = {}, set[str]()
+        for name in names:
+            target = self.plan.targets[prefix + name]
+            moves = list(self._moves(prefix + name))
+            made = self._as_one(moves, target.spec)
+            if made is not None:
+                whole.add(made)
+            told = made if made is not None else [move_to_json(move) for move in moves]
+            tensors[name] = [offsets[name], self._texts(target.spec), target.klass, told]
+        line: dict[str, Any] = {
+            "digest": share_digest([prefix + name for name in names], self.plan, self._moves),
+            "tensors": tensors,
+        }
+        needs = self._needs([prefix + name for name in names])
+        if needs is None:
+            return {"also": None, "reads": None, **line}
+        reads = sorted({self._home[name] for name in needs}) if self._home else None
+        return {"also": [name for name in needs if name not in whole], "reads": reads, **line}
+
+    def _ordered(self, output: Output, offsets: Mapping[str, int]) -> list[str]:
+        """The file's tensors in the order of the plan: what lays them out again must begin with the same."""
+        if self._places[0] is not output:
+            self._places = output, {name: number for number, name in enumerate(output.plan.targets)}
+        return sorted(offsets, key=self._places[1].__getitem__)
+
+    def _moves(self, name: str) -> Iterator[Move]:
+        first = self._first.get(name)
+        while first is not None and first < len(self.plan.moves) and self.plan.moves[first].target.tensor == name:
+            yield self.plan.moves[first]
+            first += 1
+
+    def _as_one(self, moves: list[Move], spec: TensorSpec) -> str | None:
+        """The source that a target is a whole copy of, in the same order."""
+        if len(moves) != 1 or not moves[0].is_range:
+            return None
+        source = moves[0].source
+        assert isinstance(source, Box)
+        return source.tensor if self.plan.source[source.tensor].numel == spec.numel else None
+
+    def _needs(self, names: list[str]) -> dict[str, None] | None:
+        """The sources without which these targets cannot be proved: those of their instances. None: all of them.
+
+        What makes no target (a constant that is only checked) is the first file's to prove.
+        """
+        if len(self.plan.programs) != 1:
+            return None
+        instances = dict.fromkeys(self.plan.targets[name].instance for name in names)
+        needs = {source: None for number in instances for source in self.plan.instances[number].sources}
+        if self.count == 1:
+            needs.update({source: None for one in self.plan.instances if not one.targets for source in one.sources})
+        return needs

@@ -1,0 +1,141 @@
+"""The folder beside a target in which tasks work: finished files, a record of each, and what is being written.
+
+    .out.isomorph-tasks-<plan>/files/model-00003-of-00008.safetensors       whole, verified, hashed
+                               records/model-00003-of-00008.safetensors     JSON: plan, size, SHA-256, elements verified, task
+                               work/<host>-<process>-<chance>/…             one run of one task; its own, so that runs never meet
+
+Nothing here needs a lock that works between machines: a file and its record get their names in one step each, and two runs of one
+task give them the same bytes. A record that was written by a run that was then overtaken still tells the truth.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from isomorph.engine.places import Place, sync_folder
+from isomorph.errors import RefusedError
+from isomorph.formats.base import FileLayout, OutputLayout
+from isomorph.job.plan_file import PlanFile
+
+CHUNK = 1 << 20
+MOST_RECORD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a finished file. `elements` were compared by the verifier; None: it was told not to."""
+
+    plan: str
+    nbytes: int
+    sha256: str
+    mtime_ns: int
+    elements: int | None
+    task: str
+
+
+class Workplace:
+    """Where the files of one output are put together."""
+
+    def __init__(self, plan: PlanFile, output: int, *, overwrite: bool) -> None:
+        """RefusedError where the target may not be written: it exists, is a source, has no folder to lie in."""
+        told: Mapping[str, Any] = plan.head["outputs"][output]
+        files = tuple(FileLayout(file["name"], file["nbytes"], {}, ()) for file in told["files"])
+        layout = OutputLayout(told["format"], files, told["folder"])
+        sources = [Path(file["path"]) for file in plan.head["files"]]
+        self.plan = plan
+        self.target = plan.targets[output].path
+        self.place = Place(self.target, layout, sources, overwrite=overwrite)
+        beginning = self.place.temporary.name.removesuffix("part")
+        self.folder = self.place.temporary.with_name(f"{beginning}tasks-{plan.digest[:12]}")
+        self.place.temporary = self.folder / "files" if told["folder"] else self.folder / "files" / files[0].name
+        self.place.journal = self.folder  # of a target that is a disk, it lies inside, and is no stranger there
+        self.place.check()
+
+    def make(self) -> None:
+        for name in ("files", "records", "work"):
+            try:
+                (self.folder / name).mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise RefusedError(self.target, f"cannot be written: {error.strerror} ({self.folder})") from None
+
+    def path(self, name: str) -> Path:
+        return self.folder / "files" / name
+
+    def record(self, name: str) -> Record | None:
+        """The record of a file, when it is one of this plan and the file has the size that it says."""
+        try:
+            path = self.folder / "records" / name
+            if path.stat().st_size > MOST_RECORD:
+                return None
+            found = Record(**json.loads(path.read_bytes()))
+            size = self.path(name).stat().st_size
+        except (OSError, ValueError, TypeError):
+            return None
+        return found if found.plan == self.plan.digest and found.nbytes == size else None
+
+    def is_done(self, name: str, *, verified: bool, reread: bool) -> bool:
+        """True for a file whose record holds: its bytes are hashed again, with `reread` always, else where its mtime is another."""
+        record = self.record(name)
+        if record is None or (verified and record.elements is None):
+            return False
+        path = self.path(name)
+        if not reread and path.stat().st_mtime_ns == record.mtime_ns:
+            return True
+        return sha256(path) == record.sha256
+
+    def put(self, made: Path, *, elements: int | None, task: str) -> Record:
+        """Give a finished file its name, then its record. What a run of the same task has put there meanwhile is the same."""
+        digest, found = sha256(made), made.stat()
+        made.replace(self.path(made.name))
+        sync_folder(self.folder / "files")
+        record = Record(self.plan.digest, found.st_size, digest, found.st_mtime_ns, elements, task)
+        part = made.with_name(f"{made.name}.record")
+        with part.open("w", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(record)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(self.folder / "records" / made.name)
+        sync_folder(self.folder / "records")
+        return record
+
+    @contextmanager
+    def run(self) -> Iterator[Path]:
+        """A folder of one run's own. What earlier runs of this machine left and nobody holds any more is removed."""
+        self._sweep()
+        folder = self.folder / "work" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        folder.mkdir()
+        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+        finally:
+            os.close(lock)
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _sweep(self) -> None:
+        for left in (self.folder / "work").glob(f"{socket.gethostname()}-*"):
+            with contextlib.suppress(OSError):
+                held = os.open(left, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(held)
+
+
+def sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,112 @@
+"""Which task writes which files of the targets; and what is known of one such file from its line in plan.json."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from isomorph.errors import UsageError
+from isomorph.plan.texts import move_text
+from isomorph.tensors import TensorSpec, spec
+
+if TYPE_CHECKING:
+    from isomorph.plan.moves import Move
+    from isomorph.plan.plan import Plan
+
+SEPARATOR = "::"
+
+
+@dataclass(frozen=True)
+class Share:
+    """One file of a target. `specs` are its tensors under the names they have in it, in the plan's order, `offsets` where they lie.
+
+    `needs` are the source tensors that a proof of these targets takes, `reads` the numbers of the source files that hold them;
+    None: all. `digest` is that of specs, classes and moves.
+    """
+
+    name: str
+    nbytes: int
+    output: str
+    target: Path
+    is_folder: bool
+    format: str
+    specs: Mapping[str, TensorSpec]
+    offsets: Mapping[str, int]
+    needs: frozenset[str] | None
+    reads: tuple[int, ...] | None
+    digest: str
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the file's names in the plan."""
+        return self.output + SEPARATOR if self.output else ""
+
+    @property
+    def names(self) -> list[str]:
+        """The tensors under the names they have in the plan."""
+        return [self.prefix + name for name in self.specs]
+
+    @classmethod
+    def from_json(cls, line: Mapping[str, Any], file: Mapping[str, Any], output: Mapping[str, Any]) -> Share:
+        """Read a line of plan.json, of which nothing is believed that is not proved again."""
+        tensors = line["tensors"]
+        needs = None
+        if line["also"] is not None:
+            whole = (told for _, _, _, told in tensors.values() if isinstance(told, str))
+            needs = frozenset((*line["also"], *whole))
+        return cls(
+            name=file["name"],
+            nbytes=file["nbytes"],
+            output=output["name"],
+            target=Path(output["path"]),
+            is_folder=output["folder"],
+            format=output["format"],
+            specs={name: spec(text) for name, (_, text, _, _) in tensors.items()},
+            offsets={name: offset for name, (offset, _, _, _) in tensors.items()},
+            needs=needs,
+            reads=None if line["reads"] is None else tuple(line["reads"]),
+            digest=line["digest"],
+        )
+
+
+def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Iterable[Move]]) -> str:
+    """SHA-256 of all that is done for these targets: specs, classes, moves."""
+    found = hashlib.sha256()
+    for name in names:
+        target = plan.targets[name]
+        text = f"{name!r} {target.spec} {target.klass}\n" + "".join(map(move_text, moves(name)))
+        found.update(text.encode("utf-8", "surrogatepass"))
+    return found.hexdigest()
+
+
+def balanced(sizes: Sequence[int], count: int) -> list[list[int]]:
+    """The numbers of the files that each of `count` tasks writes: the largest file next, to the task that has least so far.
+
+    >>> balanced([5, 4, 3, 3, 3], 2)
+    [[0, 3], [1, 2, 4]]
+
+    No task gets more than 4/3 of what the best division would give the fullest (Graham 1969); the same sizes give the same tasks.
+    """
+    tasks: list[list[int]] = [[] for _ in range(count)]
+    loads = [(0, task) for task in range(count)]
+    for number in sorted(range(len(sizes)), key=lambda one: (-sizes[one], one)):
+        load, task = heapq.heappop(loads)
+        tasks[task].append(number)
+        heapq.heappush(loads, (load + sizes[number], task))
+    return [sorted(task) for task in tasks]
+
+
+def read_task(text: str) -> tuple[int, int]:
+    """`3/8` -> (3, 8): task 3 of 0 to 7. Raises UsageError."""
+    number, _, count = text.partition("/")
+    if not all(one.isascii() and one.isdigit() and len(one) <= 7 for one in (number, count)) or not int(count):
+        raise UsageError(f"--task {text}: write it as  i/n : task i of n, as in  --task 0/8")
+    if int(number) >= int(count):
+        raise UsageError(
+            f"--task {text}: {count} tasks are numbered from 0 to {int(count) - 1}, as Slurm and torchrun do"
+        )
+    return int(number), int(count)
