@@ -26,7 +26,7 @@ class TestSafetensors(FormatConformance):
     file_name = "model.safetensors"
     dtypes = (
         "bool", "u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64", "f8e4m3", "f8e5m2", "c64",
-        "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0",
+        "f8e4m3fnuz", "f8e5m2fnuz", "f8e8m0", "f4", "f6e2m3", "f6e3m2",
     )  # fmt: skip
 
     def load_with_oracle(self, path: Path) -> Mapping[str, Any]:
@@ -94,7 +94,7 @@ REFUSED = {
     "a list": (raw_file(None, text=b'{"a":[]}'), "its entry is not an object"),
     "metadata that is no text": (raw_file({"__metadata__": {"a": 1}}), "__metadata__ is not an object of strings"),
     "an unknown dtype": (raw_file({"a": entry("F33")}, bytes(8)), "unknown dtype F33; known are BOOL, "),
-    "a dtype below a byte": (raw_file({"a": entry("F4", shape=[16])}, bytes(8)), "packs several elements into a byte"),
+    "a tensor that ends amid a byte": (raw_file({"a": entry("F4", shape=[15])}, bytes(8)), "F4 [15] ends amid a byte"),
     "a header longer than the file": (
         (1000).to_bytes(8, "little") + b"{}",
         "header has 1,000 bytes, the file ends after 2",

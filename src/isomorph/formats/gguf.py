@@ -168,7 +168,9 @@ class Cursor:
         return self.source.size - self.at
 
     def broken(self, what: str) -> NoReturn:
-        raise FormatError(self.source.path, f"truncated or corrupt: {what} at byte {self.at:,} of the header")
+        raise FormatError(
+            self.source.path, f"a GGUF file, truncated or corrupt: {what} at byte {self.at:,} of the header"
+        )
 
     def take(self, nbytes: int) -> bytes:
         """The next bytes; few at a time, a window's at most."""

@@ -279,7 +279,7 @@ class FormatConformance(ReadingConformance):
                 assert run is not None, name
                 assert bits.tobytes() == raw[run[1] : run[1] + bits.nbytes]
                 if self.aligns:
-                    assert run[1] % kind.nbytes == 0
+                    assert run[1] % kind.alignment == 0
                 buffer = bytearray(bits.nbytes)
                 checkpoint.pread(run[0], run[1], memoryview(buffer))
                 assert bits.tobytes() == bytes(buffer)
