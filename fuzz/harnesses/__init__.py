@@ -12,6 +12,8 @@ MODULES = {
     "torch_zip": "pickles",
     "torch_legacy": "pickles",
     "paddle": "pickles",
+    "gguf": "exchange",
+    "onnx": "exchange",
     "flax": "binary",
     "hdf5": "binary",
     "plan_file": "job_files",
