@@ -198,9 +198,11 @@ class FileCheckpoint(Checkpoint):
                 raise SourceChanged(printable(str(source.path)), problem)
 
     def keep_sums(self) -> None:
-        from isomorph.formats.sums import Sums
+        from isomorph.formats.sums import Castagnoli, Sums
 
         for source in self._sources:
+            if source.castagnoli and source.sums is None:
+                source.sums = Castagnoli(source.castagnoli)
             if source.members is not None and source.sums is None:
                 source.sums = Sums(tuple(source.members.values()))
 

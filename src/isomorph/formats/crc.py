@@ -25,25 +25,26 @@ def combine_crc(first: int, second: int, second_nbytes: int) -> int:
     >>> combine_crc(zlib.crc32(b"ab"), zlib.crc32(b"c"), 1) == zlib.crc32(b"abc")
     True
     """
-    return _times(_power(8 * second_nbytes), first) ^ second
+    return times(power(8 * second_nbytes), first) ^ second
 
 
 @lru_cache(maxsize=4096)
-def _power(exponent: int) -> int:
-    """x^exponent."""
+def power(exponent: int, polynomial: int = POLYNOMIAL) -> int:
+    """x^exponent, bit-reversed, modulo the polynomial."""
     result, square = ONE, ONE >> 1
     while exponent:
         if exponent & 1:
-            result = _times(square, result)
-        square = _times(square, square)
+            result = times(square, result, polynomial)
+        square = times(square, square, polynomial)
         exponent >>= 1
     return result
 
 
-def _times(left: int, right: int) -> int:
+def times(left: int, right: int, polynomial: int = POLYNOMIAL) -> int:
+    """The product of two polynomials, bit-reversed, modulo `polynomial`."""
     product = 0
     for bit in range(31, -1, -1):
         if left >> bit & 1:
             product ^= right
-        right = right >> 1 ^ (POLYNOMIAL if right & 1 else 0)
+        right = right >> 1 ^ (polynomial if right & 1 else 0)
     return product

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from isomorph.errors import FormatError, printable
+from isomorph.formats.folder_tf import latest, saved_model, tf_tables
 
 PREFERRED = (
     "model.safetensors",
@@ -46,6 +47,13 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     parts = {_whole_name(name): name for name in reversed(shards) if name.endswith(".gguf")}  # they need no index
     orphans = sorted({str(_whole_name(name)) for name in shards} - indexed - {str(name) for name in parts})
     candidates = [name for name in weights if name not in shards] + indexes + list(parts.values())
+    tables = tf_tables(names)
+    candidates += tables
+    if len(tables) > 1 and "checkpoint" in names:  # the file in which TensorFlow says which one is the last
+        candidates = [name for name in candidates if name not in tables]
+        candidates += [name for name in tables if name == latest(folder / "checkpoint")] or tables
+    if "saved_model.pb" in names and not candidates:
+        return saved_model(folder)
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         candidates.append(".metadata")
     candidates = [name for name in candidates if not name.endswith(".onnx")] or candidates  # exported from the others
@@ -80,11 +88,11 @@ def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: l
             f"holds shards of {printable(orphans[0])}, but not their index {printable(orphans[0])}.index.json",
             "Fetch the index as well",
         )
-    if any(name == ".metadata" or name.endswith(".distcp") for name in names):
+    if any(name.endswith(".distcp") for name in names):
         return FormatError(
             folder,
-            "a checkpoint of torch.distributed (.metadata, *.distcp), which is not read: its .metadata is a pickle",
-            "Gather it into one state dict in torch, and save that",
+            "a checkpoint of torch.distributed without its .metadata, which says what lies where in its *.distcp",
+            "Fetch it as well (its name begins with a dot, and copies often leave it out)",
         )
     seen = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return FormatError(

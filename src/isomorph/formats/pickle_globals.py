@@ -375,6 +375,11 @@ SCRIPT_GLOBALS = {
 """What a TorchScript archive's data.pkl may use besides."""
 
 
+def record_class(module: str, name: str) -> Global:
+    """A class of which only the attributes are looked at; it is never made."""
+    return Global(module, name, "record", _object(f"{module}.{name}", "namespace"))
+
+
 def script_class(module: str, name: str) -> Global:
     """A class that a TorchScript archive defines in its own `code/`: a record with attributes; its code is never read."""
     return Global(module, name, "script", _object(f"{module}.{name}", "script"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
 from isomorph.errors import FormatError, UnsafeError, printable
@@ -44,7 +45,8 @@ class Machine:
     """Follows one pickle. `path` and `member` are where it lies, for messages; `start` its first byte.
 
     `storages`: persistent ids name storages (torch); otherwise they are refused. `script`: a TorchScript archive, whose own
-    classes are records. After `run`, `end` is the first byte behind the pickle, `nodes` how many containers it made, and
+    classes are records. `names`: what may be used besides the names that all pickles may use. After `run`, `end` is the first
+    byte behind the pickle, `nodes` how many containers it made, and
     `storage_records` every storage it named, by key.
     """
 
@@ -57,6 +59,7 @@ class Machine:
         start: int = 0,
         storages: bool = False,
         script: bool = False,
+        names: Mapping[tuple[str, str], Global] | None = None,
     ) -> None:
         self.source = source
         self.path = path
@@ -68,7 +71,7 @@ class Machine:
         self.nodes = 0
         self.base = start
         self.storage_records: dict[str, Storage] = {}
-        self._globals: dict[tuple[str, str], Global] = {}
+        self._globals: dict[tuple[str, str], Global] = dict(names or {})
         self.unknown: tuple[Global, int] | None = None
 
     # --- messages

@@ -80,6 +80,8 @@ FORMATS: Mapping[str, Format] = {
             shares=True,
         ),
         Format("torch_legacy", "isomorph.formats.torch_legacy:read"),
+        Format("tf_checkpoint", "isomorph.formats.tf_checkpoint:read", many_files=True),
+        Format("torch_dcp", "isomorph.formats.dcp:read", many_files=True),
         Format(
             "npz",
             "isomorph.formats.npz:read",
@@ -151,12 +153,16 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
     from isomorph.formats.nested import enter
 
     notes: tuple[str, ...] = ()
+    if not is_folder(where):
+        from isomorph.formats.tf_checkpoint import index_of
+
+        where = index_of(where) or where
     if is_folder(where):
         from isomorph.formats.folder import find_in_folder
         from isomorph.formats.links import open_beside
 
         found, notes = find_in_folder(where)
-        source = open_beside(where, found.name, advice="name the file itself if it is meant")
+        source = open_beside(found.parent, found.name, advice="name the file itself if it is meant")
     else:
         source = open_source(where)
     sources = [source]

@@ -50,6 +50,11 @@ def sniff(source: Source) -> str:
             "a web page (HTML or XML), not weights: a download that failed",
             "Open it to see what the server said, and download the file itself",
         )
+    if head.startswith(b"\0\0"):
+        from isomorph.formats.tf_checkpoint import looks_like as is_tf
+
+        if is_tf(source, head):
+            return "tf_checkpoint"
     if _is_safetensors(head, source.size):
         return "safetensors"
     if head.startswith(b"GGUF"):
@@ -61,6 +66,10 @@ def sniff(source: Source) -> str:
     if head.startswith(b"PK\x05\x06"):
         raise FormatError(source.path, "an empty zip archive: it holds no tensors")
     if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
+        from isomorph.formats.dcp import looks_like as is_dcp
+
+        if is_dcp(head):
+            return "torch_dcp"
         return "torch_legacy" if head[2 : 2 + len(TORCH_MAGIC)] == TORCH_MAGIC else "paddle"
     if text.startswith(b"{"):
         return INDEX

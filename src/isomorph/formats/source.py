@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 import weakref
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,6 +70,7 @@ class Source:
     def _begin(self, path: Path) -> None:
         self.path = path
         self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
+        self.castagnoli: Sequence[Member] = ()  # stretches of which a masked CRC-32C is kept elsewhere
         self.sums: Sums | None = None  # of what `fill` reads, where somebody wants to know
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:

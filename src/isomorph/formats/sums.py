@@ -88,10 +88,38 @@ class Sums:
         return crc if reached == member.offset + member.nbytes else None
 
 
-def _crc_of(member: Member, fill: Callable[[int, memoryview], None]) -> int:
-    crc, buffer = 0, memoryview(bytearray(min(PIECE, member.nbytes)))
+class Castagnoli(Sums):
+    """Stretches whose masked CRC-32C is known: those that were read are read once more and summed, at some 100 MB a second."""
+
+    def seen(self, offset: int, buffer: memoryview) -> None:
+        for number in range(max(0, bisect_right(self._starts, offset) - 1), len(self._members)):
+            member = self._members[number]
+            if member.offset >= offset + len(buffer):
+                return
+            if member.offset + member.nbytes > offset:
+                with self._lock:
+                    self._seen.setdefault(number, _Seen())
+
+    def damaged(self, fill: Callable[[int, memoryview], None]) -> Iterator[tuple[Member, int]]:
+        from isomorph.formats.crc32c import crc32c, masked
+
+        for number in sorted(self._seen):
+            member = self._members[number]
+            crc = masked(crc32c(_stretches(member, fill)))
+            if crc != member.crc:
+                yield member, crc
+
+
+def _stretches(member: Member, fill: Callable[[int, memoryview], None]) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(PIECE, member.nbytes)))
     for at in range(0, member.nbytes, PIECE):
         piece = buffer[: min(PIECE, member.nbytes - at)]
         fill(member.offset + at, piece)
+        yield piece
+
+
+def _crc_of(member: Member, fill: Callable[[int, memoryview], None]) -> int:
+    crc = 0
+    for piece in _stretches(member, fill):
         crc = zlib.crc32(piece, crc)
     return crc

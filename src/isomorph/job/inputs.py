@@ -11,6 +11,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UsageError
 from isomorph.formats.base import Checkpoint
+from isomorph.formats.tf_checkpoint import index_of
 from isomorph.job.models import model_of
 from isomorph.stores.url import Url, path_of
 
@@ -70,7 +71,7 @@ def open_place(one: Place) -> Checkpoint:
         return as_checkpoint(model.build())
     if isinstance(one.path, Url):  # opening asks for it anyway, and says more
         return open_checkpoint(one.path, inner=one.inner)
-    if not one.path.exists() and not one.path.is_symlink():
+    if not one.path.exists() and not one.path.is_symlink() and index_of(one.path) is None:
         raise FormatError(one.text, "no such file or folder", nearby(one.path))
     return open_checkpoint(one.path, inner=one.inner)
 

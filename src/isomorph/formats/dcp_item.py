@@ -1,0 +1,79 @@
+"""One item of a `.distcp` file: the torch zip that `torch.save(tensor)` wrote from a byte of the file on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from isomorph.errors import FormatError, SourceChanged
+from isomorph.formats.base import Location
+from isomorph.formats.containers import TENSOR_ALONE
+from isomorph.formats.source import Source
+from isomorph.formats.torch_zip import read
+from isomorph.tensors import TensorSpec
+
+EDGE = 1 << 12
+"""Bytes at both ends of an item that are read at once: its directory and all but large pickles lie there."""
+
+
+class Window(Source):
+    """`nbytes` bytes of a file from `offset` on, as a file of their own; closing it closes nothing."""
+
+    def __init__(self, file: Source, offset: int, nbytes: int) -> None:
+        """FormatError when they are not all in the file."""
+        self._begin(file.path)
+        self.file, self.offset, self.size, self.stored = file, offset, nbytes, nbytes
+        if offset + nbytes > file.size:
+            raise FormatError(
+                file.path, f"truncated: bytes {offset:,} to {offset + nbytes:,} are needed, the file has {file.size:,}"
+            )
+        self._head = file.read(offset, min(EDGE, nbytes))
+        self._tail = file.read(offset + max(0, nbytes - EDGE), min(EDGE, nbytes))
+
+    def read(self, offset: int, nbytes: int) -> bytes:
+        end = offset + nbytes
+        if offset < 0 or nbytes < 0 or end > self.size:
+            raise FormatError(
+                self.path, f"truncated: bytes {offset} to {end} of an item are needed, it has {self.size}"
+            )
+        if end <= len(self._head):
+            return self._head[offset:end]
+        low = offset - (self.size - len(self._tail))
+        if low >= 0:
+            return self._tail[low : low + nbytes]
+        return self.file.read(self.offset + offset, nbytes)
+
+    def fill(self, offset: int, buffer: memoryview) -> None:
+        self.file.fill(self.offset + offset, buffer)
+
+    def changed(self) -> str | None:
+        return self.file.changed()
+
+    def close(self) -> None:
+        pass
+
+    def fileno(self) -> int:
+        return -1
+
+
+def read_item(file: Source, offset: int, nbytes: int, name: str) -> tuple[TensorSpec, Location]:
+    """The one tensor of an item; its place is counted from the item's first byte. FormatError when the item is anything else."""
+    try:
+        window = Window(file, offset, nbytes)
+        contents = read(window)
+        if list(contents.tensors) != [TENSOR_ALONE]:
+            raise FormatError(file.path, "it holds no single tensor")
+    except FormatError as error:
+        kind: Any = type(error)
+        raise kind(
+            file.path, f"the item of {name} at byte {offset:,} ({nbytes:,} bytes): {error.problem}", error.advice
+        ) from None
+    except SourceChanged:
+        raise
+    members = {
+        f"{offset}/{member.name}": member._replace(offset=member.offset + offset, name=f"{name[1:-1]}/{member.name}")
+        for member in (window.members or {}).values()
+    }
+    if file.members is None:
+        file.members = {}
+    file.members.update(members)  # type: ignore[attr-defined]
+    return contents.tensors[TENSOR_ALONE], contents.locations[TENSOR_ALONE]
