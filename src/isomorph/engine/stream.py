@@ -1,11 +1,11 @@
 """Plan + Checkpoint + layout -> objects of a store: every byte sent once, in increasing order, or copied by the store itself.
 
-pieces, made ahead by threads ──▶ parts of an upload, several at once ── verify, read back ── copied to the final name, temporary removed
+pieces, made ahead by threads ──▶ parts of an upload, several at once ── verify, read back ── copied to the final name
 """
 
 from __future__ import annotations
 
-import contextlib
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,6 +27,7 @@ from isomorph.engine.pieces import Part as Stretch
 from isomorph.engine.pipeline import Pipeline
 from isomorph.engine.remote_place import RemotePlace
 from isomorph.engine.run import Throttled, Written, terminable
+from isomorph.engine.run import write as write_files
 from isomorph.errors import Different, RefusedError, SourceChanged, UsageError
 from isomorph.formats.base import Checkpoint, FileLayout, Literal, OutputLayout
 from isomorph.operators.base import Changes
@@ -72,6 +73,10 @@ def write(
     began = time.perf_counter()
     budget = Budget(max_memory)
     place = RemotePlace(target, layout, source.paths, overwrite=overwrite)
+    if place.store.is_staged:
+        return _write_staged(
+            plan, source, place, max_memory=max_memory, workers=workers, verify=verify, progress=progress
+        )
     written = Written(target, files=place.finals, nbytes=sum(file.nbytes for file in layout.files))
     direct = direct and not layout.is_folder
     uploads: list[Upload] = []
@@ -80,10 +85,9 @@ def write(
             carry_out(plan, source)
             run = _Run(plan, source, budget, workers, written, progress)
             for file, temporary in zip(layout.files, place.finals if direct else place.temporaries, strict=True):
-                uploads.append(run.send(file, temporary))
+                uploads.append(run.send(file, temporary, replace=overwrite or not direct))
                 if not direct:
-                    uploads[-1].finish(replace=True)
-                    uploads.pop()
+                    uploads.pop().finish()
                     place.uploaded(temporary)
             run.report(run.done, final=True)
             source.check_unchanged()
@@ -95,7 +99,7 @@ def write(
                     raise Different(written.verified)
                 source.check_unchanged()
             if direct:
-                uploads[0].finish(replace=overwrite)
+                uploads[0].finish()
             else:
                 place.finish()
         except BaseException:
@@ -106,6 +110,18 @@ def write(
             raise
     written.seconds = time.perf_counter() - began
     return written
+
+
+def _write_staged(plan: Plan, source: Checkpoint, place: RemotePlace, **how: Any) -> Written:
+    """Write into a folder of this machine, verified there, and give what is finished to the store at once."""
+    with tempfile.TemporaryDirectory(prefix="isomorph-") as folder:
+        local = Path(folder) / place.target.name
+        written = write_files(plan, source, place.layout, local, **how)
+        place.check()
+        made = sorted(local.iterdir()) if place.layout.is_folder else [local]
+        pairs = [(file, place.target / file.name if place.layout.is_folder else place.target) for file in made]
+        place.store.commit(place.target, pairs)
+    return replace(written, path=place.target, files=place.finals)
 
 
 class _Run:
@@ -127,7 +143,7 @@ class _Run:
         self._buffers = Buffers(budget.nbytes // 8)
         self._versions: dict[str, Stat] = {}
 
-    def send(self, layout: FileLayout, url: Url) -> Upload:
+    def send(self, layout: FileLayout, url: Url, *, replace: bool) -> Upload:
         """Send one file; the upload is complete but for `finish`. What is raised leaves nothing of it."""
         known = known_crcs(self.plan, self._groups, layout, self.source)
         ranges = list(self._copyable(layout, url, known))
@@ -139,7 +155,7 @@ class _Run:
                 f"takes {layout.nbytes:,} bytes, more than 10,000 parts that fit into the memory that may be used",
                 "Write shards (--max-shard-size), or give more --max-memory",
             )
-        upload = url.store.begin(url, layout.nbytes)
+        upload = url.store.begin(url, layout.nbytes, replace=replace)
         try:
             at_once = (
                 1 if upload.in_order else max(1, min(MOST_AT_ONCE, self.budget.nbytes // 2 // max(largest, 1) - 1))
@@ -344,7 +360,7 @@ def _touches(records: Sequence[tuple[int, int]], low: int, high: int) -> bool:
 
 
 def _within(stretches: Iterator[Stretch], sent: Sequence[Part]) -> Iterator[Stretch]:
-    """What of the stretches lies in the parts that are sent. Only copies and literals are cut: nothing else is ever copied in part."""
+    """What of the stretches lies in the parts that are sent. Only copies and literals are cut: nothing else is copied."""
     place = 0
     for one in stretches:
         low, stop = one.offset, one.offset + one.nbytes

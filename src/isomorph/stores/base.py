@@ -12,6 +12,7 @@ from isomorph.errors import FormatError, RefusedError, near_misses, printable
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from isomorph.stores.url import Url
 
@@ -48,7 +49,7 @@ class Upload(ABC):
     """True where parts must come one after the other."""
 
     @abstractmethod
-    def put(self, number: int, offset: int, data: memoryview) -> None:
+    def put(self, number: int, offset: int, data: bytes | bytearray) -> None:
         """Part `number` (from 0), whose bytes lie at `offset`. May be called from several threads. RefusedError."""
 
     def copy(self, number: int, source: Url, stat: Stat, offset: int, nbytes: int) -> None:
@@ -56,7 +57,7 @@ class Upload(ABC):
         raise NotImplementedError
 
     @abstractmethod
-    def finish(self, *, replace: bool) -> None:
+    def finish(self) -> None:
         """Make the object appear. RefusedError where there is one and it is not to be replaced."""
 
     @abstractmethod
@@ -71,6 +72,8 @@ class Store(ABC):
     """Objects can be uploaded part by part."""
     copies_ranges = False
     """Parts of an upload can be copied from objects that are there."""
+    is_staged = False
+    """Files are written here first, and then given to `commit` all at once; there is no `begin`."""
 
     def __init__(self) -> None:
         self._looked: dict[str, tuple[float, Stat | None]] = {}
@@ -89,8 +92,8 @@ class Store(ABC):
     def fill(self, url: Url, stat: Stat, offset: int, buffer: memoryview) -> None:
         """Bytes from `offset` of that version. SourceChanged when it is no longer there; FormatError for every other failure."""
 
-    def begin(self, url: Url, nbytes: int) -> Upload:
-        """Start to write an object of so many bytes."""
+    def begin(self, url: Url, nbytes: int, *, replace: bool) -> Upload:
+        """Start to write an object of so many bytes; `replace`: one that is there is replaced when this one is finished."""
         raise self.read_only(url)
 
     def put(self, url: Url, data: bytes, *, replace: bool) -> None:
@@ -100,6 +103,10 @@ class Store(ABC):
     def copy(self, url: Url, stat: Stat, to: Url, *, replace: bool) -> None:
         """Copy an object inside the store, if it still is that version."""
         raise self.read_only(to)
+
+    def commit(self, url: Url, files: Sequence[tuple[Path, Url]]) -> None:
+        """Write finished files of this machine, all at once or none. RefusedError."""
+        raise self.read_only(url)
 
     def remove(self, url: Url) -> None:
         """Remove an object; nothing happens when it is not there."""

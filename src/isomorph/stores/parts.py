@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 LEAST = 5 << 20
 MOST_PARTS = 10_000
@@ -66,10 +67,10 @@ class _State:
 def plan_parts(
     nbytes: int, ranges: Iterable[Range] = (), *, least: int = LEAST, usual: int = USUAL, most_parts: int = MOST_PARTS
 ) -> list[Part] | None:
-    """The parts of an object of `nbytes`, every byte in one, in order; None when it takes more parts, or larger ones, than there may be.
+    """The parts of an object of `nbytes`, every byte in one, in order; None when it takes more or larger parts than there may be.
 
-    `ranges` may be copied: increasing, without overlap. At most bytes are copied, as long as `most_parts` suffice; else short ranges
-    are sent, and parts are made larger.
+    `ranges` may be copied: increasing, without overlap. As many bytes as can be are copied while `most_parts` suffice; else short
+    ranges are sent, and parts are made larger.
     """
     joined = _joined(ranges)
     smallest, sent = least, max(usual, 2 * least)
@@ -133,7 +134,7 @@ def _chosen(nbytes: int, ranges: Sequence[Range], least: int) -> list[Range]:
         whole = usable[at.last]
         length = whole.nbytes - at.head - given
         chosen.append(Range(whole.offset + at.head, length, whole.file, whole.source_offset + at.head))
-        at, given = at.before, at.given
+        given, at = at.given, at.before
     return chosen[::-1]
 
 
@@ -167,4 +168,4 @@ def _evenly(start: int, stop: int, most: int) -> list[tuple[int, int]]:
     """
     count = -(-(stop - start) // most)
     bounds = [start + (stop - start) * number // count for number in range(count + 1)] if count else []
-    return list(zip(bounds, bounds[1:], strict=False))
+    return list(pairwise(bounds))

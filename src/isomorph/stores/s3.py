@@ -120,8 +120,8 @@ class S3(Store):
             body.close()
             raise
 
-    def begin(self, url: Url, nbytes: int) -> Upload:
-        return _Multipart(self, url)
+    def begin(self, url: Url, nbytes: int, *, replace: bool) -> Upload:
+        return _Multipart(self, url, replace=replace)
 
     def put(self, url: Url, data: bytes, *, replace: bool) -> None:
         condition = {} if replace else {"IfNoneMatch": "*"}
@@ -131,7 +131,7 @@ class S3(Store):
     def copy(self, url: Url, stat: Stat, to: Url, *, replace: bool) -> None:
         from concurrent.futures import ThreadPoolExecutor
 
-        upload = _Multipart(self, to)
+        upload = _Multipart(self, to, replace=replace)
         try:
             count = -(-stat.nbytes // LARGEST_COPY)
             bounds = [stat.nbytes * number // count for number in range(count + 1)]
@@ -142,7 +142,7 @@ class S3(Store):
                 ]
                 for one in copies:
                     one.result()
-            upload.finish(replace=replace)
+            upload.finish()
         except BaseException:
             upload.abort()
             raise
@@ -228,16 +228,16 @@ class S3(Store):
 class _Multipart(Upload):
     """A multipart upload. Parts are numbered from 0 here, from 1 there."""
 
-    def __init__(self, store: S3, url: Url) -> None:
+    def __init__(self, store: S3, url: Url, *, replace: bool) -> None:
         self._store, self._url, self._client = store, url, store.client
+        self._condition = {} if replace else {"IfNoneMatch": "*"}
         begun = store._write(url, lambda: self._client.create_multipart_upload(Bucket=url.bucket, Key=url.key))
         self._where = {"Bucket": url.bucket, "Key": url.key, "UploadId": begun["UploadId"]}
         self._tags: dict[int, str] = {}
 
-    def put(self, number: int, offset: int, data: memoryview) -> None:
-        whole = bytes(data)
+    def put(self, number: int, offset: int, data: bytes | bytearray) -> None:
         answer = self._store._write(
-            self._url, lambda: self._client.upload_part(**self._where, PartNumber=number + 1, Body=whole)
+            self._url, lambda: self._client.upload_part(**self._where, PartNumber=number + 1, Body=data)
         )
         self._tags[number] = answer["ETag"]
 
@@ -260,13 +260,12 @@ class _Multipart(Upload):
         answer = self._store._write(self._url, act)
         self._tags[number] = answer["CopyPartResult"]["ETag"]
 
-    def finish(self, *, replace: bool) -> None:
+    def finish(self) -> None:
         parts = [{"PartNumber": number + 1, "ETag": self._tags[number]} for number in sorted(self._tags)]
-        condition = {} if replace else {"IfNoneMatch": "*"}
         self._store._write(
             self._url,
             lambda: self._client.complete_multipart_upload(
-                **self._where, MultipartUpload={"Parts": parts}, **condition
+                **self._where, MultipartUpload={"Parts": parts}, **self._condition
             ),
         )
         self._store.forget()
