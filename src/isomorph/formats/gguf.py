@@ -213,6 +213,8 @@ class Cursor:
             self.broken(f"`{printable(key, 80)}` has arrays within arrays, more than {MOST_DEPTH} deep,")
         else:
             inner, count = struct.unpack("<IQ", self.take(12))
+            if inner not in NAMES:  # an array of no elements is of some type too
+                self.broken(f"`{printable(key, 80)}` is an array of type {inner:,}, which is none,")
             size = width(inner)
             if count * (size or 8) > min(self.left, MOST_METADATA):
                 self.broken(f"`{printable(key, 80)}` claims an array of {count:,} elements")

@@ -20,6 +20,9 @@ MAGIC = bytes.fromhex("57fb808b247547db")
 FOOTER = 48
 LARGEST_TABLE = 256 << 20
 MOST_ENTRIES = 4_000_000
+MOST_KEYS = 64 << 20
+"""Bytes of all keys: each may begin as the one before did, so that a few bytes can stand for a long one."""
+
 TRAILER = 5
 
 
@@ -45,7 +48,7 @@ class Table:
         _, at = self._handle(footer, len(self.data))
         index, _ = self._handle(at, len(self.data))
         before: bytes | None = None
-        count = reached = 0
+        count = reached = keys = 0
         for _, begin, end in self._block(*index):
             (offset, nbytes), stop = self._handle(begin, end)
             if stop != end or offset < reached:
@@ -53,10 +56,11 @@ class Table:
             reached = offset + nbytes
             for key, first, last in self._block(offset, nbytes):
                 count += 1
+                keys += len(key)
                 if before is not None and key <= before:
                     raise self.broken(f"its keys are not in order (byte {first:,})")
-                if count > MOST_ENTRIES:
-                    raise self.broken(f"more than {MOST_ENTRIES:,} entries")
+                if count > MOST_ENTRIES or keys > MOST_KEYS:
+                    raise self.broken(f"more than {MOST_ENTRIES:,} entries, or {MOST_KEYS:,} bytes of keys")
                 before = key
                 yield key, first, last
 
