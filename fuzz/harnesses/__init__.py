@@ -14,6 +14,8 @@ MODULES = {
     "paddle": "pickles",
     "gguf": "exchange",
     "onnx": "exchange",
+    "dcp": "distributed",
+    "tf_index": "distributed",
     "flax": "binary",
     "hdf5": "binary",
     "plan_file": "job_files",

@@ -147,13 +147,10 @@ def run_gguf(data: bytes) -> None:
 
 @cache
 def gguf_folder() -> Path:
-    """The second part of a file in two, beside the input."""
-    second = [
-        value("split.count", 2, b"\2\0"),
-        value("split.no", 2, b"\1\0"),
-        value("split.tensors.count", 5, struct.pack("<i", 2)),
-    ]
-    return folder_of({"m-00002-of-00002.gguf": gguf(second, [tensor("second", (2,), 0, 0)], bytes(8))}, ".gguf")
+    """A file in two parts; the input takes the place of the first."""
+    second = [value("split.count", 2, b"\2\0"), value("split.no", 2, b"\1\0"), VALUES[9]]
+    parts = (gguf(VALUES[7:10], TENSORS[:1], bytes(24)), gguf(second, [tensor("second", (2,), 0, 0)], bytes(8)))
+    return folder_of({f"m-0000{number}-of-00002.gguf": part for number, part in enumerate(parts, 1)}, ".gguf")
 
 
 # --- ONNX
