@@ -214,7 +214,7 @@ class Cursor:
         else:
             inner, count = struct.unpack("<IQ", self.take(12))
             if inner not in NAMES:  # an array of no elements is of some type too
-                self.broken(f"`{printable(key, 80)}` is an array of type {inner:,}, which is none,")
+                self.broken(f"`{printable(key, 80)}` is of type {inner:,}, which is none,")
             size = width(inner)
             if count * (size or 8) > min(self.left, MOST_METADATA):
                 self.broken(f"`{printable(key, 80)}` claims an array of {count:,} elements")
