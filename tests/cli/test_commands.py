@@ -278,7 +278,7 @@ def test_a_plan_file_is_carried_out_later(isomorph: Isomorph, folder: Path) -> N
     assert isomorph("convert", "plan.json").code == 0
     assert isomorph("verify", "source.npz", "out.npz", "-m", "port.morph").code == 0
     written = json.loads((folder / "plan.json").read_text())
-    assert {"tokens", "blocks.0.qkv.w", "blocks.1.qkv.w"} == set(written["outputs"][0]["files"][0]["tensors"])
+    assert {"tokens", "blocks.0.qkv.w", "blocks.1.qkv.w"} == set(written["files"][0]["tensors"])
     arrays = dict(np.load("source.npz"))
     np.savez("source.npz", **{name: array + 1 for name, array in arrays.items()})
     changed = isomorph("convert", "plan.json", "--overwrite")
@@ -287,14 +287,21 @@ def test_a_plan_file_is_carried_out_later(isomorph: Isomorph, folder: Path) -> N
 
 
 def test_an_edited_plan_file_is_refused(isomorph: Isomorph, folder: Path) -> None:
-    """The plan is proved again; a file that says something else is not carried out."""
+    """A byte that was changed, wherever, is noticed; so is a plan that an editor has written anew."""
     isomorph("plan", "source.npz", "-m", "port.morph", "-o", "plan.json", "--output", "out.npz")
-    content = json.loads((folder / "plan.json").read_text())
-    content["plan"]["digest"] = "0" * 64
-    (folder / "plan.json").write_text(json.dumps(content))
+    text = (folder / "plan.json").read_text()
+    for before, after in (('"blocks.1', '"blocks.7'), ('"exact"', '"lossy"'), ('"f32[10,6]"', '"f32[6,10]"')):
+        assert before in text
+        (folder / "plan.json").write_text(text.replace(before, after))
+        for option in ([], ["--task", "0/1"], ["--finish"]):
+            said = isomorph("convert", "plan.json", *option)
+            if said.code or option != ["--task", "0/1"]:  # a task does not read what another one needs
+                assert (said.code, Path("out.npz").exists()) == (2, False)
+                assert ("plan.json" in said.err and "edited" in said.err) or "is not finished" in said.err
+    (folder / "plan.json").write_text(json.dumps(json.loads(text), indent=1))
     said = isomorph("convert", "plan.json")
     assert (said.code, Path("out.npz").exists()) == (2, False)
-    assert "plan" in said.err
+    assert "is not written as isomorph writes plans" in said.err
 
 
 def test_folder_to_folder_copies_what_belongs_to_the_weights(isomorph: Isomorph, folder: Path) -> None:

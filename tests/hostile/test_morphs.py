@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import hashlib
 import json
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forged_plans import forged
 
 import isomorph
 from isomorph.cli.app import run
@@ -128,6 +130,7 @@ def test_a_plan_from_a_stranger_is_carried_out_as_it_is_or_refused(
     assert run(["plan", "s.npz", "-m", "m.morph", "-o", "good.json", "--output", "out.npz"]) == 0
     capsys.readouterr()
     good = (tmp_path / "good.json").read_text()
+    assert forged(json.loads(good)) == good
     before = {path.name for path in tmp_path.iterdir()} | {"plan.json"}
     for number, path in enumerate(changed(json.loads(good))):
         content = json.loads(good)
@@ -135,7 +138,7 @@ def test_a_plan_from_a_stranger_is_carried_out_as_it_is_or_refused(
         for key in path[:-1]:
             at = at[key]
         at[path[-1]] = (None, -1, "x", [], {}, 1.5, True, float("inf"), 1 << 70)[number % 9]
-        (tmp_path / "plan.json").write_text(json.dumps(content))
+        (tmp_path / "plan.json").write_text(forged(content, path[0]))
         code = run(["convert", "plan.json"])
         said = capsys.readouterr()
         made = [entry for entry in tmp_path.iterdir() if entry.name not in before]
@@ -144,7 +147,9 @@ def test_a_plan_from_a_stranger_is_carried_out_as_it_is_or_refused(
         for entry in made:
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     for text in ("[" * 100_000, '{"a":' * 100_000, "[]", "{}", "1e999"):
-        (tmp_path / "plan.json").write_text('{"kind": "isomorph plan", "version": 1, "plan": ' + text)
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        said_first = json.dumps({"kind": "isomorph plan", "version": 2, "digest": digest})[:-1]
+        (tmp_path / "plan.json").write_text(f'{said_first},\n"plan": {text},\n')
         assert run(["convert", "plan.json"]) == 2
         said = capsys.readouterr()
         assert "plan.json is no whole plan" in said.err.replace(":", "") and "internal" not in said.err, said.err

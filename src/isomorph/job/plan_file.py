@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -87,7 +88,8 @@ class PlanFile:
         from isomorph.job.tasks.shares import Share
 
         file = self.files[number]
-        return Share.from_json(self._line(Line(*file["line"])), file, self.head["outputs"][file["output"]])
+        with _whole_or_refused(self.path):
+            return Share.from_json(self._line(Line(*file["line"])), file, self.head["outputs"][file["output"]])
 
     def check_whole(self) -> None:
         """FormatError when any line was edited, or is missing, or is one too many."""
@@ -183,8 +185,15 @@ def is_plan_file(path: str) -> bool:
 
 def read_plan_file(path: str) -> PlanFile:
     """Read the head of a plan.json. FormatError when it is broken, edited or of another version."""
-    try:
+    with _whole_or_refused(path):
         return _read_plan_file(path)
+
+
+@contextmanager
+def _whole_or_refused(path: str) -> Iterator[None]:
+    """FormatError for whatever goes wrong in reading a text that may come from anyone."""
+    try:
+        yield
     except IsomorphError:
         raise
     except (

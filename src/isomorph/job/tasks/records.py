@@ -114,16 +114,27 @@ class Workplace:
     def run(self) -> Iterator[Path]:
         """A folder of one run's own. What earlier runs of this machine left and nobody holds any more is removed."""
         self._sweep()
-        folder = self.folder / "work" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-        folder.mkdir()
-        lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        folder, lock = self._own_folder()
         try:
-            with contextlib.suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX)
             yield folder
         finally:
             os.close(lock)
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _own_folder(self) -> tuple[Path, int]:
+        """A new folder, and what holds its lock, where the file system has locks."""
+        while True:
+            folder = self.folder / "work" / f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+            folder.mkdir()
+            try:
+                lock = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+            except FileNotFoundError:
+                continue  # swept before it was locked
+            with contextlib.suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            if folder.exists():
+                return folder, lock
+            os.close(lock)
 
     def _sweep(self) -> None:
         for left in (self.folder / "work").glob(f"{socket.gethostname()}-*"):
