@@ -112,7 +112,6 @@ CONTENT = {
     "a broken HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "a GGUF file": b"GGUF\3\0\0\0",
     "compressed with gzip. Unpack it first: gunzip": b"\x1f\x8b\x08\0",
-    "a tar archive": bytes(257) + b"ustar\0" + bytes(300),
     "not a checkpoint of a known format (its first bytes are zeros only, as of a download that did not finish)": bytes(
         1000
     ),

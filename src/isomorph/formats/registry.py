@@ -80,6 +80,7 @@ FORMATS: Mapping[str, Format] = {
             shares=True,
         ),
         Format("torch_legacy", "isomorph.formats.torch_legacy:read"),
+        Format("tar", "isomorph.formats.tar:read"),
         Format("tf_checkpoint", "isomorph.formats.tf_checkpoint:read", many_files=True),
         Format("torch_dcp", "isomorph.formats.dcp:read", many_files=True),
         Format(

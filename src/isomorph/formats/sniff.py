@@ -6,6 +6,7 @@ import re
 
 from isomorph.errors import FormatError
 from isomorph.formats.source import Source
+from isomorph.formats.tar import is_tar
 
 INDEX = "index"
 
@@ -57,6 +58,8 @@ def sniff(source: Source) -> str:
             return "tf_checkpoint"
     if _is_safetensors(head, source.size):
         return "safetensors"
+    if is_tar(head):
+        return "tar"
     if head.startswith(b"GGUF"):
         return "gguf"
     if head.startswith(b"\x89HDF\r\n\x1a\n"):
@@ -78,12 +81,6 @@ def sniff(source: Source) -> str:
     for magic, what, advice in FOREIGN:
         if head.startswith(magic):
             raise FormatError(source.path, what, advice)
-    if head[257:262] == b"ustar":
-        raise FormatError(
-            source.path,
-            "a tar archive (torch before 0.2, or weights packed for transport), which is not read",
-            "Unpack it first, or load and save it again with a newer torch",
-        )
     if source.path.suffix == ".safetensors":
         return "safetensors"
     from isomorph.formats.onnx import looks_like as looks_like_onnx
