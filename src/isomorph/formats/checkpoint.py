@@ -32,7 +32,7 @@ MOST_FREE = 1040
 SPARSE, SPARSE_RATIO = 1 << 20, 8
 """A file larger than that of which less than an eighth is stored is said to be sparse: a download that stopped, or a trap."""
 
-DECODED = {"deflate": 1040, "utf8-latin1": 1040}
+DECODED = {"deflate": 1040, "utf8-latin1": 1040, "gzip": 1040, "zlib": 1040, "zstd": 1 << 16}
 """Encodings, and how many bytes one encoded byte can become (deflate cannot do more than 1032)."""
 
 ENCODINGS = {None, "big", "pieces", "hdf5", "protobuf", "fill", *DECODED, *(f"{name}+big" for name in DECODED)}

@@ -110,8 +110,9 @@ def _pieces(source: Source, where: Location) -> Iterator[bytes]:
         yield source.read(offset, min(CHUNK, end - offset))
 
 
-def _inflate(source: Source, where: Location) -> Iterator[bytes]:
-    inflater = zlib.decompressobj(-15)
+def _inflate(source: Source, where: Location, bits: int = -15) -> Iterator[bytes]:
+    """`bits` as zlib counts them: -15 for bare deflate, 15 with zlib's header, 31 with gzip's."""
+    inflater = zlib.decompressobj(bits)
     for piece in _pieces(source, where):
         while piece:
             if inflater.eof:
@@ -156,7 +157,29 @@ def _numbers(source: Source, where: Location) -> Iterator[bytes]:
     return decoded(source, where)
 
 
-_PIECES = {"deflate": _inflate, "utf8-latin1": _latin1, "hdf5": _dataset, "protobuf": _numbers}
+def _gzip(source: Source, where: Location) -> Iterator[bytes]:
+    return _inflate(source, where, 31)
+
+
+def _zlib(source: Source, where: Location) -> Iterator[bytes]:
+    return _inflate(source, where, 15)
+
+
+def _zstd(source: Source, where: Location) -> Iterator[bytes]:
+    from isomorph.formats.zstd import decoded
+
+    return decoded(source, where)
+
+
+_PIECES = {
+    "gzip": _gzip,
+    "zlib": _zlib,
+    "zstd": _zstd,
+    "deflate": _inflate,
+    "utf8-latin1": _latin1,
+    "hdf5": _dataset,
+    "protobuf": _numbers,
+}
 
 
 def filled(where: Location, bits: np.dtype[Any], shape: Sequence[int]) -> np.ndarray[Any, np.dtype[Any]]:

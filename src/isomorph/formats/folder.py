@@ -60,6 +60,13 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     chosen = next((name for name in PREFERRED if name in candidates), None)
     if chosen is None and len(candidates) == 1:
         chosen = candidates[0]
+    if chosen is None and not candidates:
+        from isomorph.formats.folder_arrays import arrays_in
+
+        arrays = arrays_in(folder, names)
+        if arrays is not None:
+            inner = arrays.parent.relative_to(folder).as_posix()
+            return arrays, () if inner == "." else (f"entered {printable(inner)}, the only checkpoint in the folder",)
     if chosen is None:
         raise _undecided(folder, candidates, orphans, names)
     others = [name for name in candidates if name != chosen]

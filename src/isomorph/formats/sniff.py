@@ -31,6 +31,9 @@ FOREIGN = [
     (b"%PDF", "a PDF document, not weights", None),
 ]
 
+ARRAYS = ("_METADATA", ".zarray", "zarr.json")
+"""Files in JSON that say what lies in a folder of arrays."""
+
 KNOWN = (
     "safetensors, torch (.pth .pt .bin, zip or legacy), GGUF, .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, ONNX, "
     "and a *.index.json of shards"
@@ -51,6 +54,13 @@ def sniff(source: Source) -> str:
             "a web page (HTML or XML), not weights: a download that failed",
             "Open it to see what the server said, and download the file itself",
         )
+    if head.startswith(b"\x0c\xdb\x3a\x2a") or (source.path.name in ARRAYS and text.startswith(b"{")):
+        return "orbax"
+    if source.path.name == "checkpoint":
+        from isomorph.formats.folder_arrays import is_beside_arrays
+
+        if is_beside_arrays(source.path):
+            return "orbax"
     if head.startswith(b"\0\0"):
         from isomorph.formats.tf_checkpoint import looks_like as is_tf
 

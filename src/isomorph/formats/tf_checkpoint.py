@@ -13,6 +13,7 @@ core/lib/strings/ordered_code.cc.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -58,7 +59,7 @@ def looks_like(source: Source, head: bytes) -> bool:
 def index_of(path: Path) -> Path | None:
     """The index of a checkpoint that is named as TensorFlow names it, without a suffix."""
     index = path.with_name(path.name + SUFFIX)
-    return index if not path.exists() and index.is_file() else None
+    return index if not os.path.lexists(path) and os.path.isfile(index) else None  # noqa: PTH113  (False where one may not look)
 
 
 def read(source: Source) -> tuple[Contents, list[Source]]:

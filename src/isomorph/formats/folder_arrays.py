@@ -1,0 +1,53 @@
+"""Which folders are Orbax's, T5X's or zarr's: trees of folders in which each array has one of its own, or OCDBT."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from isomorph.errors import FormatError, printable
+from isomorph.formats.ocdbt import MANIFEST
+from isomorph.formats.orbax import DESCRIPTIONS, METADATA
+
+STEP = "_CHECKPOINT_METADATA"
+"""What Orbax puts into the folder of a step and of an item."""
+
+MOST_LEVELS = 4
+
+
+def is_beside_arrays(path: Path) -> bool:
+    """True for T5X's `checkpoint`: folders of arrays lie beside it."""
+    return path.name == "checkpoint" and any(
+        (each / name).is_file() for each in path.parent.iterdir() if not each.is_symlink() for name in DESCRIPTIONS
+    )
+
+
+def arrays_in(folder: Path, names: Sequence[str], levels: int = MOST_LEVELS) -> Path | None:
+    """The file that says what the folder, or the only step and item in it, holds; None when it is no such folder.
+
+    FormatError when it holds several steps, or several items.
+    """
+    for name in (METADATA, MANIFEST, *DESCRIPTIONS):
+        if name in names:
+            return folder / name
+    if "checkpoint" in names and is_beside_arrays(folder / "checkpoint"):
+        return folder / "checkpoint"
+    inner = [
+        each
+        for each in sorted(folder.iterdir())
+        if each.is_dir()
+        and not each.is_symlink()
+        and any((each / name).is_file() for name in (METADATA, MANIFEST, STEP, *DESCRIPTIONS))
+    ]
+    if not inner or not levels:
+        return None
+    if len(inner) == 1:
+        return arrays_in(inner[0], [each.name for each in inner[0].iterdir() if each.is_file()], levels - 1)
+    if any((each / name).is_file() for each in inner for name in DESCRIPTIONS):
+        return None
+    shown = ", ".join(printable(each.name) for each in inner[:10]) + (
+        f" and {len(inner) - 10} more" if inner[10:] else ""
+    )
+    raise FormatError(
+        folder, f"holds several checkpoints of Orbax (steps or items): {shown}", "Name the one that is meant"
+    )
