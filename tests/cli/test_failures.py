@@ -223,7 +223,7 @@ def test_a_full_disk_leaves_nothing(folder: Path) -> None:
         ),
         (OSError(errno.EACCES, os.strerror(errno.EACCES), "a"), "a: permission denied. Check its permissions"),
         (IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), "d"), "d: is a directory. Name a file in it"),
-        (KeyboardInterrupt(), "stopped. Nothing was left under the final name"),
+        (KeyboardInterrupt(), "stopped. Nothing half-written was left under the final name"),
         (MemoryError(), "out of memory. Nothing was left under the final name; try a smaller --max-memory"),
         (RecursionError(), "the input is nested too deeply"),
         (

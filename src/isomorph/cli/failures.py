@@ -115,7 +115,7 @@ def message(error: BaseException) -> str:
         return error.format_message()
     if isinstance(error, KeyboardInterrupt | click.Abort):
         notes = [f"\n{note}" for note in getattr(error, "__notes__", ())]
-        return "stopped. Nothing was left under the final name; the source is untouched" + "".join(notes)
+        return "stopped. Nothing half-written was left under the final name; the source is untouched" + "".join(notes)
     if isinstance(error, MemoryError):
         return "out of memory. Nothing was left under the final name; try a smaller --max-memory"
     if isinstance(error, RecursionError):

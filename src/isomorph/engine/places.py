@@ -1,7 +1,7 @@
 """Where a target goes: refused or not, its temporary name beside it, and the step to its final name.
 
 out/model.pth     is written as out/.model.pth.isomorph-part, then linked to its name: a file that appeared meanwhile stays
-out/              is written as .out.isomorph-part/, then renamed; with overwrite, file by file into the folder that is there
+out/              is written as .out.isomorph-part/, then renamed; with overwrite, swapped with the folder that is there
 /mnt/disk/        a folder that is a disk of its own: written as /mnt/disk/.isomorph-part/, its files then moved up one by one
 """
 
@@ -15,6 +15,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from isomorph.engine.exchange import exchange
 from isomorph.errors import RefusedError
 from isomorph.formats.base import OutputLayout
 
@@ -35,8 +36,13 @@ WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".npz", ".pdparams"}
 class Place:
     """A target, and the temporary name under which it is written."""
 
-    def __init__(self, target: Path, layout: OutputLayout, sources: Iterable[Path], *, overwrite: bool) -> None:
-        """RefusedError where the target is its own source, or exists and is not to be overwritten, or has no folder to lie in."""
+    def __init__(
+        self, target: Path, layout: OutputLayout, sources: Iterable[Path], *, overwrite: bool, resume: bool = False
+    ) -> None:
+        """RefusedError where the target is its own source, or exists and is not to be overwritten, or has no folder to lie in.
+
+        With `resume` an existing target that has all its files is not refused yet, but `is_there`: it may be finished already.
+        """
         self.target = target.absolute()
         if layout.is_folder and self.target.is_symlink() and self.target.is_dir():
             self.target = self.target.resolve()  # a link to a folder stands for the folder
@@ -48,7 +54,13 @@ class Place:
         self.parent = self.target if self.is_disk else self.target.parent
         self.temporary = self._beside("part")
         self.journal = self._beside("journal")
-        self.check()
+        self.is_there = False
+        try:
+            self.check()
+        except RefusedError:
+            self.is_there = resume and all(os.path.lexists(final) for final in self.finals)
+            if not self.is_there or any(_same_file(final, one) for final in self.finals for one in self.sources):
+                raise
 
     def _beside(self, kind: str) -> Path:
         name = "" if self.is_disk else self.target.name
@@ -164,14 +176,56 @@ class Place:
                         self.shown, "appeared while it was written; not touched", "Use --overwrite, or another name"
                     ) from None
                 raise
-        else:
-            ours = set(self.temporaries)
-            beside = [path for path in self.temporary.iterdir() if path not in ours]  # what the caller put with them
-            for part in (*beside, *self.temporaries):
-                part.replace(self.target / part.name)
-            sync_folder(self.target)
-            shutil.rmtree(self.temporary)
+        elif not self._swap():
+            self._replace_files()
         sync_folder(self.parent)
+
+    def _swap(self) -> bool:
+        """Swap the new folder with the old one, which goes; False, and nothing done, where it must keep its place.
+
+        What is not ours in the old folder is linked into the new one before. Folders cannot be: where there are some, or where
+        somebody stands in the old folder, files are replaced one by one.
+        """
+        others = [path for path in self.target.iterdir() if path not in (*self.finals, self.temporary, self.journal)]
+        if self.is_disk or any(path.is_dir() and not path.is_symlink() for path in others) or _is_here(self.target):
+            return False
+        if [path.name for path in self.temporary.iterdir()] == [self.finals[0].name]:
+            return False  # one file is replaced in one step anyway
+        linked: list[Path] = []
+        try:
+            for path in others:
+                new = self.temporary / path.name
+                if not os.path.lexists(new):
+                    os.link(path, new, follow_symlinks=False)
+                    linked.append(new)
+            shutil.copystat(self.target, self.temporary)
+            sync_folder(self.temporary)
+        except OSError:  # a file system without hard links
+            for path in linked:
+                path.unlink()
+            return False
+        if not exchange(self.temporary, self.target):
+            for path in linked:
+                path.unlink()
+            return False
+        for path in self.temporary.iterdir():  # what came into the old folder in the last moment
+            if not os.path.lexists(self.target / path.name):
+                path.rename(self.target / path.name)
+        sync_folder(self.parent)
+        shutil.rmtree(self.temporary)
+        return True
+
+    def _replace_files(self) -> None:
+        """Move the files up one by one: an old index goes first and the new one comes last, so that no index names mixed shards."""
+        ours = set(self.temporaries)
+        beside = [path for path in self.temporary.iterdir() if path not in ours]  # what the caller put with them
+        if len(self.finals) > 1:
+            self.finals[-1].unlink(missing_ok=True)
+            sync_folder(self.target)
+        for part in (*beside, *self.temporaries):
+            part.replace(self.target / part.name)
+        sync_folder(self.target)
+        shutil.rmtree(self.temporary)
 
     def _name_file(self, part: Path, final: Path) -> None:
         if self.overwrite:
@@ -189,6 +243,14 @@ class Place:
         part.unlink()
 
 
+def _is_here(folder: Path) -> bool:
+    """True when this process stands in `folder`."""
+    try:
+        return folder.samefile(os.curdir)
+    except OSError:  # where it stood is gone
+        return False
+
+
 def _same_file(one: Path, other: Path) -> bool:
     try:
         return one.samefile(other)
@@ -197,13 +259,17 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in `folder` durable, where the file system can."""
+    """Make the names in `folder` durable, where the file system can. RefusedError when the disk fails at it."""
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except OSError:
         return
     try:
-        with contextlib.suppress(OSError):
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
+            raise RefusedError(
+                folder, f"could not be sent to the disk: {(error.strerror or 'failed').lower()}", "Look after the disk"
+            ) from None
     finally:
         os.close(descriptor)

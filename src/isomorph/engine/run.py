@@ -8,13 +8,10 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -25,6 +22,7 @@ from isomorph.engine.checks import carry_out
 from isomorph.engine.checksums import Crcs, known_crcs, record_crcs
 from isomorph.engine.clone import Cloner
 from isomorph.engine.copy import produce
+from isomorph.engine.finished import take_finished
 from isomorph.engine.journal import Journal, Progress, fingerprint, is_own_file, is_own_folder
 from isomorph.engine.pieces import (
     Clone,
@@ -41,6 +39,7 @@ from isomorph.engine.pieces import (
 from isomorph.engine.pipeline import Pipeline
 from isomorph.engine.places import Place
 from isomorph.engine.sharing import cloned_nbytes, shared
+from isomorph.engine.signals import terminable, undisturbed
 from isomorph.engine.sync import Syncer
 from isomorph.errors import Different, RefusedError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
@@ -99,12 +98,19 @@ def write(
     """
     began = time.perf_counter()
     budget = Budget(max_memory)
-    place = Place(Path(target), layout, source.paths, overwrite=overwrite)
+    place = Place(Path(target), layout, source.paths, overwrite=overwrite, resume=resume)
     written = Written(Path(target), files=place.finals, nbytes=sum(file.nbytes for file in layout.files))
     with terminable():
         journal = Journal(place.journal, place.shown)
         keep = False
         try:
+            if place.is_there:
+                keep = bool(journal.previous)  # where it is refused, nothing was done
+                written.verified = take_finished(plan, source, place, budget, verify, written.changes)
+                written.resumed_from = written.nbytes
+                written.notes = ("finished by an earlier run: compared byte for byte, and left as it is",)
+                keep = False
+                return written
             asked = fingerprint(plan, source, layout, digest)
             start = _start(place, journal, asked, resume and bool(source.paths), written)
             run = _Run(plan, source, place, budget, workers, journal if source.paths else None, written, progress)
@@ -125,7 +131,8 @@ def write(
                 if getattr(written.verified, "equal", True) is False:
                     raise Different(written.verified)
                 source.check_unchanged()
-            place.finish()
+            with undisturbed():
+                place.finish()
         except BaseException:
             if not keep:
                 with contextlib.suppress(OSError):
@@ -242,10 +249,23 @@ class _Run:
                         self._pwrite(descriptor, memoryview(literal.data), literal.offset)
             finally:
                 self.noted = syncer.finish() or self.noted
-            os.ftruncate(descriptor, layout.nbytes)
-            os.fsync(descriptor)
+            self._send(descriptor, layout.nbytes, syncer)
         finally:
             os.close(descriptor)
+
+    def _send(self, descriptor: int, nbytes: int, syncer: Syncer) -> None:
+        """Wait until all `nbytes` bytes of the file are on the disk. RefusedError when one of them did not get there."""
+        try:
+            syncer.check()
+            os.ftruncate(descriptor, nbytes)
+            os.fsync(descriptor)
+        except RefusedError:
+            raise
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                raise self._full(error) from None
+            problem = f"could not be sent to the disk: {(error.strerror or 'failed').lower()}"
+            raise RefusedError(self.place.shown, problem, "Look after the disk, or write elsewhere") from None
 
     def _require(self, is_ours: bool, path: Path) -> None:
         """RefusedError where something was put in the place of an unfinished file since it was looked at."""
@@ -361,21 +381,3 @@ class Throttled:
         if final or now >= self._next:
             self._next = now + 0.05
             self._progress(self._total if final else done, self._total)
-
-
-@contextlib.contextmanager
-def terminable() -> Iterator[None]:
-    """SIGTERM is a KeyboardInterrupt inside, where nobody else handles it and this is the main thread."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    main = threading.current_thread() is threading.main_thread()
-    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield
-        return
-    signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -26,8 +26,9 @@ from isomorph.engine.pieces import Bytes, Copy, Groups, Make, Piece, moves_by_ta
 from isomorph.engine.pieces import Part as Stretch
 from isomorph.engine.pipeline import Pipeline
 from isomorph.engine.remote_place import RemotePlace
-from isomorph.engine.run import Throttled, Written, terminable
+from isomorph.engine.run import Throttled, Written
 from isomorph.engine.run import write as write_files
+from isomorph.engine.signals import terminable
 from isomorph.errors import Different, RefusedError, SourceChanged, UsageError
 from isomorph.formats.base import Checkpoint, FileLayout, Literal, OutputLayout
 from isomorph.operators.base import Changes

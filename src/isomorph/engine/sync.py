@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 from isomorph.engine.journal import Journal, Progress, sync_data
@@ -19,6 +18,7 @@ class Syncer:
         self._thread: threading.Thread | None = None
         self._since = 0
         self._noted = False
+        self._error: OSError | None = None
 
     def wants(self, nbytes: int) -> bool:
         self._since += nbytes
@@ -30,14 +30,23 @@ class Syncer:
         self._thread.start()
 
     def _sync(self, progress: Progress) -> None:
-        with contextlib.suppress(OSError):  # the sync at the end says what is wrong
+        try:
             sync_data(self._descriptor)
             if self._journal is not None:
                 self._journal.note(progress)
                 self._noted = True
+        except (
+            OSError
+        ) as error:  # the kernel says only once what it could not write: a later sync may succeed, and prove nothing
+            self._error = error
 
     def finish(self) -> bool:
         """Wait for a sync that is under way; True when anything was noted."""
         if self._thread is not None:
             self._thread.join()
         return self._noted
+
+    def check(self) -> None:
+        """Raise what a sync failed with."""
+        if self._error is not None:
+            raise self._error

@@ -227,7 +227,9 @@ def convert(
             began = time.perf_counter()
             report = verify_targets(port, source, done, writing.max_memory, stage)
             seconds["verify"] = time.perf_counter() - began
-        if beside.config is not None:
+        if temporary == outputs[at].path.absolute():  # finished by an earlier run, which `resume` found
+            companions = Companions(left=companions.left)
+        elif beside.config is not None:
             companions = replace(companions, written=beside.into(temporary))
         if companions.copied and source_folder is not None:
             cast = dtype(port.cast.target) if port.cast is not None and port.cast.target is not None else None
