@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, RefusedError
+from isomorph.formats.hub_cache import within
 from isomorph.job.companions import Companions, copy_companions, find_companions, for_route
 from isomorph.job.companions import Written as Beside
 from isomorph.job.convert import Writing
@@ -145,7 +146,7 @@ def _complete(sources: Sources, output: int, place: Workplace, companions: Compa
     source = sources.whole
     port = plan.port.settled(source.manifest)
     beside = Beside.of(port, sources.whole_plan) if port.route is not None else Beside()
-    only = plan.sources[0].path if len(plan.sources) == 1 and plan.sources[0].path.is_dir() else None
+    only = within(plan.sources[0].path) if len(plan.sources) == 1 and plan.sources[0].path.is_dir() else None
     found = for_route(_companions(only, source), port, beside.names)
     if beside.config is not None:
         found = replace(found, written=beside.into(folder))

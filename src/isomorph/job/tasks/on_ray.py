@@ -6,7 +6,9 @@ Only names and numbers go through Ray: each worker reads sources and writes file
 from __future__ import annotations
 
 import os
+import sys
 import time
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -21,6 +23,8 @@ from isomorph.job.tasks.run import TaskDone, run_files
 if TYPE_CHECKING:
     from isomorph.job.progress import Stage
 
+OBJECT_STORE = 100 << 20
+"""Bytes of shared memory of a cluster started here: nothing but reports goes through it."""
 MOST_TRIES = 4
 """A file whose worker was lost so often is given up: the file system or the machine is at fault."""
 
@@ -58,14 +62,16 @@ def run_on_ray(plan: PlanFile, writing: Writing, *, stage: Stage | None = None) 
     began = time.perf_counter()
     plan.check_whole()
     started = not ray.is_initialized()
-    if started:
-        _start(ray, writing.workers)
-    try:
-        at_once = writing.workers if writing.workers is not None else max(1, int(ray.cluster_resources().get("CPU", 1)))
-        done, lost = _run_all(ray, plan, replace(writing, workers=None), at_once, stage)
-    finally:
+    with redirect_stdout(sys.stderr):  # where Ray says that a worker was lost; a report may be all that stdout is for
         if started:
-            ray.shutdown()
+            _start(ray, writing.workers)
+        try:
+            cores = int(ray.cluster_resources().get("CPU", 1))
+            at_once = writing.workers if writing.workers is not None else max(1, cores)
+            done, lost = _run_all(ray, plan, replace(writing, workers=None), at_once, stage)
+        finally:
+            if started:
+                ray.shutdown()
     finished = finish(plan, writing)
     written, skipped = (sum(len(getattr(one, what)) for one in done) for what in ("written", "skipped"))
     return RayDone(finished, written, skipped, lost, at_once, time.perf_counter() - began)
@@ -80,7 +86,10 @@ def _ray() -> Any:
 
 def _start(ray: Any, workers: int | None) -> None:
     """Join the cluster of RAY_ADDRESS, else start one here with as many cores as tasks are to run at once."""
-    local = {} if os.environ.get("RAY_ADDRESS") else {"num_cpus": workers, "include_dashboard": False}
+    local: dict[str, Any] = {}
+    if not os.environ.get("RAY_ADDRESS"):
+        local = {"num_cpus": workers, "include_dashboard": False, "object_store_memory": OBJECT_STORE}
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # no accelerator is asked for, and none is hidden
     ray.init(logging_level="error", log_to_driver=False, **local)
 
 
