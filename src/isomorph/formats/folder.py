@@ -7,6 +7,7 @@ from pathlib import Path
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.folder_tf import latest, saved_model, tf_tables
+from isomorph.formats.hub_cache import models_in, within
 
 PREFERRED = (
     "model.safetensors",
@@ -37,6 +38,7 @@ SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z0-9]+)")
 def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """(the file to open, notes on what else lies there). FormatError when there is none, or no telling which."""
     try:
+        folder = within(folder)
         names = sorted(entry.name for entry in list(folder.iterdir()) if not entry.is_dir())
     except OSError as error:
         raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
@@ -101,6 +103,11 @@ def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: l
             "a checkpoint of torch.distributed without its .metadata, which says what lies where in its *.distcp",
             "Fetch it as well (its name begins with a dot, and copies often leave it out)",
         )
+    models = models_in(folder)
+    if models:
+        listed = ", ".join(printable(name) for name in models[:10])
+        more = f" and {len(models) - 10} more" if models[10:] else ""
+        raise FormatError(folder, f"the hub's cache, of these models: {listed}{more}", "Name the folder of one")
     seen = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return FormatError(
         folder,

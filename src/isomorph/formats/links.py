@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from isomorph.errors import UnsafeError, printable
+from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.source import Source, open_source
 from isomorph.stores.url import Url
 
@@ -40,6 +40,8 @@ def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if
             f"a link to {printable(link)}, out of its folder",
             f"Only links of the hub's cache (../../blobs/<hash>) are followed; {advice}",
         )
+    if not (folder / link).exists():
+        raise FormatError(path, f"a link to {printable(link)}, which does not exist", "Was a download interrupted?")
     source = Source(folder / link, follow_links=False)
     source.path = path
     return source

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UsageError, printable
+from isomorph.formats.hub_cache import within
 
 BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")
 MOST_BYTES = 64 << 20
@@ -49,7 +50,7 @@ def config_text(config: Mapping[str, Any]) -> str:
 
 def config_beside(path: Path) -> Path | None:
     """config.json, or what other libraries call theirs, in the folder or beside the file."""
-    folder = path if path.is_dir() else path.parent
+    folder = within(path) if path.is_dir() else path.parent
     for name in BESIDE:
         if (folder / name).is_file():
             return folder / name

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError, UsageError
+from isomorph.formats.hub_cache import within
 from isomorph.job.arguments import sources_and_targets
 from isomorph.job.convert import Converted, Writing, compare, convert
 from isomorph.job.inputs import Place, open_sources, place
@@ -117,7 +118,7 @@ def convert_places(
             expected.check_sources(source)
             plan = port.plan(source.manifest, manifest)
             expected.check_plan(plan)
-        folder = sources[0].path if len(sources) == 1 and sources[0].path.is_dir() else None
+        folder = within(sources[0].path) if len(sources) == 1 and sources[0].path.is_dir() else None
         return convert(port, source, targets, writing, like=manifest, stage=stage, plan=plan, source_folder=folder)
 
 
