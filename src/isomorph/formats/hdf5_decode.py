@@ -1,7 +1,8 @@
 """Decodes one dataset of an HDF5 file with h5py, in a process of its own: `python hdf5_decode.py PATH BASE NBYTES SLAB EXPECTED`.
 
 Its standard input is the file, its standard output the elements, row-major and little-endian. A broken file can make the HDF5
-library loop, fill the memory or crash; here that costs a process with bounds, and nothing else. Imports nothing of isomorph.
+library loop, fill the memory or crash; here that costs a process with bounds, and nothing else: by the time the file is looked at,
+this process can open no other file and no connection. Imports nothing of isomorph.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ FAILED, NO_LIBRARY = 3, 4
 """Exit codes: what went wrong is on standard error; h5py is not installed."""
 
 MOST_MEMORY = 4 << 30
+MOST_SAID = 1 << 16
+"""Bytes of standard error, which is a file."""
 SECONDS, BYTES_A_SECOND = 10, 4 << 20
 
 
@@ -115,6 +118,17 @@ def decode(path: str, base: int, nbytes: int, most: int, expected: int, out: Any
             out.write(buffer.data)
 
 
+def open_nothing_more() -> None:
+    """From here on no descriptor is given to this process (a file, a socket: EMFILE); what it says fits a page."""
+    with contextlib.suppress(ImportError):
+        import resource
+
+        free = os.dup(0)  # the lowest number that is not taken
+        os.close(free)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (free, free))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_SAID, MOST_SAID))
+
+
 def main() -> int:
     """Decode what the arguments say."""
     path = sys.argv[1]
@@ -130,6 +144,7 @@ def main() -> int:
         import h5py  # noqa: F401
     except ImportError:
         return NO_LIBRARY
+    open_nothing_more()
     try:
         decode(path, base, nbytes, most, expected, sys.stdout.buffer)
         sys.stdout.buffer.flush()
