@@ -38,6 +38,8 @@ LIBRARIES = tuple(
         __file__,
     }
 )
+OF_IMPORTS = {("ctypes.dlopen", "None"), ("subprocess.Popen", "uname", "['uname', '-p']")}
+"""What `import ctypes` and `import h5py` do: open the process's own symbols; ask which machine this is."""
 MAKERS = (dataclasses.__file__, collections.__file__, typing.__file__)
 """Modules of the standard library that make methods out of text, their own, of the fields or annotations of a class."""
 CHANGING = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod", "os.chown", "os.utime",
@@ -132,9 +134,7 @@ class _Ear:
                 self.executed.append(f"{event} {made} from {caller}")
             elif made != "<string>" and not made.startswith(("<frozen", *LIBRARIES)):
                 self.executed.append(f"{event} {made}, which is not of a library")
-        elif event.startswith(EXECUTING) and given[:1] != (
-            None,
-        ):  # (the process's own symbols are what `import ctypes` opens)
+        elif event.startswith(EXECUTING) and (event, *map(str, given[:2])) not in OF_IMPORTS:
             self.executed.append(f"{event} {given[:2]!r:.300}")
         elif event.startswith(CHANGING):
             self.changed.extend((event, _text(one)) for one in given if isinstance(one, str | bytes | os.PathLike))
