@@ -1,11 +1,11 @@
 """Folders of arrays as Orbax and T5X write them: zarr arrays below one folder, in files of their own or in OCDBT.
 
-    _METADATA            the tree: the array of keys params, dense, kernel lies in `params.dense.kernel`; here it is `params/dense/kernel`
+    _METADATA            the tree: the array of the keys params, dense, kernel lies in `params.dense.kernel`
     params.dense.kernel/.zarray 0.0 …                 without OCDBT
     manifest.ocdbt  d/…  ocdbt.process_0/d/…          with it
     checkpoint           T5X's msgpack of what is no array (its tensors are read too), beside `target.encoder….kernel/`
 
-Without `_METADATA` an array is called as its folder, with `/` for the dots. Nothing outside the folder is opened, and no link in it
+That array is called `params/dense/kernel`; without `_METADATA` an array is called as its folder, with `/` for the dots. Nothing outside the folder is opened, and no link in it
 but those of the hub's cache is followed.
 """
 

@@ -177,8 +177,7 @@ def _fill(path: object, name: str, value: Any, kind: DType) -> str:
         if isinstance(value, str) and value.startswith("0x"):
             return int(value, 16).to_bytes(kind.nbytes, "little").hex()
         if isinstance(value, list) and kind.kind == "complex" and len(value) == 2:
-            real, imaginary = (words.get(part, part) for part in value)
-            value = complex(real, imaginary)
+            value = complex(*[words[part] if part in words else float(part) for part in value])
         elif isinstance(value, str):
             value = words[value]
         if not isinstance(value, int | float | complex):
