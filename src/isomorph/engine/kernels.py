@@ -21,6 +21,8 @@ PAD = 64
 """Bytes added to each row of the scratch."""
 SMALL = 1 << 12
 """Arrays of fewer elements are copied as they come."""
+WIDE = 16
+"""Bytes: wider elements (blocks of quantised numbers) fill cache lines by themselves, and are copied as they come too."""
 FEW = 16
 """Innermost axes of fewer elements, of the target or the source, are taken one index at a time."""
 
@@ -45,7 +47,7 @@ def copy_into(target: Array, source: Array) -> None:
     axes = sorted(
         (axis for axis, size in enumerate(source.shape) if size > 1), key=lambda axis: -abs(target.strides[axis])
     )
-    if source.size < SMALL or not axes:
+    if source.size < SMALL or not axes or source.dtype.itemsize > WIDE:
         target[...] = source
         return
     singles = tuple(axis for axis, size in enumerate(source.shape) if size == 1)
