@@ -144,6 +144,9 @@ class Store(ABC):
     def is_folder(self, url: Url) -> bool:
         return self.look(url) is None and bool(self.list(url, 1))
 
+    def close(self) -> None:  # noqa: B027  (most stores keep none)
+        """Close the connections that are kept open."""
+
     def forget(self) -> None:
         """What was looked at is asked for again: something was written."""
         with self._lock:

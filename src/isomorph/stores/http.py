@@ -1,7 +1,8 @@
-"""HTTP, one request at a time: connections kept open by each thread, a timeout on everything, bodies bounded."""
+"""HTTP, one request at a time: connections kept open, a timeout on everything, bodies bounded."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import http.client
 import ssl
@@ -16,6 +17,7 @@ from isomorph.stores.trying import CONNECT_SECONDS, READ_SECONDS, PassingError, 
 
 LARGEST_BODY = 32 << 20
 MOST_HOPS = 5
+MOST_IDLE = 32
 AGENT = "isomorph"
 
 
@@ -32,12 +34,37 @@ class Answer(NamedTuple):
         return None if found is None else str(found)
 
 
-class _Connections(threading.local):
+class _Idle:
+    """Connections that are open and unused, by host; whoever asks next takes one."""
+
     def __init__(self) -> None:
-        self.open: dict[tuple[str, str], http.client.HTTPConnection] = {}
+        self._open: dict[tuple[str, str], list[http.client.HTTPConnection]] = {}
+        self._lock = threading.Lock()
+
+    def take(self, key: tuple[str, str]) -> http.client.HTTPConnection | None:
+        with self._lock:
+            found = self._open.get(key)
+            return found.pop() if found else None
+
+    def give(self, key: tuple[str, str], connection: http.client.HTTPConnection) -> None:
+        with self._lock:
+            kept = self._open.setdefault(key, [])
+            if len(kept) < MOST_IDLE:
+                kept.append(connection)
+                return
+        connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            for kept in self._open.values():
+                for connection in kept:
+                    connection.close()
+            self._open.clear()
 
 
-_connections = _Connections()
+_idle = _Idle()
+atexit.register(_idle.close)
+close_connections = _idle.close
 
 
 def ask(
@@ -77,28 +104,38 @@ def _once(
     target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     key = (parts.scheme, parts.netloc)
     for is_last in (False, True):
-        kept = _connections.open.pop(key, None)
+        kept = _idle.take(key)
         connection = kept if kept is not None else _connect(parts.scheme, parts.netloc)
+        if body is not None:
+            headers = {**headers, "Content-Length": str(len(body))}
+        response = None
         try:
-            if body is not None:
-                headers = {**headers, "Content-Length": str(len(body))}
             connection.request(method, target, body=body, headers=dict(headers))
             response = connection.getresponse()
             answer = _read(response, url, method, into)
             if response.isclosed() and not response.will_close:
-                _connections.open[key] = connection
+                _idle.give(key, connection)
             else:
-                connection.close()
+                _close(connection, response)
         except (http.client.HTTPException, OSError) as error:
-            connection.close()
+            _close(connection, response)
             if kept is not None and not is_last:
                 continue  # the server had closed what was kept open
             said = str(error) or type(error).__name__
             raise PassingError(f"no answer from {parts.netloc} ({said})") from None
+        except BaseException:
+            _close(connection, response)
+            raise
         if is_passing(answer.status):
             raise PassingError(f"{parts.netloc} answered {answer.status}")
         return answer
     raise PassingError(f"no answer from {parts.netloc}")
+
+
+def _close(connection: http.client.HTTPConnection, response: http.client.HTTPResponse | None) -> None:
+    if response is not None:
+        response.close()
+    connection.close()
 
 
 def _read(response: http.client.HTTPResponse, url: str, method: str, into: memoryview | None) -> Answer:
@@ -106,8 +143,7 @@ def _read(response: http.client.HTTPResponse, url: str, method: str, into: memor
         response.read()
         return Answer(response.status, response.headers, b"", url)
     if into is None or response.status != 206:
-        if into is not None and response.status == 200:
-            response.close()  # the whole file, perhaps: not read
+        if into is not None and response.status == 200:  # the whole file, perhaps: not read
             return Answer(200, response.headers, b"", url)
         found = response.read(LARGEST_BODY + 1)
         if len(found) > LARGEST_BODY:

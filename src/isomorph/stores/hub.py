@@ -7,6 +7,7 @@ looked up once and its commit read from then on, so that what is read never chan
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,7 +24,7 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-from huggingface_hub.utils import build_hf_headers  # type: ignore[attr-defined]  # documented, and listed nowhere
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars  # type: ignore[attr-defined]  # the first is listed nowhere
 
 from isomorph.errors import FormatError, IsomorphError, RefusedError, printable
 from isomorph.stores.answers import check_range, range_header
@@ -140,6 +141,8 @@ class Hub(Store):
             huggingface_hub.CommitOperationAdd(path_in_repo=repo_of(to).path, path_or_fileobj=str(file))
             for file, to in files
         ]
+        if not sys.stderr.isatty():
+            disable_progress_bars()
         try:
             self._ask(
                 url,
@@ -198,6 +201,8 @@ class Hub(Store):
                     raise FormatError(url, "cannot be read: another commit came first", "Run it again") from None
                 advice = LOGIN if status in (401, 403) else None
                 raise FormatError(url, f"cannot be read: the hub answered {status}", advice) from None
+            except RuntimeError as error:  # an upload of one of several files failed
+                raise FormatError(url, f"cannot be read: {printable(str(error), 200)}", "Run it again") from error
             except Exception as error:
                 if not isinstance(error, OSError) and not type(error).__module__.startswith(("http", "requests")):
                     raise

@@ -66,6 +66,10 @@ class S3(Store):
             settings["signature_version"] = UNSIGNED
         return session.client("s3", config=Config(**settings), region_name=session.region_name or "us-east-1")
 
+    def close(self) -> None:
+        if self._client is not None:
+            self._client.close()
+
     def stat(self, url: Url) -> Stat | None:
         if not url.key:
             return None
@@ -186,7 +190,13 @@ class S3(Store):
     def _failure(self, url: Url, error: failures.BotoCoreError) -> Exception:
         if isinstance(error, failures.NoCredentialsError | failures.PartialCredentialsError):
             return FormatError(url, "may not be read: there are no credentials", CREDENTIALS)
-        if isinstance(error, failures.HTTPClientError | failures.ResponseStreamingError | failures.IncompleteReadError):
+        if isinstance(
+            error,
+            failures.HTTPClientError
+            | failures.ConnectionError
+            | failures.ResponseStreamingError
+            | failures.IncompleteReadError,
+        ):
             return PassingError(f"the connection failed ({printable(str(error), 200)})")
         return FormatError(
             url, f"cannot be read: {printable(str(error), 200)}", "Look at the AWS_… variables and profile"

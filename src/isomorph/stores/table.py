@@ -41,4 +41,9 @@ def store_of(scheme: str) -> Store:
 def forget_stores() -> None:
     """Make the stores anew: the environment they were made in has changed."""
     with _lock:
+        for made in _made.values():
+            made.close()
         _made.clear()
+    from isomorph.stores.http import close_connections
+
+    close_connections()
