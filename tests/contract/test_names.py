@@ -108,10 +108,9 @@ def fits(format: str, name: str) -> bool:
 @pytest.mark.parametrize("format", writable())
 def test_names_of_tensors_in_every_command(folder: Path, capsys: pytest.CaptureFixture[str], format: str) -> None:
     """All of them in one file of each format: shown, compared, planned, inferred; carried whole to the other formats, or refused."""
-    paths = (
-        ("..", ".") if format in ("flax", "hdf5") else ()
-    )  # names are paths there: one that another begins with is none
-    held = [name for name in (*NAMES.values(), LONE) if name not in paths and fits(format, name)]
+    spared = {"flax": ("..", "."), "hdf5": ("..", ".", NAMES["long"])}.get(format, ())
+    # (names are paths there, and one that another begins with is none; a link of 10,000 bytes among many is refused when it is read)
+    held = [name for name in (*NAMES.values(), LONE) if name not in spared and fits(format, name)]
     assert set(SPOKEN.values()) - {SPOKEN["NUL"]} <= set(held) or format == "gguf"
     suffix = FORMATS[format].suffixes[0]
     write_checkpoint(folder / f"a{suffix}", tensors_of(arrays(held)), format=format)
