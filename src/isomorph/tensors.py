@@ -31,6 +31,9 @@ class DType:
     def __str__(self) -> str:
         return self.name
 
+    def __hash__(self) -> int:
+        return hash(self.name)  # no two dtypes share one
+
     def __reduce__(self) -> tuple[Any, ...]:
         return (dtype, (self.name,))
 

@@ -43,6 +43,7 @@ def command(
               isomorph plan pytorch_model.bin -m tower.morph -o plan.json --output tower.safetensors
     """
     from isomorph.cli.options import port_of
+    from isomorph.collector import uncollected
     from isomorph.job.plan_file import write_plan_file
     from isomorph.job.session import plan_places
 
@@ -50,7 +51,7 @@ def command(
         raise click.UsageError(
             "-o plan.json and --output DST go together: a plan that is written down says where its result goes"
         )
-    with plan_places(port_of(mapping), paths, outputs, like=like) as planned:
+    with uncollected(), plan_places(port_of(mapping), paths, outputs, like=like) as planned:
         if out is not None:
             write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)
         if as_json:

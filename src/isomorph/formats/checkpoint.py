@@ -242,6 +242,10 @@ def manifest_of(contents: Contents) -> Manifest:
     strided: list[str] = []
     for name, where in contents.locations.items():
         spec = contents.tensors[name]
+        if _is_one_run(where):  # nearly all are, and there may be a million
+            if nbytes := spec.nbytes:
+                names.setdefault((where.file, where.byte_offset, 0, nbytes), []).append(name)
+            continue
         for part in _parts(where):
             if part.encoding is not None and part.encoding != "fill":
                 encodings[name] = part.encoding
@@ -273,6 +277,11 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
         raise FormatError(contents.files[0], "internal: tensors and locations have different names")
     for name, where in contents.locations.items():
         spec = contents.tensors[name]
+        if _is_one_run(where) and len(spec.shape) <= 64 and min(spec.shape, default=0) >= 0:
+            nbytes = spec.nbytes
+            if where.byte_offset >= 0 and where.byte_offset + nbytes <= sizes[where.file]:
+                total += nbytes
+                continue
         file, problem = where.file, _misplaced(spec, where, sizes[where.file])
         if where.tiles:
             file, problem = _mistiled(spec, where, sizes)
@@ -292,6 +301,11 @@ def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
             f"its views and shared storages expand {sum(sizes):,} bytes of file to {total:,} bytes of tensors",
             "That is a trap, not a checkpoint; nothing was written",
         )
+
+
+def _is_one_run(where: Location) -> bool:
+    """True for one row-major run of a file."""
+    return where.encoding is None and where.strides is None and not where.tiles and not where.pieces
 
 
 _PACKED = ENCODINGS - {None, "big", "fill"}

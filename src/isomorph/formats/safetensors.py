@@ -70,6 +70,7 @@ def _metadata(found: Any, path: object) -> dict[str, str]:
 def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec], dict[str, tuple[int, int]]]:
     tensors: dict[str, TensorSpec] = {}
     ranges: dict[str, tuple[int, int]] = {}
+    specs: dict[tuple[str, tuple[int, ...]], tuple[TensorSpec, int]] = {}  # checked before; checkpoints have few kinds
     for name, entry in header.items():
         if type(entry) is not dict or entry.keys() != {"dtype", "shape", "data_offsets"}:
             raise FormatError(path, f"tensor `{printable(name)}`: {_what_is_odd(entry)}")
@@ -82,6 +83,11 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
         if type(offsets) is not list or len(offsets) != 2 or not _sizes(offsets):
             raise FormatError(path, f"tensor `{printable(name)}`: its data_offsets are not two byte offsets")
         begin, end = offsets
+        checked = specs.get((kind, tuple(shape)))
+        if checked is not None and end - begin == checked[1]:
+            tensors[name] = checked[0]
+            ranges[name] = (begin, end)
+            continue
         spec = TensorSpec(known, tuple(shape)) if not known.block else _packed(known, shape, name, path)
         wanted = spec.nbytes
         if end - begin != wanted:
@@ -92,6 +98,7 @@ def _entries(header: dict[str, Any], path: object) -> tuple[dict[str, TensorSpec
             )
         if not wanted and math.prod(size or 1 for size in shape) * known.nbytes >= LARGEST_SIZE:
             raise FormatError(path, f"tensor `{printable(name)}`: the shape {shape} is beyond any memory")
+        specs[(kind, tuple(shape))] = spec, wanted
         tensors[name] = spec
         ranges[name] = (begin, end)
     return tensors, ranges
@@ -106,7 +113,8 @@ def _packed(known: DType, shape: list[int], name: str, path: object) -> TensorSp
     if spec is None:
         bits = 8 * known.nbytes // known.elements
         raise FormatError(
-            path, f"tensor `{printable(name)}`: {CODES[known.name]} {shape} ends amid a byte: its elements have {bits} bits"
+            path,
+            f"tensor `{printable(name)}`: {CODES[known.name]} {shape} ends amid a byte: its elements have {bits} bits",
         )
     return spec
 

@@ -126,16 +126,17 @@ class _Made:
         prefix = output.name + SEPARATOR if output.name else ""
         names = self._ordered(output, offsets)
         tensors, whole = {}, set[str]()
+        of = {prefix + name: list(self._moves(prefix + name)) for name in names}
         for name in names:
             target = self.plan.targets[prefix + name]
-            moves = list(self._moves(prefix + name))
+            moves = of[prefix + name]
             made = self._as_one(moves, target.spec)
             if made is not None:
                 whole.add(made)
             told = made if made is not None else [move_to_json(move) for move in moves]
             tensors[name] = [offsets[name], self._texts(target.spec), target.klass, told]
         line: dict[str, Any] = {
-            "digest": share_digest([prefix + name for name in names], self.plan, self._moves),
+            "digest": share_digest([prefix + name for name in names], self.plan, of.__getitem__),
             "tensors": tensors,
         }
         needs = self._needs([prefix + name for name in names])

@@ -55,13 +55,15 @@ class Maker:
         self, stage: Stage, manifest: Mapping[str, TensorSpec], lost_before: frozenset[str], cast: Op | None, base: int
     ) -> None:
         self.stage = stage
-        self.manifest = manifest
+        self.manifest = manifest.tensors if isinstance(manifest, Manifest) else manifest
         self.lost_before = lost_before
         self.cast = cast
         self.base = base
         self.made = Made()
         self._settled: dict[tuple[object, ...], Settled | Unsettled] = {}
         self._of_one: dict[tuple[int, TensorSpec], tuple[TargetOf, MoveOf, BoxOf, Settled]] = {}
+        self._by_identity: dict[tuple[int, int], tuple[TargetOf, MoveOf, BoxOf, Settled]] = {}
+        """The same, found without hashing specs: readers give tensors of one kind one spec, and the manifest holds it."""
         self._told: dict[tuple[int, str], int] = {}
 
     def make(self, matching: Matching) -> Made:
@@ -93,9 +95,13 @@ class Maker:
         if len(group.parts) != 1 or rule.left[0].slots:
             return False
         (source,) = group.parts[0].values()
-        known = self._of_one.get((rule.number, self.manifest[source]))
+        spec = self.manifest[source]
+        known = self._by_identity.get((rule.number, id(spec)))
         if known is None:
-            return False
+            known = self._of_one.get((rule.number, spec))
+            if known is None:
+                return False
+            self._by_identity[(rule.number, id(spec))] = known
         target, move, box, settled = known
         term, made = rule.right[0], self.made
         try:

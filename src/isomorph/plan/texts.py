@@ -25,12 +25,12 @@ def check_text(check: Check) -> str:
 
 def spec_texts() -> Callable[[TensorSpec], str]:
     """`str` of specs, of which a checkpoint has few kinds."""
-    known: dict[TensorSpec, str] = {}
+    known: dict[int, tuple[str, TensorSpec]] = {}  # by identity: readers give tensors of one kind one spec
 
     def text(spec: TensorSpec) -> str:
-        found = known.get(spec)
+        found = known.get(id(spec))
         if found is None:
-            found = known[spec] = str(spec)
-        return found
+            found = known[id(spec)] = str(spec), spec  # held, so that its identity stays its own
+        return found[0]
 
     return text

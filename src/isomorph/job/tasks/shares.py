@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import UsageError
-from isomorph.plan.texts import move_text
+from isomorph.plan.texts import move_text, spec_texts
 from isomorph.tensors import TensorSpec, spec
 
 if TYPE_CHECKING:
@@ -75,10 +75,10 @@ class Share:
 
 def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Iterable[Move]]) -> str:
     """SHA-256 of all that is done for these targets: specs, classes, moves."""
-    found = hashlib.sha256()
+    found, texts = hashlib.sha256(), spec_texts()
     for name in names:
         target = plan.targets[name]
-        text = f"{name!r} {target.spec} {target.klass}\n" + "".join(map(move_text, moves(name)))
+        text = f"{name!r} {texts(target.spec)} {target.klass}\n" + "".join(map(move_text, moves(name)))
         found.update(text.encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
