@@ -7,7 +7,6 @@ finding is written there once a place in the code, and it goes on. `python -m fu
 
 from __future__ import annotations
 
-import hashlib
 import random
 import resource
 import sys
@@ -37,10 +36,10 @@ def main(arguments: list[str]) -> None:
     with atheris.instrument_imports(include=["isomorph"]):
         from fuzz.harness import checked
         from fuzz.harnesses import load
+        from fuzz.seeds import write
 
         harness = load(name)
-        seeds = harness.seeds()
-        for seed in seeds.values():  # what is imported where it is used is imported, and instrumented, now
+        for seed in harness.seeds().values():  # what is imported where it is used is imported, and instrumented, now
             checked(harness, seed)
 
     def run(data: bytes) -> None:
@@ -57,9 +56,7 @@ def main(arguments: list[str]) -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         corpus = Path(folder, "seeds")
-        corpus.mkdir()
-        for key, seed in seeds.items():
-            (corpus / hashlib.sha1(key.encode()).hexdigest()).write_bytes(seed)
+        write(harness, corpus)
         words = Path(folder, "tokens")
         words.write_text(
             "".join(f'"{"".join(f"{chr(92)}x{byte:02x}" for byte in token)}"\n' for token in harness.tokens)

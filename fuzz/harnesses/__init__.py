@@ -31,7 +31,8 @@ MODULES = {
 
 
 def load(name: str) -> Harness:
-    """The harness of that name. KeyError when there is none."""
-    module = importlib.import_module(f"fuzz.harnesses.{MODULES[name]}")
-    found: dict[str, Harness] = {one.name: one for one in module.HARNESSES}
-    return found[name]
+    """The harness of that name; `module:name` is one of any module that can be imported. KeyError when there is none."""
+    module, colon, inner = name.partition(":")
+    made = importlib.import_module(module if colon else f"fuzz.harnesses.{MODULES[name]}")
+    found: dict[str, Harness] = {one.name: one for one in made.HARNESSES}
+    return found[inner or name]

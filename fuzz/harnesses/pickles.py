@@ -200,6 +200,8 @@ def compare_with_python(pickled: bytes, root: Any) -> None:
     except _Refused:
         return
     except Exception as error:
+        if "unhashable" in str(error):  # a bytearray is a key: nothing is hashed here by its bytes
+            return
         raise Finding(f"read, although Python's own reader says {type(error).__name__}: {error}") from error
     try:
         found, wanted = canonical(root, pickled, 0, [2000]), canonical(expected, pickled, 0, [2000])

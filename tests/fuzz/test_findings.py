@@ -1,0 +1,79 @@
+"""What fuzzing found, kept: each input as bytes, with what is said of it now (fuzz/README.md tells the causes)."""
+
+from __future__ import annotations
+
+import resource
+import struct
+import time
+
+import pytest
+from fuzz.harness import checked, read_with, source_of
+from fuzz.harnesses import load
+from fuzz.harnesses.distributed import _block, _number, header, tf_entry
+
+from isomorph.errors import FormatError
+from isomorph.formats import flax_msgpack, npz
+from isomorph.formats.tf_checkpoint import read as read_tf
+from isomorph.formats.tf_table import FOOTER, MAGIC
+
+NPY = b"{'descr': '<i8', 'fortran_order': False,\xa0'shape': ()}\n"
+
+FOUND = [
+    ("pickle", b"\0\x80\2I010\n.", "a number or length that cannot be (data.pkl, byte 2)"),
+    ("pickle", b"\0\x80\2L1_0L\n.", "a number or length that cannot be (data.pkl, byte 2)"),
+    ("pickle", b"\0\x80\2I5L\n.", "a number or length that cannot be (data.pkl, byte 2)"),
+    ("pickle", b"\0\x80\2F1_0.5\n.", "a number or length that cannot be (data.pkl, byte 2)"),
+    (
+        "npz",
+        b"\0\x93NUMPY\1\0" + struct.pack("<H", len(NPY)) + NPY + bytes(8),
+        "its member w.npy has a header that cannot be read at",
+    ),
+    (
+        "gguf",
+        b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 196617, 0),
+        "`a` is of type 196,617, which is none, at byte 49 of the header",
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "said"), FOUND)
+def test_a_finding_is_refused(name: str, data: bytes, said: str) -> None:
+    """What once came out as something else than an error of isomorph, or was read otherwise than by the format's own library."""
+    error = checked(load(name), data)
+    assert error is not None and said in str(error)
+
+
+def test_an_extension_of_msgpack_has_a_sign() -> None:
+    """Type 196 is -60."""
+    contents = flax_msgpack.read(source_of(b"\x81\xa1w\xc7\2\xc4ab"))
+    assert contents.leaves == {"w": "msgpack extension -60 of 2 bytes"}
+
+
+def test_plain_headers_of_npy_are_still_read() -> None:
+    """Blanks, line ends and a form feed between the words, as Python's tokens have them."""
+    header_text = b"{'descr':\t'<i2',\n'fortran_order': False,\f'shape': (1,)}"
+    raw = b"\x93NUMPY\1\0" + struct.pack("<H", len(header_text)) + header_text + b"\5\0"
+    from fuzz.archives import stored
+
+    assert read_with(npz.read, stored([("w.npy", raw)]))["w"].tolist() == [5]
+
+
+def test_keys_that_begin_alike_are_bounded() -> None:
+    """TensorFlow's index: 600 kB whose keys, each half a megabyte and a little more than the one before, would be 1.5 GB."""
+    long, value = b"k" * (1 << 19), tf_entry(7, (1,), 0, 3)
+    key, said = header(1)
+    entries = [_number(0) + _number(len(key)) + _number(len(said)) + key + said]
+    entries.append(_number(0) + _number(len(long)) + _number(len(value)) + long + value)
+    for number in range(3000):
+        entries.append(_number(len(long)) + _number(2) + _number(len(value)) + struct.pack(">H", number) + value)
+    data, meta = _block(b"".join(entries)), _block(b"")
+    handle = _number(0) + _number(len(data) - 5)
+    index = _block(_number(0) + _number(1) + _number(len(handle)) + b"\xff" + handle)
+    footer = _number(len(data)) + _number(len(meta) - 5) + _number(len(data) + len(meta)) + _number(len(index) - 5)
+    whole = data + meta + index + footer + bytes(FOOTER - len(MAGIC) - len(footer)) + MAGIC
+    assert len(whole) < 600_000
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(FormatError, match="more than 4,000,000 entries, or 67,108,864 bytes of keys"):
+        read_tf(source_of(whole, "m.index"))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200 << 10
+    assert time.process_time() - began < 20
