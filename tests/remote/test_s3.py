@@ -269,6 +269,8 @@ def test_a_plan_is_of_one_version(
     url, target = bucket.put("a.safetensors", data), f"s3://{BUCKET}/b.safetensors"
     plan = str(tmp_path / "plan.json")
     assert 0 == run(["plan", url, "-o", plan, "--output", target, "-q"])
+    tag = bucket.client.head_object(Bucket=BUCKET, Key="a.safetensors")["ETag"]
+    assert json.dumps(tag) in Path(plan).read_text() and url in Path(plan).read_text()
     assert 0 == run(["convert", plan, "-q"])
     assert data == bucket.get("b.safetensors")
     bucket.put("a.safetensors", data[:-1] + b"!")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from isomorph.job.convert import Writing
     from isomorph.job.tasks.shares import Share
     from isomorph.plan.plan import Plan
+from isomorph.stores.url import Url
 
 KIND = "isomorph plan"
 VERSION = 2
@@ -162,14 +163,17 @@ def header_digest(manifest: Mapping[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def state(path: Path) -> dict[str, int]:
+def state(path: Path) -> dict[str, Any]:
+    """Size and mtime of a file; of an object in a store its version too (S3's ETag)."""
+    if isinstance(path, Url):
+        return path.state()
     found = path.stat()
     return {"size": found.st_size, "mtime_ns": found.st_mtime_ns}
 
 
 def check_state(path: Path, expected: Mapping[str, Any] | None, plan: str) -> None:
     """SourceChanged when a source file has another size or mtime than when the plan was made."""
-    if expected is None or any(expected[key] != value for key, value in state(path).items()):
+    if expected is None or any(expected.get(key) != value for key, value in state(path).items()):
         raise SourceChanged(path, f"is not what it was when {plan} was made (size or mtime differ)")
 
 
@@ -284,6 +288,7 @@ def _fields(head: Mapping[str, Any]) -> Iterator[tuple[str, object, tuple[type, 
     for one in head["files"]:
         yield from (("path", one["path"], (str,)), ("digest", one["digest"], (str, type(None))))
         yield from ((key, one[key], (int,)) for key in ("size", "mtime_ns"))
+        yield "version", one.get("version"), (str, type(None))
         yield from _line_fields(one["line"])
     for output in head["outputs"]:
         yield from (("folder", output["folder"], (bool,)), ("format", output["format"], (str,)))

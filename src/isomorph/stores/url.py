@@ -129,6 +129,13 @@ class Url(PosixPath):
             raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
         return _as_status(found)
 
+    def state(self) -> dict[str, Any]:
+        """Size, time and version, as they are written down."""
+        found = self.store.stat(self)
+        if found is None:
+            raise FileNotFoundError(errno.ENOENT, "no such object", str(self))
+        return {"size": found.nbytes, "mtime_ns": found.modified_ns, "version": found.version}
+
     def lstat(self) -> os.stat_result:
         return self.stat()
 
