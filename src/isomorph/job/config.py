@@ -1,4 +1,5 @@
-"""The config that a morph asks: --config FILE, else one of BESIDE beside the checkpoint; then --set config.KEY=V."""
+"""The config that a morph asks: --config FILE, else one of BESIDE beside the checkpoint, else what a GGUF file says of its model;
+then --set config.KEY=V."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UsageError, printable
+from isomorph.formats.gguf_config import config_inside
 from isomorph.formats.hub_cache import within
 
 BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")
@@ -58,10 +60,10 @@ def config_beside(path: Path) -> Path | None:
 
 
 def config_of(path: Path) -> dict[str, Any] | None:
-    """The config beside a checkpoint that is only looked at; None when there is none or it cannot be read."""
+    """The config beside a checkpoint that is only looked at, or inside of it; None when there is none or it cannot be read."""
     try:
         found = config_beside(path)
-        return None if found is None else read_config(found)
+        return config_inside(path) if found is None else read_config(found)
     except (FormatError, OSError):
         return None
 

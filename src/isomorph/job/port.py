@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, Gap, MorphError, UsageError, near_misses
+from isomorph.formats.gguf_config import config_inside
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 
@@ -157,13 +158,18 @@ class Port:
         return header.load_for(known, places(path, written, header.format), config)
 
     def with_config_beside(self, paths: Sequence[Path]) -> Port:
-        """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask."""
+        """Take config.json or params.json from beside the first path that has one, when none was given and a morph may ask; where
+        none has, what a GGUF file says of its model."""
         if self.file_config is not None or (self.morph is None and self.to is None):
             return self
         for path in paths:
             found = config_beside(path)
             if found is not None:
                 return replace(self, file_config=read_config(found), config_from=str(found))
+        for path in paths:
+            inside = config_inside(path)
+            if inside is not None:
+                return replace(self, file_config=inside, config_from=str(path))
         return self
 
 
