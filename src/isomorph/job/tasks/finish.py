@@ -123,7 +123,7 @@ def _unfinished(plan: PlanFile, places: Sequence[Workplace], missing: Sequence[i
     if counts:
         most = max(counts, key=lambda count: (counts[count], count))
         sizes = [file["nbytes"] for file in plan.files]
-        again = [task for task, its in enumerate(balanced(sizes, most)) if set(its) & set(missing)]
+        again = [task for task, its in enumerate(balanced(sizes, min(most, len(sizes)))) if set(its) & set(missing)]
         tasks = ", ".join(f"{task}/{most}" for task in again[:MOST_NAMED])
         more = f" and {len(again) - MOST_NAMED} more" if len(again) > MOST_NAMED else ""
         advice = f"Run again --task {tasks}{more}"
