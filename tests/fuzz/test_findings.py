@@ -5,7 +5,9 @@ from __future__ import annotations
 import resource
 import struct
 import time
+from pathlib import Path
 
+import onnx
 import pytest
 from fuzz.harness import checked, read_with, source_of
 from fuzz.harnesses import load
@@ -13,8 +15,10 @@ from fuzz.harnesses.distributed import _block, _number, header, tf_entry
 
 from isomorph.errors import FormatError
 from isomorph.formats import flax_msgpack, npz
+from isomorph.formats.registry import open_checkpoint
 from isomorph.formats.tf_checkpoint import read as read_tf
 from isomorph.formats.tf_table import FOOTER, MAGIC
+from isomorph.testing.formats import whole
 
 NPY = b"{'descr': '<i8', 'fortran_order': False,\xa0'shape': ()}\n"
 
@@ -41,6 +45,16 @@ def test_a_finding_is_refused(name: str, data: bytes, said: str) -> None:
     """What once came out as something else than an error of isomorph, or was read otherwise than by the format's own library."""
     error = checked(load(name), data)
     assert error is not None and said in str(error)
+
+
+def test_packed_numbers_of_odd_rows_are_typed_data_too(tmp_path: Path) -> None:
+    """ONNX: int4 of shape [2, 3] in int32_data, where one item of ours is both rows, and a number of the file is one byte."""
+    tensor = onnx.helper.make_tensor("p", onnx.TensorProto.INT4, [2, 3], [1, -2, 3, -4, 5, -6])
+    graph = onnx.helper.make_graph([], "g", [], [], initializer=[tensor])
+    path = tmp_path / "m.onnx"
+    path.write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with open_checkpoint(path) as checkpoint:
+        assert whole(checkpoint, "p").tobytes() == bytes([0xE1, 0xC3, 0xA5])
 
 
 def test_an_extension_of_msgpack_has_a_sign() -> None:

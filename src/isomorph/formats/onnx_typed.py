@@ -52,15 +52,18 @@ def where_typed(spec: TensorSpec, chunks: Mapping[int, Sequence[Field]], message
             raise ValueError(f"{spec} takes {spec.nbytes:,} bytes, its {name} are {held:,}")
         if len(parts) == 1:
             return Location(0, parts[0].begin)
-    elif not spec.numel <= held <= LONGEST_VARINT * spec.numel:
-        raise ValueError(f"{spec} has {spec.numel:,} elements, its {name} take {held:,} bytes")
+    # A number of the wire is one element; of packed elements it is one byte, however many bytes an item of ours has.
+    width = spec.dtype.alignment
+    count = spec.nbytes // width
+    if one == VARINT and not count <= held <= LONGEST_VARINT * count:
+        raise ValueError(f"{spec} has {count:,} elements, its {name} take {held:,} bytes")
     return Location(
         0,
         message.begin,
         encoding="protobuf",
         encoded_nbytes=message.end - message.begin,
         decoded_nbytes=spec.nbytes,
-        inside=f"{number} {'bool' if spec.dtype.name == 'bool' else spec.dtype.nbytes}",
+        inside=f"{number} {'bool' if spec.dtype.name == 'bool' else width}",
     )
 
 
