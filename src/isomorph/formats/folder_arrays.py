@@ -12,6 +12,9 @@ from isomorph.formats.orbax import DESCRIPTIONS, METADATA
 STEP = "_CHECKPOINT_METADATA"
 """What Orbax puts into the folder of a step and of an item."""
 
+GROUP = ".zgroup"
+"""What zarr 2 puts into a folder of arrays; zarr 3 has a `zarr.json` there."""
+
 MOST_LEVELS = 4
 
 
@@ -27,7 +30,7 @@ def arrays_in(folder: Path, names: Sequence[str], levels: int = MOST_LEVELS) -> 
 
     FormatError when it holds several steps, or several items.
     """
-    for name in (METADATA, MANIFEST, *DESCRIPTIONS):
+    for name in (METADATA, MANIFEST, GROUP, *DESCRIPTIONS):
         if name in names:
             return folder / name
     if "checkpoint" in names and is_beside_arrays(folder / "checkpoint"):
@@ -37,14 +40,12 @@ def arrays_in(folder: Path, names: Sequence[str], levels: int = MOST_LEVELS) -> 
         for each in sorted(folder.iterdir())
         if each.is_dir()
         and not each.is_symlink()
-        and any((each / name).is_file() for name in (METADATA, MANIFEST, STEP, *DESCRIPTIONS))
+        and any((each / name).is_file() for name in (METADATA, MANIFEST, STEP, GROUP, *DESCRIPTIONS))
     ]
     if not inner or not levels:
         return None
     if len(inner) == 1:
         return arrays_in(inner[0], [each.name for each in inner[0].iterdir() if each.is_file()], levels - 1)
-    if any((each / name).is_file() for each in inner for name in DESCRIPTIONS):
-        return None
     shown = ", ".join(printable(each.name) for each in inner[:10]) + (
         f" and {len(inner) - 10} more" if inner[10:] else ""
     )

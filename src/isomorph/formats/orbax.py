@@ -5,8 +5,8 @@
     manifest.ocdbt  d/…  ocdbt.process_0/d/…          with it
     checkpoint           T5X's msgpack of what is no array (its tensors are read too), beside `target.encoder….kernel/`
 
-That array is called `params/dense/kernel`; without `_METADATA` an array is called as its folder, with `/` for the dots. Nothing outside the folder is opened, and no link in it
-but those of the hub's cache is followed.
+That array is called `params/dense/kernel`; without `_METADATA` an array is called as its folder, with `/` for the dots. Nothing
+outside the folder is opened, and no link in it but those of the hub's cache is followed.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ FOREIGN = [
     (b"%PDF", "a PDF document, not weights", None),
 ]
 
-ARRAYS = ("_METADATA", ".zarray", "zarr.json")
+ARRAYS = ("_METADATA", ".zgroup", ".zarray", "zarr.json")
 """Files in JSON that say what lies in a folder of arrays."""
 
 KNOWN = (
