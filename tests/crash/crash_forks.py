@@ -12,8 +12,10 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
+import pkgutil
 import signal
 import subprocess
 import sys
@@ -108,7 +110,7 @@ def _short(name: str, given: tuple[Any, ...], most: int) -> tuple[Any, ...]:
 def child(job: dict[str, Any], answer: int) -> int:
     """Carry one job out in this process; the exit code of the command. How many calls there were is written to `answer`."""
     from isomorph.cli.app import run
-    from isomorph.engine import sync
+    from isomorph.engine import journal, sync
     from isomorph.engine.budget import Budget
 
     sync.SYNC_EVERY = 1 << 15
@@ -116,6 +118,7 @@ def child(job: dict[str, Any], answer: int) -> int:
     os.chdir(job["cwd"])
     write = os.write
     disturbed = Disturbed(job)
+    journal.sync_data = sync.sync_data = os.fdatasync  # bound by name before it was wrapped
     code = run(job["arguments"])
     write(answer, json.dumps({"count": disturbed.count, "calls": disturbed.calls}).encode())
     return code
@@ -123,14 +126,10 @@ def child(job: dict[str, Any], answer: int) -> int:
 
 def serve() -> None:
     """Fork a child for each line of stdin."""
-    import isomorph.cli.convert
-    import isomorph.engine.run
-    import isomorph.formats.checkpoint
-    import isomorph.formats.registry
-    import isomorph.formats.torch_zip
-    import isomorph.job.session
-    import isomorph.verify.compare  # noqa: F401
-
+    for package in ("language", "plan", "operators", "formats", "engine", "verify", "layouts", "job", "cli"):
+        for module in pkgutil.iter_modules(importlib.import_module(f"isomorph.{package}").__path__):
+            if not module.name.startswith("__"):
+                importlib.import_module(f"isomorph.{package}.{module.name}")
     for line in sys.stdin:
         job = json.loads(line)
         said, answer = os.memfd_create("said"), os.memfd_create("answer")

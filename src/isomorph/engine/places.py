@@ -162,6 +162,14 @@ class Place:
         else:
             shutil.rmtree(self.temporary)
 
+    def clear_after(self, number: int) -> None:
+        """Remove all of an unfinished folder but its files up to `number`: what the caller put with them may be half a file."""
+        if self.layout.is_folder:
+            kept = set(self.temporaries[: number + 1])
+            for path in self.temporary.iterdir():
+                if path not in kept:
+                    path.unlink()
+
     def finish(self) -> None:
         """Give the finished temporary its final name. RefusedError where something has taken it meanwhile."""
         self.check()

@@ -49,7 +49,7 @@ from isomorph.plan.plan import Plan
 Array = np.ndarray[Any, Any]
 
 AT_ONCE = 1 << 18
-"""Bytes written by one call. Of a longer one that begins on a page, ext4 makes a page as large, and fills it at a fifth of the speed."""
+"""Bytes written by one call. For longer ones ext4 takes memory in pieces as long, and fills them at a fifth of the speed."""
 
 
 @dataclass

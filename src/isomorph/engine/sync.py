@@ -35,9 +35,8 @@ class Syncer:
             if self._journal is not None:
                 self._journal.note(progress)
                 self._noted = True
-        except (
-            OSError
-        ) as error:  # the kernel says only once what it could not write: a later sync may succeed, and prove nothing
+        except OSError as error:
+            # The kernel says only once what it could not write: a later sync may succeed, and prove nothing.
             self._error = error
 
     def finish(self) -> bool:
