@@ -19,7 +19,7 @@ from isomorph.formats.registry import open_checkpoint
 HERE = Path(__file__).parent
 NOTHING = "Nothing was executed and nothing written"
 
-GADGETS = [
+GADGETS: list[tuple[str, str]] = [
     ("os", "system"),
     ("posix", "system"),
     ("nt", "system"),
@@ -61,6 +61,43 @@ GADGETS = [
     ("torch.nn.modules.linear", "Linear"),
     ("__main__", "Model"),
 ]
+
+GADGETS += [
+    ("builtins", "compile"), ("builtins", "breakpoint"), ("builtins", "__build_class__"), ("builtins", "type"),
+    ("builtins", "setattr"), ("builtins", "globals"), ("builtins", "map"), ("operator", "methodcaller"), ("operator", "call"),
+    ("operator", "itemgetter"), ("itertools", "starmap"), ("functools", "reduce"), ("atexit", "register"),
+    ("threading", "Thread"), ("multiprocessing.util", "spawnv_passfds"), ("_posixsubprocess", "fork_exec"), ("pty", "spawn"),
+    ("platform", "popen"), ("commands", "getoutput"), ("asyncio", "run"),
+    ("asyncio.unix_events", "_UnixSubprocessTransport._start"), ("asyncio.base_events", "BaseEventLoop.subprocess_shell"),
+    ("idlelib.autocomplete", "AutoComplete.get_entity"), ("idlelib.calltip", "get_entity"),
+    ("idlelib.debugobj", "ObjectTreeItem.SetText"), ("idlelib.pyshell", "ModifiedInterpreter.runcode"),
+    ("idlelib.run", "Executive.runcode"), ("lib2to3.pgen2.grammar", "Grammar.loads"), ("profile", "Profile.runctx"),
+    ("trace", "Trace.runctx"), ("bdb", "Bdb.run"), ("doctest", "debug_script"), ("ensurepip", "_run_pip"), ("pip", "main"),
+    ("venv", "create"), ("distutils.file_util", "write_file"), ("pydoc", "locate"), ("pydoc", "pipepager"),
+    ("pkgutil", "resolve_name"), ("uuid", "_get_command_stdout"), ("_osx_support", "_read_output"),
+    ("_aix_support", "_read_cmd_output"), ("_pyrepl.pager", "pipe_pager"), ("imaplib", "IMAP4_stream"),
+    ("logging.config", "_resolve"), ("test.support.script_helper", "assert_python_ok"), ("linecache", "getlines"),
+    ("fileinput", "input"), ("pathlib", "Path.write_text"), ("tempfile", "mktemp"), ("zipimport", "zipimporter"),
+    ("zipfile", "ZipFile"), ("tarfile", "open"), ("sqlite3", "connect"), ("ftplib", "FTP"), ("smtplib", "SMTP"),
+    ("http.client", "HTTPSConnection"), ("urllib.request", "urlopen"), ("requests.api", "get"),
+    ("aiohttp.client", "ClientSession"), ("sys", "exit"), ("sys", "modules"), ("signal", "raise_signal"), ("gc", "get_objects"),
+    ("inspect", "getattr_static"), ("ast", "literal_eval"), ("string", "Formatter.vformat"), ("copyreg", "_reconstructor"),
+    ("copyreg", "add_extension"), ("dill", "loads"), ("cloudpickle", "loads"), ("joblib", "load"), ("pandas", "read_pickle"),
+    ("numpy.f2py.crackfortran", "getlincoef"), ("numpy.f2py.crackfortran", "_eval_length"), ("numpy.f2py", "compile"),
+    ("numpy.lib.npyio", "load"), ("numpy.ctypeslib", "load_library"), ("numpy", "fromfile"), ("numpy", "memmap"),
+    ("numpy.core._multiarray_umath", "set_string_function"), ("torch.serialization", "load"),
+    ("torch.package", "PackageImporter"), ("torch.ops", "load_library"), ("torch.classes", "load_library"),
+    ("torch.hub", "load_state_dict_from_url"), ("torch.utils.bottleneck.__main__", "run_cprofile"),
+    ("torch.utils._config_module", "ConfigModule.load_config"), ("torch.utils.cpp_extension", "load_inline"),
+    ("torch.utils.data.datapipes.utils.decoder", "basichandlers"), ("torch.distributed.rpc", "rpc_sync"),
+    ("torch.jit.unsupported_tensor_ops", "execWrapper"),
+    ("torch.fx.experimental.symbolic_shapes", "ShapeEnv.evaluate_guards_expression"),
+    ("torch.fx.graph_module", "_deserialize_graph_module"), ("torch._inductor.codecache", "compile_file"),
+    ("torch.nn.modules.module", "_global_forward_hooks"), ("torch._utils", "_import_dotted_name"), ("paddle", "load"),
+    ("paddle.jit", "load"), ("jax.numpy", "load"), ("tensorflow", "load_library"), ("keras.layers", "Lambda"),
+    ("transformers", "AutoModel.from_pretrained"),
+]  # fmt: skip
+"""Names that pickles of the field's advisories call, and their like."""
 
 ARGUMENTS = b"(" + text("echo pwned") + b"t"
 

@@ -40,7 +40,7 @@ def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if
             f"a link to {printable(link)}, out of its folder",
             f"Only links of the hub's cache (../../blobs/<hash>) are followed; {advice}",
         )
-    if not (folder / link).exists():
+    if not (folder / link).is_symlink() and not (folder / link).exists():
         raise FormatError(path, f"a link to {printable(link)}, which does not exist", "Was a download interrupted?")
     source = Source(folder / link, follow_links=False)
     source.path = path
