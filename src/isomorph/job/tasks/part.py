@@ -15,14 +15,14 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, MorphError, SourceChanged
-from isomorph.formats.base import Checkpoint
+from isomorph.formats.base import Checkpoint, Run
 from isomorph.infer.subset import Subset
 from isomorph.job.inputs import open_sources
 from isomorph.job.plan_file import PlanFile, check_state, header_digest
 from isomorph.job.tasks.shares import Share, share_digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from isomorph.plan.moves import Move
     from isomorph.plan.plan import Plan
@@ -34,6 +34,9 @@ class Selected(Subset):
     def __init__(self, whole: Checkpoint, names: Collection[str]) -> None:
         super().__init__(whole, names)
         self.whole = whole
+
+    def runs(self, name: str) -> Sequence[Run] | None:
+        return self.whole.runs(name)
 
     def descriptor(self, file: int) -> int | None:
         return self.whole.descriptor(file)
