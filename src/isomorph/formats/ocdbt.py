@@ -25,12 +25,14 @@ MANIFEST = "manifest.ocdbt"
 MANIFEST_MAGIC = 0x0CDB3A2A
 NODE_MAGIC = 0x0CDB20DE
 HEAD = 12
-MOST_NODE = 128 << 20
-"""Bytes of a node, decoded."""
+MOST_NODE = 32 << 20
+"""Bytes of a node, decoded: writers begin another one at 8 MiB."""
 MOST_NODES = 100_000
 MOST_ENTRIES = 4_000_000
 MOST_HEIGHT = 32
-MOST_KEY_BYTES = 1 << 28
+LONGEST_PATH = 1 << 12
+MOST_KEY_BYTES = 64 << 20
+"""Of all keys and of all paths: each may begin as the one before did, so that a few bytes can stand for a long one."""
 
 
 class Value(NamedTuple):
@@ -76,8 +78,9 @@ class _Cursor:
             self.broken("more entries than it has bytes")
         return [self.number() for _ in range(count)]
 
-    def texts(self, count: int, with_shared: bool = False) -> tuple[list[bytes], list[int]]:
-        """Prefix-compressed byte strings, and the column of numbers that stands before their bytes (where there is one)."""
+    def texts(self, count: int, most: int, with_shared: bool = False) -> tuple[list[bytes], list[int]]:
+        """Prefix-compressed byte strings, of at most `most` bytes in all, and the column of numbers that stands before their bytes
+        (where there is one)."""
         prefixes = [0, *self.numbers(count - 1)] if count else []
         suffixes = self.numbers(count)
         column = self.numbers(count) if with_shared else []
@@ -86,8 +89,10 @@ class _Cursor:
         for prefix, suffix in zip(prefixes, suffixes, strict=True):
             before = texts[-1] if texts else b""
             total += prefix + suffix
-            if prefix > len(before) or total > MOST_KEY_BYTES:
+            if prefix > len(before):
                 self.broken("a key that shares more than there is")
+            if total > most:
+                self.broken(f"its keys take more than {MOST_KEY_BYTES:,} bytes in all")
             texts.append(before[:prefix] + self.take(suffix))
         return texts, column
 
@@ -98,7 +103,7 @@ class Reader:
     def __init__(self, manifest: Source, open_file: Callable[[str], Source]) -> None:
         self.manifest, self.open_file = manifest, open_file
         self.values: dict[str, Value] = {}
-        self.nodes = self.entries = 0
+        self.nodes = self.entries = self.texts = 0
         self.seen: set[tuple[str, int]] = set()
 
     def read(self) -> dict[str, Value]:
@@ -152,8 +157,11 @@ class Reader:
         found: list[tuple[str, str]] = []
         before = b""
         for prefix, suffix, base in zip(prefixes, suffixes, bases, strict=True):
-            if prefix > len(before) or prefix + suffix > 1 << 16:
+            if prefix > len(before) or prefix + suffix > LONGEST_PATH:
                 cursor.broken("a path that shares more than there is")
+            self.texts += len(transitive) + prefix + suffix
+            if self.texts > MOST_KEY_BYTES:
+                cursor.broken(f"its keys and paths take more than {MOST_KEY_BYTES:,} bytes in all")
             before = before[:prefix] + cursor.take(suffix)
             whole = transitive + before.decode("utf-8", "replace")
             self._require_inside(whole)
@@ -203,7 +211,10 @@ class Reader:
         self.entries += count
         if self.entries > MOST_ENTRIES:
             broken(f"more than {MOST_ENTRIES:,} keys")
-        keys, shared = cursor.texts(count, with_shared=height > 0)
+        keys, shared = cursor.texts(count, MOST_KEY_BYTES - self.texts, with_shared=height > 0)
+        self.texts += sum(map(len, keys)) + count * len(prefix)
+        if self.texts > MOST_KEY_BYTES:
+            broken(f"its keys and paths take more than {MOST_KEY_BYTES:,} bytes in all")
         if height:
             children = self._references(cursor, count, files)
             for key, common, child in zip(keys, shared, children, strict=True):

@@ -23,7 +23,7 @@ from isomorph.formats.ocdbt import MANIFEST, Reader, Value
 from isomorph.formats.shelf import MOST_OPEN, Shelf, ShelvedSource
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
-from isomorph.formats.zarr import Place, locate
+from isomorph.formats.zarr import Place, is_group, locate
 from isomorph.tensors import TensorSpec
 
 METADATA = "_METADATA"
@@ -179,7 +179,7 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
         if place is None or place.nbytes > LARGEST_ARRAY_METADATA:
             raise FormatError(folder / key, "a description of an array that is larger than any")
         raw = store.read(place)
-        if kind == "zarr.json" and b'"group"' in raw:
+        if kind == "zarr.json" and b'"group"' in raw and is_group(folder / key, raw):
             continue
         spec, where, missing = locate(folder / key, name, raw, DESCRIPTIONS[kind], store, inside)
         if name in tensors:
@@ -220,7 +220,8 @@ def _names(source: Source) -> tuple[dict[str, str], dict[str, str]]:
     names: dict[str, str] = {}
     leaves: dict[str, str] = {}
     for entry in tree.values():
-        keys = [_text(part) for part in entry.get("key_metadata") or ()] if isinstance(entry, dict) else []
+        told = entry.get("key_metadata") if isinstance(entry, dict) else None
+        keys = [_text(part) for part in told] if isinstance(told, list) else []
         if not keys or None in keys:
             raise FormatError(source.path, "its tree_metadata has an entry without keys")
         parts = [key for key in keys if key is not None]

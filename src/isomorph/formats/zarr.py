@@ -78,7 +78,7 @@ def locate(
         raise _wrong(path, name, f"{math.prod(grid):,} chunks; at most {MOST_CHUNKS:,} are read")
     tiles: list[Tile] = []
     missing = 0
-    for number in product(*map(range, grid)):
+    for number in product(*map(range, grid)) if 0 not in grid else ():  # `product` makes lists of what it is given
         start = tuple(at * step for at, step in zip(number, chunk, strict=True))
         found = store.find((f"{key}/" if key else "") + _chunk_key(layout, number, version))
         if found is None:
@@ -219,13 +219,16 @@ def _dtype_2(path: object, name: str, code: str) -> tuple[DType, bool]:
 
 def _named(path: object, name: str, code: Any) -> DType:
     try:
-        return dtype(code) if isinstance(code, str) else dtype("")
+        found = dtype(code) if isinstance(code, str) else dtype("")
+        if found.block:  # `f4` is numpy's float32, or four bits: neither is a name of the specification
+            raise KeyError(code)
+        return found
     except KeyError:
         raise _wrong(path, name, f"its dtype {printable(str(code), 40)!r} is not one isomorph has") from None
 
 
 def _encoding(path: object, name: str, codec: Any) -> str:
-    if codec not in COMPRESSED:
+    if not isinstance(codec, str) or codec not in COMPRESSED:
         raise FormatError(
             path,
             f"array `{printable(name)}`: its chunks are compressed with {printable(str(codec), 40)!r}; "
@@ -255,11 +258,9 @@ def _version_3(path: object, name: str, raw: bytes) -> _Layout:
         _, inner = _shapes(path, name, chunk, shard.get("chunk_shape"))
         if any(size % step for size, step in zip(chunk, inner, strict=True)):
             raise _wrong(path, name, "its shards are no whole number of chunks")
-        index = [_name_of(codec) for codec in shard.get("index_codecs") or ()]
-        if (
-            index not in (["bytes"], ["bytes", "crc32c"])
-            or _configuration(shard["index_codecs"][0]).get("endian") != "little"
-        ):
+        told: Any = shard.get("index_codecs")
+        index = [_name_of(codec) for codec in told] if isinstance(told, list) else []
+        if index not in (["bytes"], ["bytes", "crc32c"]) or _configuration(told[0]).get("endian") != "little":
             raise _wrong(path, name, "the index of its shards is encoded as none that is read")
         codecs, is_sharded = shard.get("codecs"), True
         index_first, index_summed = shard.get("index_location", "end") == "start", len(index) == 2
@@ -305,4 +306,9 @@ def _configuration(part: Any) -> Mapping[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-__all__ = ["Place", "Store", "locate"]
+def is_group(path: object, raw: bytes) -> bool:
+    """True for the zarr.json of a group, which holds arrays and is none."""
+    return bool(load_strictly(raw, path, "zarr.json", depth=32, floats=True).get("node_type") == "group")
+
+
+__all__ = ["Place", "Store", "is_group", "locate"]
