@@ -8,6 +8,7 @@ from pathlib import Path
 from isomorph.errors import FormatError, printable
 from isomorph.formats.folder_tf import latest, saved_model, tf_tables
 from isomorph.formats.hub_cache import models_in, within
+from isomorph.formats.sniff import DCP_SHARD
 
 PREFERRED = (
     "model.safetensors",
@@ -56,6 +57,9 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
         candidates += [name for name in tables if name == latest(folder / "checkpoint")] or tables
     if "saved_model.pb" in names and not candidates:
         return saved_model(folder)
+    ranks = [name for name in shards if DCP_SHARD(name)]
+    if ranks:  # what each rank wrote: the first leads to the others
+        candidates.append(ranks[0])
     if ".metadata" in names and any(name.endswith(".distcp") for name in names):
         candidates.append(".metadata")
     candidates = [name for name in candidates if not name.endswith(".onnx")] or candidates  # exported from the others

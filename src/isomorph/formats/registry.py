@@ -83,6 +83,7 @@ FORMATS: Mapping[str, Format] = {
         Format("tar", "isomorph.formats.tar:read"),
         Format("tf_checkpoint", "isomorph.formats.tf_checkpoint:read", many_files=True),
         Format("orbax", "isomorph.formats.orbax:read", many_files=True, aliases=("zarr", "ocdbt", "t5x")),
+        Format("safetensors_dcp", "isomorph.formats.dcp_hf:read", many_files=True),
         Format("torch_dcp", "isomorph.formats.dcp:read", many_files=True),
         Format(
             "npz",

@@ -31,6 +31,9 @@ FOREIGN = [
     (b"%PDF", "a PDF document, not weights", None),
 ]
 
+DCP_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors").fullmatch
+"""The name of what one rank wrote of a model in safetensors."""
+
 ARRAYS = ("_METADATA", ".zgroup", ".zarray", "zarr.json")
 """Files in JSON that say what lies in a folder of arrays."""
 
@@ -67,7 +70,7 @@ def sniff(source: Source) -> str:
         if is_tf(source, head):
             return "tf_checkpoint"
     if _is_safetensors(head, source.size):
-        return "safetensors"
+        return "safetensors_dcp" if DCP_SHARD(source.path.name) else "safetensors"
     if is_tar(head):
         return "tar"
     if head.startswith(b"GGUF"):
