@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from isomorph.engine.places import Place
+
 Isomorph = Callable[..., tuple[int, str, str]]
 
 PLAN = ("plan", "src", "-m", "port.morph", "-o", "plan.json", "--output", "out/", "--max-shard-size", "600")
@@ -236,3 +238,30 @@ def test_finish_replaces_an_older_folder_only_when_told(
     for step in ("--task", "0/1"), ("--finish",):
         assert isomorph("convert", "plan.json", *step, "--overwrite")[0] == 0
     assert contents(folder / "out") == expected
+
+
+@pytest.mark.parametrize("calls", [1, 2])
+def test_finish_that_was_cut_off_goes_on(
+    isomorph: Isomorph, folder: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Between the names of two outputs, and after both: what has its name keeps it, the rest gets its own."""
+    (folder / "prefixed.morph").write_text("other.{n} <-> rest::other.{n}\n** <-> main::**\n")
+    outputs = ["--output", "main=one/", "--output", "rest=two.npz", "--max-shard-size", "2000"]
+    assert isomorph("plan", "src", "-m", "prefixed.morph", "-o", "plan.json", *outputs)[0] == 0
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept, done = Place.finish, []
+
+    def cut_off(place: Place) -> None:
+        kept(place)
+        done.append(place.target.name)
+        if len(done) == calls:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "finish", cut_off)
+        code, _, err = isomorph("convert", "plan.json", "--finish")
+        assert code == 2 and "stopped" in err
+    assert done == ["one", "two.npz"][:calls]
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert left_beside(folder) == []
+    assert isomorph("verify", "src", "main=one", "rest=two.npz", "-m", "prefixed.morph")[0] == 0

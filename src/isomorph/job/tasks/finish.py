@@ -81,10 +81,14 @@ def finish(plan: PlanFile, writing: Writing) -> Finished:
     companions = Companions()
     with Sources(plan) as sources:
         for output in outputs:
+            if places[output].is_named:
+                continue
             companions = _complete(sources, output, places[output], companions)
         sources.whole.check_unchanged()
     for place in places:
-        place.place.finish()
+        if not place.is_named:
+            place.place.finish()
+    for place in places:
         shutil.rmtree(place.folder, ignore_errors=True)
     nbytes = sum(file["nbytes"] for output in plan.head["outputs"] for file in output["files"])
     files = sum(len(output["files"]) for output in plan.head["outputs"])

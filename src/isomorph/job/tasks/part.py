@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 from itertools import groupby
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from isomorph.infer.subset import Subset
 from isomorph.job.inputs import open_sources
 from isomorph.job.plan_file import PlanFile, check_state, header_digest
 from isomorph.job.tasks.shares import Share, share_digest
+from isomorph.stores.url import path_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -107,7 +107,7 @@ class Sources:
         from isomorph.formats.sharded import read_shards
 
         files = [self.plan.head["files"][number] for number in share.reads]
-        paths = [Path(file["path"]) for file in files]
+        paths = [path_of(file["path"]) for file in files]
         if not paths:
             return Selected(self.whole, share.needs)
         for path, file in zip(paths, files, strict=True):

@@ -25,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.engine.places import Place, sync_folder
-from isomorph.errors import RefusedError
+from isomorph.errors import RefusedError, UsageError
 from isomorph.formats.base import FileLayout, OutputLayout
 from isomorph.job.plan_file import PlanFile
+from isomorph.stores.url import Url, path_of
 
 CHUNK = 1 << 20
 MOST_RECORD = 1 << 16
@@ -53,15 +54,31 @@ class Workplace:
         told: Mapping[str, Any] = plan.head["outputs"][output]
         files = tuple(FileLayout(file["name"], file["nbytes"], {}, ()) for file in told["files"])
         layout = OutputLayout(told["format"], files, told["folder"])
-        sources = [Path(file["path"]) for file in plan.head["files"]]
+        sources = [path_of(file["path"]) for file in plan.head["files"]]
         self.plan = plan
         self.target = plan.targets[output].path
+        if isinstance(self.target, Url):
+            raise UsageError(
+                f"{self.target}: tasks put a target together in a folder that all machines see; "
+                f"isomorph convert {plan.path}  writes it to a store in one run"
+            )
         self.place = Place(self.target, layout, sources, overwrite=overwrite)
         beginning = self.place.temporary.name.removesuffix("part")
         self.folder = self.place.temporary.with_name(f"{beginning}tasks-{plan.digest[:12]}")
         self.place.temporary = self.folder / "files" if told["folder"] else self.folder / "files" / files[0].name
         self.place.journal = self.folder  # of a target that is a disk, it lies inside, and is no stranger there
-        self.place.check()
+        if not self.is_named:
+            self.place.check()
+
+    @property
+    def is_named(self) -> bool:
+        """True when --finish was cut off after it gave the target its name, before it removed this folder."""
+        records = self.folder / "records"
+        return self.target.exists() and records.is_dir() and not self.place.temporary.exists() and self._is_whole()
+
+    def _is_whole(self) -> bool:
+        sizes = {final: file.nbytes for final, file in zip(self.place.finals, self.place.layout.files, strict=True)}
+        return all(final.is_file() and final.stat().st_size == nbytes for final, nbytes in sizes.items())
 
     def make(self) -> None:
         for name in ("files", "records", "work"):
@@ -73,6 +90,12 @@ class Workplace:
     def path(self, name: str) -> Path:
         return self.folder / "files" / name
 
+    def written(self, name: str) -> Path:
+        """Where a finished file lies: under its final name already, or not yet."""
+        if not self.is_named:
+            return self.path(name)
+        return self.target / name if self.place.layout.is_folder else self.target
+
     def record(self, name: str) -> Record | None:
         """The record of a file, when it is one of this plan and the file has the size that it says."""
         try:
@@ -80,7 +103,7 @@ class Workplace:
             if path.stat().st_size > MOST_RECORD:
                 return None
             found = Record(**json.loads(path.read_bytes()))
-            size = self.path(name).stat().st_size
+            size = self.written(name).stat().st_size
         except (OSError, ValueError, TypeError):
             return None
         return found if found.plan == self.plan.digest and found.nbytes == size else None
@@ -90,7 +113,7 @@ class Workplace:
         record = self.record(name)
         if record is None or (verified and record.elements is None):
             return False
-        path = self.path(name)
+        path = self.written(name)
         if not reread and path.stat().st_mtime_ns == record.mtime_ns:
             return True
         return sha256(path) == record.sha256
