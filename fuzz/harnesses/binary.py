@@ -48,7 +48,9 @@ def run_flax(data: bytes) -> None:
     try:
         tree = msgpack.unpackb(data, strict_map_key=False, raw=False, ext_hook=lambda code, held: (code, held))
     except (msgpack.UnpackException, ValueError) as error:
-        if "timestamp" in str(error):  # extension -1, to which msgpack gives a meaning; here it is a leaf
+        if "timestamp" in str(error) or "nanoseconds" in str(
+            error
+        ):  # extension -1, to which msgpack gives a meaning; here it is a leaf
             return
         raise Finding(f"read, although msgpack says {type(error).__name__}: {error}") from error
     held: list[bytes] = []
