@@ -21,6 +21,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from isomorph import api
 from isomorph.cli.app import run
 from isomorph.errors import FormatError, UnsafeError
+from isomorph.formats.checkpoint import FileCheckpoint
 from isomorph.formats.registry import open_checkpoint
 from isomorph.testing.formats import Array, ReadingConformance, whole
 
@@ -268,3 +269,19 @@ def test_a_folder_without_its_metadata_says_so(tmp_path: Path) -> None:
     save(tmp_path, {"w": torch.ones(2)})
     (tmp_path / ".metadata").unlink()
     assert "a checkpoint of torch.distributed without its .metadata" in failure(tmp_path)
+
+
+def test_bands_are_copied_and_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shards of ranks along the first axis are ranges of bytes, in the engine as well; only a grid passes through arrays."""
+    fetched: set[str] = set()
+    fetch = FileCheckpoint.fetch
+
+    def counted(self: FileCheckpoint, name: str, *box: Any) -> Any:
+        fetched.add(name)
+        return fetch(self, name, *box)
+
+    monkeypatch.setattr(FileCheckpoint, "fetch", counted)
+    api.convert(f"{RANKS}#model", tmp_path / "m.safetensors", verify=False)
+    assert fetched == {"grid", "columns"}
+    monkeypatch.undo()
+    assert api.verify(f"{RANKS}#model", tmp_path / "m.safetensors")

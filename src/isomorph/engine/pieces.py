@@ -140,11 +140,12 @@ def _tensor_parts(
     for move in moves:
         if 0 in move.target.shape:
             continue
-        found = as_copy(move, base, itemsize, source)
+        found = as_copies(move, base, itemsize, source)
         if found is None:
             others.append(move)
-        else:
-            copies.append((move.target.offset, move.target.offset + move.target.numel, found))
+        for each in found or ():
+            start = (each.offset - base) // itemsize
+            copies.append((start, start + each.nbytes // itemsize, each))
     copies.sort(key=lambda copy: copy[0])
     if not others:
         yield from (copy for _, _, copy in copies)
@@ -162,17 +163,43 @@ def _tensor_parts(
 
 def as_copy(move: Move, base: int, itemsize: int, source: Checkpoint) -> Copy | None:
     """The move as a range of bytes, where both sides are one run and nothing is computed; `base` is its tensor's first byte."""
+    box = _copied(move, source)
+    found = None if box is None else source.run(box.tensor)
+    if box is None or found is None:
+        return None
+    file, byte_offset = found
+    start = byte_offset + box.offset * itemsize
+    return Copy(base + move.target.offset * itemsize, move.target.numel * itemsize, file, start)
+
+
+def as_copies(move: Move, base: int, itemsize: int, source: Checkpoint) -> list[Copy] | None:
+    """`as_copy`, also of a tensor that lies in several stretches (the shards of ranks): a range of bytes of each."""
+    whole = as_copy(move, base, itemsize, source)
+    if whole is not None:
+        return [whole]
+    box = _copied(move, source)
+    runs = None if box is None else source.runs(box.tensor)
+    if box is None or runs is None:
+        return None
+    copies = []
+    begin, end = box.offset, box.offset + move.target.numel
+    target = base + (move.target.offset - begin) * itemsize
+    for run in runs:
+        low, high = max(begin, run.start), min(end, run.start + run.numel)
+        if low < high:
+            start = run.byte_offset + (low - run.start) * itemsize
+            copies.append(Copy(target + low * itemsize, (high - low) * itemsize, run.file, start))
+    return copies
+
+
+def _copied(move: Move, source: Checkpoint) -> Box | None:
+    """The box that a move copies as it is, where it and the target are one run and nothing is computed."""
     box = move.source
     if not isinstance(box, Box) or not box.is_run or not move.target.is_run:
         return None
     if move.operators and acting(move.operators, source.manifest[box.tensor].dtype)[0]:
         return None
-    found = source.run(box.tensor)
-    if found is None:
-        return None
-    file, byte_offset = found
-    start = byte_offset + box.offset * itemsize
-    return Copy(base + move.target.offset * itemsize, move.target.numel * itemsize, file, start)
+    return box
 
 
 class _Sweep:
