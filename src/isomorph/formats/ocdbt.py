@@ -169,8 +169,10 @@ class Reader:
         return found
 
     def _require_inside(self, path: str) -> None:
-        if any(part in ("", ".", "..") for part in path.split("/")) or any(
-            c in "\\:\0" or not c.isprintable() for c in path
+        if (
+            any(part in ("", ".", "..") for part in path.split("/"))
+            or any(letter in path for letter in "\\:\0")
+            or not path.isprintable()
         ):
             raise UnsafeError(
                 self.manifest.path,
