@@ -262,6 +262,6 @@ def test_finish_that_was_cut_off_goes_on(
         code, _, err = isomorph("convert", "plan.json", "--finish")
         assert code == 2 and "stopped" in err
     assert done == ["one", "two.npz"][:calls]
-    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert isomorph("convert", "plan.json", "--finish")[::2] == (0, "")
     assert left_beside(folder) == []
     assert isomorph("verify", "src", "main=one", "rest=two.npz", "-m", "prefixed.morph")[0] == 0

@@ -62,7 +62,8 @@ class Workplace:
                 f"{self.target}: tasks put a target together in a folder that all machines see; "
                 f"isomorph convert {plan.path}  writes it to a store in one run"
             )
-        self.place = Place(self.target, layout, sources, overwrite=overwrite)
+        self.place = Place(self.target, layout, sources, overwrite=True)  # what is there may be ours: see below
+        self.place.overwrite = overwrite
         beginning = self.place.temporary.name.removesuffix("part")
         self.folder = self.place.temporary.with_name(f"{beginning}tasks-{plan.digest[:12]}")
         self.place.temporary = self.folder / "files" if told["folder"] else self.folder / "files" / files[0].name
