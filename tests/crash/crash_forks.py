@@ -118,7 +118,8 @@ def child(job: dict[str, Any], answer: int) -> int:
     os.chdir(job["cwd"])
     write = os.write
     disturbed = Disturbed(job)
-    journal.sync_data = sync.sync_data = os.fdatasync  # bound by name before it was wrapped
+    for module in (journal, sync):
+        vars(module).update(sync_data=os.fdatasync)  # bound by name before it was wrapped
     code = run(job["arguments"])
     write(answer, json.dumps({"count": disturbed.count, "calls": disturbed.calls}).encode())
     return code

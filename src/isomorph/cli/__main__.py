@@ -1,5 +1,5 @@
 """`python -m isomorph.cli`."""
 
-from isomorph.cli.app import main
+from isomorph.__main__ import main
 
 main()
