@@ -11,7 +11,8 @@ from typing import Any
 from isomorph.errors import FormatError
 from isomorph.formats.gguf import MAGIC, Header
 from isomorph.formats.gguf_values import PREFIX, as_metadata
-from isomorph.formats.source import Source
+from isomorph.formats.source import open_source
+from isomorph.stores.url import is_remote
 
 ARCHITECTURE = "general.architecture"
 
@@ -35,8 +36,10 @@ MODEL_TYPES = {
 
 def config_inside(path: Path) -> dict[str, Any] | None:
     """The config that a GGUF file holds; None for other files, for one that cannot be read, and where it says nothing."""
+    if is_remote(path) and path.suffix != ".gguf":
+        return None  # a look at its first bytes would cost a request
     try:
-        with contextlib.closing(Source(path)) as source:
+        with contextlib.closing(open_source(path)) as source:
             if source.size < len(MAGIC) or source.read(0, len(MAGIC)) != MAGIC:
                 return None
             return (
