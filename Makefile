@@ -1,15 +1,17 @@
 # make test   everything that CI runs: an environment of its own, ruff, mypy --strict, every test
 # make demo   the whole story on a small CLIP checkpoint, in an environment with the core only (no torch)
 # make lint · make types · make unit   one step of `make test`
+# make fuzz   every reader and the morph parser fuzzed, FUZZ_SECONDS (600) in all, on two cores; see fuzz/README.md (Linux)
 
 PYTHON ?= python3
 VENV := .venv
 DEMO_VENV := .demo-venv
 BIN := $(VENV)/bin
+FUZZ_SECONDS ?= 600
 PIP_FLAGS := --quiet --disable-pip-version-check
 JOBS ?= $(shell $(PYTHON) -c 'import os; print(max(1, min(4, os.cpu_count() or 1)))')
 
-.PHONY: test lint types unit demo clean check-python
+.PHONY: test lint types unit demo fuzz clean check-python
 
 test: lint types unit
 
@@ -22,6 +24,9 @@ types: $(VENV)/.ready
 
 unit: $(VENV)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --timeout=900
+
+fuzz: $(VENV)/.ready
+	$(BIN)/python -m fuzz.campaign --seconds $(FUZZ_SECONDS) --jobs 2 --out fuzz-out
 
 demo: $(DEMO_VENV)/.ready
 	$(DEMO_VENV)/bin/isomorph demo
@@ -46,4 +51,4 @@ $(DEMO_VENV)/.ready: pyproject.toml $(shell find src -name '*.py' -o -name '*.mo
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(DEMO_VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO_VENV) fuzz-out build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

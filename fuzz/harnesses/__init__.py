@@ -19,6 +19,7 @@ MODULES = {
     "zarr": "stores",
     "ocdbt": "stores",
     "tar": "tars",
+    "url": "remote",
     "flax": "binary",
     "hdf5": "binary",
     "plan_file": "job_files",
