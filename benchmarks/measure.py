@@ -28,6 +28,11 @@ class Runs:
         return statistics.median(self.seconds)
 
     @property
+    def least(self) -> float:
+        """What the machine can do when nothing else runs on it."""
+        return min(self.seconds)
+
+    @property
     def peak(self) -> float:
         return max(self.megabytes)
 
@@ -66,7 +71,7 @@ def run(command: Sequence[str]) -> tuple[float, float]:
 def interleaved(jobs: Sequence[Job], rounds: int) -> dict[str, Runs]:
     """Every job once, then every job again: what disturbs the machine disturbs all of them."""
     found = {job.name: Runs() for job in jobs}
-    for job in jobs:  # once unmeasured: bytecode is written, files lie in the cache
+    for job in jobs if rounds > 1 else ():  # once unmeasured: bytecode is written, files lie in the cache
         job.before()
         run(job.command)
     for number in range(rounds):
@@ -100,3 +105,14 @@ def warm(*paths: Path) -> None:
         with path.open("rb") as file:
             while file.read(1 << 24):
                 pass
+
+
+def evict(*paths: Path) -> None:
+    """Drop the files from the page cache: what is read next comes from the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(descriptor)

@@ -12,7 +12,7 @@ import dataclasses
 import tempfile
 from pathlib import Path
 
-from core import LINEARS, TOWER
+from core import BIG, LINEARS, TOWER
 from measure import ISOMORPH, run
 
 from isomorph.demo.checkpoint import LARGE, SMALL, Clip, specs, write_checkpoint
@@ -34,7 +34,7 @@ def sizes(small: bool) -> list[Clip]:
     return [
         dataclasses.replace(LARGE, text_layers=3, text_width=512, vision_layers=5, vocabulary=49408),
         LARGE,
-        dataclasses.replace(LARGE, vision_layers=54, vision_width=1408, text_width=1024, projection=1024),
+        BIG,
     ]
 
 
