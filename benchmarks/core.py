@@ -4,7 +4,7 @@
 
 Makes a CLIP checkpoint (the 592 tensors of clip-vit-large-patch14, 1.7 GB; with --small a few MB, with --big 6 GB), and runs every
 job in a process of its own, interleaved with `cp` and the imports that the budget S is made of. Targets are synced; inputs are
-read, not mapped. Where torch, safetensors and transformers are installed, what is done today with them is measured in the same run, and
+read, not mapped. What is done today with torch, safetensors and transformers, where they are installed, is measured beside it, and
 mergekit where its `mergekit-yaml` is named or found. `--cold`: before each job its inputs are dropped from the page cache.
 """
 
