@@ -1,4 +1,4 @@
-"""Mutations that know what an input is made of: it is cut into pieces, pieces are changed, moved and put in, and it is joined again."""
+"""Mutations that know what an input is made of: it is cut into pieces, they are changed, moved and put in, and joined again."""
 
 from __future__ import annotations
 
@@ -59,9 +59,9 @@ def by_pattern(pattern: bytes) -> Split:
 JSON_SPLIT = by_pattern(rb'"(?:[^"\\]|\\.)*"|-?[0-9][0-9.eE+-]*|[\[\]{},:]|[a-z]+')
 JSON_ATOMS = (
     b"{", b"}", b"[", b"]", b",", b":", b'"a"', b'""', b"0", b"1", b"-1", b"-0", b"2", b"1.5", b"1e5", b"4294967296",
-    b"9223372036854775807", b"9223372036854775808", b"18446744073709551615", b"18446744073709551616", b"true", b"false", b"null",
-    b"NaN", b"Infinity", b"[]", b"{}", rb'"\u0000"', rb'"\ud800"', rb'"\udc00\ud800"', rb'"\u001b[31m"', '"\u202e"'.encode(), b"\xff",
-    b'"a":', b" ", b"\n", rb'"\u0061"', b'"__metadata__"',
+    b"9223372036854775807", b"9223372036854775808", b"18446744073709551615", b"18446744073709551616", b"true", b"false",
+    b"null", b"NaN", b"Infinity", b"[]", b"{}", rb'"\u0000"', rb'"\ud800"', rb'"\udc00\ud800"', rb'"\u001b[31m"',
+    '"\u202e"'.encode(), b"\xff", b'"a":', b" ", b"\n", rb'"\u0061"', b'"__metadata__"',
 )  # fmt: skip
 
 

@@ -98,12 +98,14 @@ def morph_seeds() -> dict[str, bytes]:
 
 
 WORDS = (
-    b"<->", b"->", b"<-", b"<->?", b"->?", b"where", b"when", b"use", b"use?", b"paths", b"assert", b"drop", b"drop?", b"isomorph 1", b"|", b"?",
-    b":", b"\n", b"\n  ", b"\n    ", b" ", b",", b"+", b"-", b"*", b"//", b"%", b"==", b"!=", b"<=", b">", b"and", b"or", b"not", b"config.n",
-    b"config.a.b", b"len", b"(h d)", b"[o i]", b"[(q + k) i]", b"{l}", b"{l:02}", b"{p=q|k|v}", b"{l+1}", b"{=a|b}", b"**", b"*", b"**.w", b"a.",
-    b"f32 -> bf16", b"round", b"saturate", b"neg", b"add 1", b"mul 1/2", b"exp", b"log", b"sum", b"0:f32", b"1:i64", b"arange", b"zeros", b"ones",
-    b"resize h w -> y x bicubic", b"pad i -> j 2", b"...", b"1", b"0", b"2", b"99999999999999999999", b'"a b"', b"name::", b"#", b"# c", b"=", b"l in 0..3",
-    b"\t", b"\r\n", b"\xc2\xa0", b"\xe2\x80\xae", b"\0", b"\xef\xbb\xbf", b"part", b"other", b"true", b"false", b"(", b")", b"[", b"]", b"{", b"}", b"~",
+    b"<->", b"->", b"<-", b"<->?", b"->?", b"where", b"when", b"use", b"use?", b"paths", b"assert", b"drop", b"drop?",
+    b"isomorph 1", b"|", b"?", b":", b"\n", b"\n  ", b"\n    ", b" ", b",", b"+", b"-", b"*", b"//", b"%", b"==", b"!=", b"<=",
+    b">", b"and", b"or", b"not", b"config.n", b"config.a.b", b"len", b"(h d)", b"[o i]", b"[(q + k) i]", b"{l}", b"{l:02}",
+    b"{p=q|k|v}", b"{l+1}", b"{=a|b}", b"**", b"*", b"**.w", b"a.", b"f32 -> bf16", b"round", b"saturate", b"neg", b"add 1",
+    b"mul 1/2", b"exp", b"log", b"sum", b"0:f32", b"1:i64", b"arange", b"zeros", b"ones", b"resize h w -> y x bicubic",
+    b"pad i -> j 2", b"...", b"1", b"0", b"2", b"99999999999999999999", b'"a b"', b"name::", b"#", b"# c", b"=", b"l in 0..3",
+    b"\t", b"\r\n", b"\xc2\xa0", b"\xe2\x80\xae", b"\0", b"\xef\xbb\xbf", b"part", b"other", b"true", b"false", b"(", b")",
+    b"[", b"]", b"{", b"}", b"~",
 )  # fmt: skip
 SPLIT = by_pattern(
     rb'"(?:[^"\\]|\\.)*"|<->\??|->\??|<-\??|\n[ \t]*|[ \t]+|[A-Za-z_][A-Za-z_0-9]*|[0-9]+|\*\*|\.\.\.|[\[\](){}:,|+*%?#=.-]'

@@ -1,4 +1,4 @@
-"""Pickles: the interpreter alone, beside Python's own where no name is used; in torch's archives; torch's legacy files; Paddle's."""
+"""Pickles: the interpreter alone, beside Python's own where no name is used; torch's archives and legacy files; Paddle's."""
 
 from __future__ import annotations
 

@@ -90,10 +90,11 @@ def zarr_seeds() -> dict[str, bytes]:
 
 
 WORDS = (
-    "zarr_format", "node_type", "shape", "chunks", "dtype", "data_type", "compressor", "filters", "order", "fill_value", "codecs", "name",
-    "configuration", "chunk_shape", "index_codecs", "index_location", "start", "end", "endian", "little", "big", "bytes", "crc32c", "gzip",
-    "zlib", "zstd", "blosc", "sharding_indexed", "transpose", "regular", "default", "v2", "separator", ".", "/", "C", "F", "id", "array",
-    "<f4", ">f8", "|b1", "<c8", "f4", "bfloat16", "float8_e4m3fn", "int4", "float64", "bool", "NaN", "-Infinity", "0x7fc00000", "dimension_separator",
+    "zarr_format", "node_type", "shape", "chunks", "dtype", "data_type", "compressor", "filters", "order", "fill_value",
+    "codecs", "name", "configuration", "chunk_shape", "index_codecs", "index_location", "start", "end", "endian", "little",
+    "big", "bytes", "crc32c", "gzip", "zlib", "zstd", "blosc", "sharding_indexed", "transpose", "regular", "default", "v2",
+    "separator", ".", "/", "C", "F", "id", "array", "<f4", ">f8", "|b1", "<c8", "f4", "bfloat16", "float8_e4m3fn", "int4",
+    "float64", "bool", "NaN", "-Infinity", "0x7fc00000", "dimension_separator",
 )  # fmt: skip
 ZARR_ATOMS = (
     *JSON_ATOMS,

@@ -172,9 +172,10 @@ def npz_seeds() -> dict[str, bytes]:
 
 
 NPY_ATOMS = (
-    b"'descr'", b"'fortran_order'", b"'shape'", b": ", b", ", b"(", b")", b"()", b"(2,)", b"(3, 2)", b"(2L,)", b"True", b"False", b"{", b"}",
-    b"'<f4'", b"'>f8'", b"'|b1'", b"'|u1'", b"'<U2'", b"'|O'", b"'|V2'", b"'<c16'", b"'=f4'", b"'|i1'", b"'<M8[s]'", b"[('a', '<f4')]", b"0", b"1",
-    b"99999999999", b"18446744073709551616", b"-1", b" ", b"\n", b"#", b"\\", b'"', b"\x93NUMPY\1\0", b"\x93NUMPY\2\0", b"None", b"1_0", b"0x2",
+    b"'descr'", b"'fortran_order'", b"'shape'", b": ", b", ", b"(", b")", b"()", b"(2,)", b"(3, 2)", b"(2L,)", b"True",
+    b"False", b"{", b"}", b"'<f4'", b"'>f8'", b"'|b1'", b"'|u1'", b"'<U2'", b"'|O'", b"'|V2'", b"'<c16'", b"'=f4'", b"'|i1'",
+    b"'<M8[s]'", b"[('a', '<f4')]", b"0", b"1", b"99999999999", b"18446744073709551616", b"-1", b" ", b"\n", b"#", b"\\", b'"',
+    b"\x93NUMPY\1\0", b"\x93NUMPY\2\0", b"None", b"1_0", b"0x2",
 )  # fmt: skip
 _text = pieces(by_pattern(rb"'[^']*'|\"[^\"]*\"|[0-9L]+|[(){}\[\],:]|[A-Za-z]+"), NPY_ATOMS, raw_share=0.3)
 
