@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,28 @@ def test_external_data_in_many_files_and_below_the_folder(tmp_path: Path) -> Non
         (tmp_path / "deep/er/w2.bin").write_bytes(bytes(64))
         with pytest.raises(OSError, match=r"w2\.bin: changed while it was read"):
             checkpoint.check_unchanged()
+
+
+def test_more_files_than_may_be_open_is_a_message(tmp_path: Path) -> None:
+    """torch writes a file for each tensor of a large model; the limit is said to be one, and nothing stays open."""
+    tensors = []
+    for number in range(40):
+        made = TensorProto(name=f"w{number}", data_type=1, dims=[1], data_location=TensorProto.EXTERNAL)
+        made.external_data.add(key="location", value=f"w{number}.bin")
+        (tmp_path / f"w{number}.bin").write_bytes(bytes(4))
+        tensors.append(made)
+    path = save(tmp_path / "m.onnx", model_of(tensors))
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before + 30, limits[1]))
+    try:
+        with pytest.raises(FormatError, match=r"too many files are open\. Raise the limit first: ulimit -n"):
+            open_checkpoint(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert before == len(list(Path("/proc/self/fd").iterdir()))
+    with open_checkpoint(path) as checkpoint:
+        assert 40 == len(checkpoint.manifest)
 
 
 def external(path: Path, **said: Any) -> Path:

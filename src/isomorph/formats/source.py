@@ -187,6 +187,8 @@ def open_error(path: Path, error: OSError) -> FormatError:
         return FormatError(where, "may not be read (permission denied)", f"Ask its owner, or: chmod +r {where}")
     if error.errno == errno.ENXIO:
         return FormatError(where, "a device or socket, not a file of weights")
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        return FormatError(where, "cannot be opened: too many files are open", "Raise the limit first: ulimit -n 65536")
     return FormatError(where, f"cannot be opened: {error.strerror}")
 
 
