@@ -113,7 +113,7 @@ def config_atoms() -> tuple[bytes, ...]:
 
 
 def run_plan_file(data: bytes) -> None:
-    """The input is a plan.json from its head on, `"@3"` in the place of its third line's digest: digests are right, the rest is not.
+    """The input is a plan.json from its head on, `"@3"` for the digest of its third line: digests are right, the rest is not.
 
     What is read of it is planned again on the manifest of its source, as `convert plan.json` does.
     """

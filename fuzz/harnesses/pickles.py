@@ -246,7 +246,7 @@ def canonical(value: Any, pickled: bytes, depth: int, left: list[int]) -> Any:
 
 
 def run_torch_zip(data: bytes) -> None:
-    """The input is the pickle of an archive; the storages are there. The first byte chooses the byte order, and whether it is a script."""
+    """The input is the pickle of an archive whose storages are there; the first byte chooses byte order and script."""
     switch, pickled = (data[0], data[1:]) if data else (0, b"")
     members = [("a/data.pkl", pickled)]
     if switch & 1:

@@ -11,7 +11,7 @@ from isomorph.stores.url import Url, path_of
 
 
 def run(data: bytes) -> None:
-    """`URL \\n name below \\n Content-Range \\n version`: what is below stays below, and a URL that is written is read as the same."""
+    """`URL \\n name below \\n Content-Range \\n version`: below stays below, and a URL that is written is read as the same."""
     text, below, said, version = [*data.decode("utf-8", "surrogateescape").split("\n", 3), "", "", ""][:4]
     url = path_of(text)
     if not isinstance(url, Url):
@@ -43,8 +43,8 @@ SEEDS = (
 ATOMS = tuple(
     word.encode()
     for word in (
-        "s3://", "gs://", "hf://", "https://", "http://", "file://", "ftp://", "S3://", "/", "//", "..", ".", "?", "#", "%2F", "%00", "@", ":",
-        "\\", "\n", "a", "bucket", "datasets", "models", "\u202e", "\x1b", "\0", "bytes ", "8-23/64", "*", "\u0663", "9" * 20, " ",
+        "s3://", "gs://", "hf://", "https://", "http://", "file://", "ftp://", "S3://", "/", "//", "..", ".", "?", "#", "%2F", "%00", "@",
+        ":", "\\", "\n", "a", "bucket", "datasets", "models", "\u202e", "\x1b", "\0", "bytes ", "8-23/64", "*", "\u0663", "9" * 20, " ",
     )
 )  # fmt: skip
 

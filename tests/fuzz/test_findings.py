@@ -41,6 +41,12 @@ def sharded(index_codecs: object) -> bytes:
 
 NPY = b"{'descr': '<i8', 'fortran_order': False,\xa0'shape': ()}\n"
 
+
+def npz_input(header_text: bytes) -> bytes:
+    """An input of the harness `npz`: stored, version 1.0, eight bytes of data."""
+    return b"\0\x93NUMPY\1\0" + struct.pack("<H", len(header_text)) + header_text + bytes(8)
+
+
 FOUND = [
     ("pickle", b"\0\x80\2I010\n.", "a number or length that cannot be (data.pkl, byte 2)"),
     ("pickle", b"\0\x80\2L1_0L\n.", "a number or length that cannot be (data.pkl, byte 2)"),
@@ -52,9 +58,10 @@ FOUND = [
     ("zarr", sharded(5), "the index of its shards is encoded as none that is read"),
     (
         "npz",
-        b"\0\x93NUMPY\1\0" + struct.pack("<H", len(NPY)) + NPY + bytes(8),
+        npz_input(NPY),
         "its member w.npy has a header that cannot be read at",
     ),
+    ("npz", npz_input(NPY.replace(b"\xa0", b"").replace(b"()", b"(01,)")), "has a shape that is not a tuple of sizes"),
     (
         "gguf",
         b"GGUF" + struct.pack("<IQQQ", 3, 0, 1, 1) + b"a" + struct.pack("<IIQ", 9, 196617, 0),

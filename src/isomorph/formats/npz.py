@@ -171,7 +171,7 @@ class _Header:
             parts.pop()
         elif len(parts) == 1:
             raise self.fail("has a shape that is a number, not a tuple")
-        if len(parts) > MOST_DIMS or not all(re.fullmatch(r"[0-9]{1,19}L?", part) for part in parts):
+        if len(parts) > MOST_DIMS or not all(re.fullmatch(r"(?:0|[1-9][0-9]{0,18})L?", part) for part in parts):
             raise self.fail("has a shape that is not a tuple of sizes")
         shape = tuple(int(part.rstrip("L")) for part in parts)
         if math.prod(size for size in shape if size) >= 1 << 56:
