@@ -40,13 +40,11 @@ SEEDS = (
     "gs://b\n../c\n\n",
     "plain/path\n\n\n",
 )
-ATOMS = tuple(
-    word.encode()
-    for word in (
-        "s3://", "gs://", "hf://", "https://", "http://", "file://", "ftp://", "S3://", "/", "//", "..", ".", "?", "#", "%2F", "%00", "@",
-        ":", "\\", "\n", "a", "bucket", "datasets", "models", "\u202e", "\x1b", "\0", "bytes ", "8-23/64", "*", "\u0663", "9" * 20, " ",
-    )
+WORDS = (
+    "s3://", "gs://", "hf://", "https://", "http://", "file://", "ftp://", "S3://", "/", "//", "..", ".", "?", "#", "%2F", "%00",
+    "@", ":", "\\", "\n", "a", "bucket", "datasets", "models", "\u202e", "\x1b", "\0", "bytes ", "8-23/64", "*", "\u0663", "9" * 20,
 )  # fmt: skip
+ATOMS = tuple(word.encode() for word in WORDS)
 
 HARNESSES = [
     Harness(
