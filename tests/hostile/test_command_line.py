@@ -11,6 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from test_gguf_hostile import HOSTILE as GGUF
 from test_pickles import GADGETS, RAW, calling
 from test_torch_zips import CASES
 from test_zip import REFUSED
@@ -34,6 +36,20 @@ def hdf5(make: Callable[[Any], None]) -> bytes:
 
 def set_item(name: str, value: Any) -> Callable[[Any], None]:
     return lambda file: file.__setitem__(name, value)
+
+
+def onnx(**fields: Any) -> bytes:
+    """A model of one initialiser f32[4], `fields` of which are set; `external` are the entries of its external data."""
+    made = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=fields.pop("dims", [4]))
+    external = fields.pop("external", None)
+    if external is not None:
+        made.data_location = TensorProto.EXTERNAL
+        for key, value in external.items():
+            made.external_data.add(key=key, value=str(value))
+    for key, value in fields.items():
+        setattr(made, key, value)
+    graph = helper.make_graph([], "g", [], [], [made])
+    return helper.make_model(graph).SerializeToString()
 
 
 HONEST = hdf5(set_item("a/w", np.arange(5.0)))
@@ -69,6 +85,19 @@ SAMPLES: dict[str, dict[str, bytes]] = {
         "cut.h5": HONEST[:-1],
         "names.h5": HONEST.replace(b"HEAP", b"HEAD"),
         "far.h5": HONEST.replace(PLACE.to_bytes(8, "little"), (1 << 60).to_bytes(8, "little")),
+    },
+    "gguf": {f"{number}.gguf": data for number, (data, _) in enumerate(GGUF.values())},
+    "onnx": {
+        "outside.onnx": onnx(external={"location": "../x.bin"}),
+        "absolute.onnx": onnx(external={"location": "/etc/passwd"}),
+        "backslash.onnx": onnx(external={"location": "..\\x.bin"}),
+        "itself.onnx": onnx(external={"location": "itself.onnx", "offset": 1 << 40, "length": 16}),
+        "minus.onnx": onnx(external={"location": "minus.onnx", "offset": -4, "length": 16}),
+        "missing.onnx": onnx(external={"location": "no.bin"}),
+        "short.onnx": onnx(raw_data=bytes(15)),
+        "large.onnx": onnx(raw_data=bytes(16), dims=[1 << 40, 1 << 40]),
+        "negative.onnx": onnx(raw_data=bytes(16), dims=[-4]),
+        "unknown.onnx": onnx(raw_data=bytes(16), data_type=99),
     },
     "indexes": {
         "outside.index.json": b'{"weight_map": {"a": "../x.safetensors"}}',
