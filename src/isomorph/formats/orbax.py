@@ -24,6 +24,7 @@ from isomorph.formats.shelf import MOST_OPEN, Shelf, ShelvedSource
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.formats.zarr import Place, is_group, locate
+from isomorph.stores.url import Url
 from isomorph.tensors import TensorSpec
 
 METADATA = "_METADATA"
@@ -102,6 +103,10 @@ class _Files(_Folder):
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
+        if isinstance(folder, Url):
+            raise FormatError(
+                folder, "arrays that have a folder each are read from disk only", "Copy the folder here first"
+            )
         self.keys: set[str] = set()
         for inner, _, names in os.walk(folder, followlinks=False):
             below = os.path.relpath(inner, folder)

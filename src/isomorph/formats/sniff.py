@@ -39,7 +39,7 @@ ARRAYS = ("_METADATA", ".zgroup", ".zarray", "zarr.json")
 
 KNOWN = (
     "safetensors, torch (.pth .pt .bin, zip or legacy), GGUF, .npz, .pdparams, Flax's .msgpack, Keras's .h5 and .keras, ONNX, "
-    "and a *.index.json of shards"
+    "TensorFlow's .index, a *.index.json of shards, and folders of torch.distributed, Orbax and T5X"
 )
 
 
