@@ -204,7 +204,7 @@ def test_links_out_of_the_folder_are_refused(tmp_path: Path) -> None:
 
 class Evil:
     def __reduce__(self) -> tuple[Any, ...]:
-        return (os.system, ("touch /tmp/isomorph-was-here",))
+        return (os._exit, (1,))  # whoever runs it ends the tests
 
 
 def test_code_in_the_metadata_is_not_run(tmp_path: Path) -> None:
@@ -213,9 +213,8 @@ def test_code_in_the_metadata_is_not_run(tmp_path: Path) -> None:
     def change(metadata: Any) -> None:
         metadata.planner_data = Evil()
 
-    with pytest.raises(UnsafeError, match=r"its pickle would (call|import) posix.system .*Nothing was executed"):
+    with pytest.raises(UnsafeError, match=r"its pickle would (call|import) posix._exit .*Nothing was executed"):
         open_checkpoint(altered(tmp_path, change))
-    assert not Path("/tmp/isomorph-was-here").exists()
 
 
 def set_chunks(metadata: Any, chunks: list[tuple[tuple[int, ...], tuple[int, ...]]]) -> None:
