@@ -314,3 +314,33 @@ def test_a_report_as_json(tower: Path, bucket: Bucket, capsys: pytest.CaptureFix
     target = f"s3://{BUCKET}/j.npz"
     assert 0 == run(["convert", str(tower), target, "--json"])
     assert target == json.loads(capsys.readouterr().out)["outputs"][0]["path"]
+
+
+DATA = Path(__file__).parents[1] / "formats" / "data"
+
+
+@pytest.mark.parametrize("name", ["dcp", "tf1", "tf2"])
+def test_checkpoints_of_many_files(bucket: Bucket, name: str) -> None:
+    """The file that names the others is found under a prefix, and what lies beside it is read there."""
+    for file in (DATA / name).rglob("*"):
+        if file.is_file():
+            bucket.put(f"in/{file.relative_to(DATA)}", file)
+    with open_checkpoint(DATA / name) as local, open_checkpoint(f"s3://{BUCKET}/in/{name}") as remote:
+        assert dict(local.manifest) == dict(remote.manifest)
+        for key, spec in local.manifest.items():
+            strides = tuple(int(np.prod(spec.shape[axis + 1 :])) for axis in range(len(spec.shape)))
+            expected = local.fetch(key, 0, spec.shape, strides)
+            assert expected.tobytes() == remote.fetch(key, 0, spec.shape, strides).tobytes()
+
+
+def test_external_data_lie_beside(bucket: Bucket, tmp_path: Path) -> None:
+    """An ONNX model's data in a file below its prefix; not in another bucket."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    weight = numpy_helper.from_array(np.ones((40, 50), np.float32), "w")
+    model = helper.make_model(helper.make_graph([], "g", [], [], [weight]))
+    onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="m.data", size_threshold=0)
+    url = bucket.put("onnx/m.onnx", tmp_path / "m.onnx")
+    bucket.put("onnx/m.data", tmp_path / "m.data")
+    assert 2000 == np.asarray(iso.open(url)["w"]).sum()

@@ -14,6 +14,7 @@ from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Location
 from isomorph.formats.links import open_beside
 from isomorph.formats.source import Source, open_error
+from isomorph.stores.url import Url
 from isomorph.tensors import TensorSpec
 
 MOST_FILES = 10_000
@@ -103,6 +104,8 @@ class Beside:
 def open_below(folder: Path, parts: list[str]) -> Source:
     """Open `folder/parts[0]/…/parts[-1]`. UnsafeError where a folder on the way is a link, or the file one that leads elsewhere."""
     where = folder
+    if isinstance(folder, Url):  # a store has no links
+        return open_beside(folder.joinpath(*parts[:-1]), parts[-1])
     walked = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in parts[:-1]:

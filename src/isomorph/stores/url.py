@@ -11,7 +11,7 @@ import os
 import re
 import stat
 from collections.abc import Generator
-from pathlib import Path, PosixPath
+from pathlib import Path, PosixPath, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import UnsafeError, UsageError, printable
@@ -96,6 +96,9 @@ class Url(PosixPath):
 
     def with_suffix(self, suffix: str) -> Url:
         return self.parent / (self.stem + suffix)
+
+    def relative_to(self, *other: str | os.PathLike[str]) -> PurePosixPath:  # type: ignore[override]  # what is left is no URL
+        return PurePosixPath(*super().relative_to(*other).parts)
 
     def absolute(self) -> Url:
         return self
