@@ -76,9 +76,8 @@ def plan_parts(
     smallest, sent = least, max(usual, 2 * least)
     while sent <= LARGEST_PART:
         copied = _chosen(nbytes, joined, smallest)
-        parts = _cut(nbytes, copied, sent, max(LARGEST_COPY, 2 * least))
-        if len(parts) <= most_parts:
-            return parts
+        if _count(nbytes, copied, sent, max(LARGEST_COPY, 2 * least)) <= most_parts:
+            return _cut(nbytes, copied, sent, max(LARGEST_COPY, 2 * least))
         if len(copied) > most_parts // 4:
             smallest *= 2
         else:
@@ -148,6 +147,13 @@ def _undominated(states: list[_State]) -> list[_State]:
         if not kept or state.head < kept[-1].head:
             kept.append(state)
     return kept[:MOST_STATES]
+
+
+def _count(nbytes: int, copied: Sequence[Range], sent: int, most_copied: int) -> int:
+    """How many parts `_cut` makes."""
+    starts, stops = [0, *(one.stop for one in copied)], [*(one.offset for one in copied), nbytes]
+    between = sum(-(-(stop - start) // sent) for start, stop in zip(starts, stops, strict=True))
+    return between + sum(-(-one.nbytes // most_copied) for one in copied)
 
 
 def _cut(nbytes: int, copied: Sequence[Range], sent: int, most_copied: int) -> list[Part]:
