@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
+from isomorph.formats.ahead import Ahead
 from isomorph.stores.url import Url
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ class Source:
     is_local = True
     """It is a file of this machine, and has a descriptor."""
 
+    _ahead: Ahead | None = None
+
     def __init__(self, path: Path, *, follow_links: bool = True) -> None:
         """Open `path`. FormatError when it is missing, unreadable, empty, or anything but a regular file."""
         self._begin(path)
@@ -64,6 +67,7 @@ class Source:
             self.close()
             raise
         self.size = found.st_size
+        self._ahead = Ahead(self._fd, self.size)
         self.stored = found.st_blocks * 512
         self._identity = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
@@ -97,6 +101,8 @@ class Source:
     def fill(self, offset: int, buffer: memoryview) -> None:
         """Fill `buffer` (contiguous, writable) with the bytes from `offset`. SourceChanged when the file ends before that."""
         whole = buffer.cast("B") if buffer.ndim != 1 or buffer.format != "B" else buffer
+        if self._ahead is not None:
+            self._ahead.read(offset, len(whole))
         done = 0
         while done < len(whole):
             try:
