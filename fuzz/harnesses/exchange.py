@@ -214,6 +214,8 @@ def run_onnx(data: bytes) -> None:
             array = numpy_helper.to_array(one)
         except (ValueError, TypeError) as error:
             raise Finding(f"{one.name!r} is read, although onnx says {type(error).__name__}: {error}") from error
+        if array.dtype == bool:  # onnx leaves a truth value the number that the file has
+            array = array.view(np.uint8) != 0
         if array.tobytes() != found[one.name].tobytes() or array.shape != found[one.name].shape:
             raise Finding(f"{one.name!r} is {found[one.name].tolist()} here, {array.tolist()} in onnx")
 
