@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,7 +76,14 @@ def library_ways(folder: Path, clip: Clip, source: Path, mergekit: str | None) -
     else:
         recipe = folder / "passthrough.yml"
         recipe.write_text(PASSTHROUGH.format(folder=hub), encoding="utf-8")
-        jobs.append(Job("whole safetensors, mergekit passthrough", [merge, str(recipe), str(out_folder)], clean))
+        command = [merge, str(recipe), str(out_folder)]
+        tried = subprocess.run(command, capture_output=True, text=True, check=False)
+        clean()
+        if tried.returncode == 0:
+            jobs.append(Job("whole safetensors, mergekit passthrough", command, clean))
+        else:
+            why = (tried.stderr.strip().splitlines() or ["no message"])[-1]
+            print(f"mergekit refuses this model, its row is left out: {why}", file=sys.stderr)
     return jobs, weights
 
 
