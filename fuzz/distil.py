@@ -70,10 +70,12 @@ def main(folders: list[str]) -> None:
     for name in MODULES:
         harness = load(name)
         inputs = [path.read_bytes() for folder in folders for path in Path(folder, "corpus", name).glob("*")]
-        with zipfile.ZipFile(CORPUS / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as made:
-            for data in distilled(harness, inputs):
-                made.writestr(zipfile.ZipInfo(hashlib.sha1(data).hexdigest()[:16]), data, zipfile.ZIP_DEFLATED)
-            print(f"{name:14} {len(made.namelist()):5} of {len(inputs):6} inputs")
+        kept = list(distilled(harness, inputs))
+        if kept:
+            with zipfile.ZipFile(CORPUS / f"{name}.zip", "w", zipfile.ZIP_DEFLATED) as made:
+                for data in kept:
+                    made.writestr(zipfile.ZipInfo(hashlib.sha1(data).hexdigest()[:16]), data, zipfile.ZIP_DEFLATED)
+        print(f"{name:14} {len(kept):5} of {len(inputs):6} inputs")
 
 
 if __name__ == "__main__":

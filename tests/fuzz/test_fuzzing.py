@@ -19,6 +19,8 @@ from isomorph.errors import FormatError
 
 ROOT = Path(__file__).parent.parent.parent
 SECONDS = 10
+LEAST_RUNS = 100
+"""A machine that does nothing else runs thousands."""
 
 
 def fuzz(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -42,7 +44,7 @@ def test_ten_seconds_find_nothing(name: str, tmp_path: Path) -> None:
     done = fuzz(name, tmp_path, f"-max_total_time={SECONDS}")
     assert done.returncode == 0, done.stderr[-3000:]
     runs = re.search(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
-    assert runs is not None and int(runs[1]) > len(seeds_of(load(name))), done.stderr[-1000:]
+    assert runs is not None and int(runs[1]) >= LEAST_RUNS, done.stderr[-1000:]
 
 
 @pytest.mark.parametrize("name", MODULES)
