@@ -218,7 +218,7 @@ class TensorSpec:
 
     @property
     def nbytes(self) -> int:
-        return self.numel * self.dtype.nbytes
+        return math.prod(self.shape) * self.dtype.nbytes
 
     @property
     def element_shape(self) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 MOST_DIGITS = 20
+BLOCK = 1 << 16
 _ALL_DIGITS_0 = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 
@@ -71,9 +72,22 @@ def load_strictly(raw: bytes, path: object, what: str, *, depth: int, floats: bo
     return found
 
 
+def _outside_strings(raw: bytes) -> bytes:
+    """`raw` without its strings."""
+    if b"\\" in raw:
+        return _STRING.sub(b"", raw)
+    kept: list[bytes] = []
+    inside = 0
+    for at in range(0, len(raw), BLOCK):  # every quote begins or ends a string; a block at a time, for pieces take room
+        pieces = raw[at : at + BLOCK].split(b'"')
+        kept.append(b"".join(pieces[inside::2]).translate(None, _NOT_BRACKETS))
+        inside ^= (len(pieces) - 1) & 1
+    return b"".join(kept)
+
+
 def _require_shallow(raw: bytes, depth: int, path: object, what: str) -> None:
     """FormatError when brackets nest deeper than `depth`: a recursive parser must not meet that."""
-    brackets = _STRING.sub(b"", raw).translate(None, _NOT_BRACKETS)
+    brackets = _outside_strings(raw).translate(None, _NOT_BRACKETS)
     for _ in range(depth):
         brackets = brackets.replace(b"[]", b"").replace(b"{}", b"")
     if brackets:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from isomorph.collector import uncollected
 from isomorph.formats.checkpoint import FileCheckpoint
 from isomorph.job.outputs import SEPARATOR, Output
 from isomorph.job.plan_file import CLOSED, OPENED, header_digest, state
-from isomorph.job.tasks.shares import share_digest
-from isomorph.plan.moves import Box, Move
+from isomorph.job.tasks.shares import share_digest, whole_source
 from isomorph.plan.serial import move_to_json, programs_to_json
 from isomorph.plan.texts import spec_texts
 
 if TYPE_CHECKING:
     from isomorph.job.session import Planned
+    from isomorph.plan.moves import Move
     from isomorph.plan.plan import Plan
     from isomorph.tensors import TensorSpec
 
@@ -126,14 +126,18 @@ class _Made:
         prefix = output.name + SEPARATOR if output.name else ""
         names = self._ordered(output, offsets)
         tensors, whole = {}, set[str]()
-        of = {prefix + name: list(self._moves(prefix + name)) for name in names}
+        of: dict[str, Sequence[Move] | str] = {}
         for name in names:
             target = self.plan.targets[prefix + name]
-            moves = of[prefix + name]
-            made = self._as_one(moves, target.spec)
+            moves = self._moves(prefix + name)
+            made = whole_source(self.plan, target.spec, moves)
+            told: str | list[Any]
             if made is not None:
                 whole.add(made)
-            told = made if made is not None else [move_to_json(move) for move in moves]
+                told = of[prefix + name] = made
+            else:
+                of[prefix + name] = moves
+                told = [move_to_json(move) for move in moves]
             tensors[name] = [offsets[name], self._texts(target.spec), target.klass, told]
         line: dict[str, Any] = {
             "digest": share_digest([prefix + name for name in names], self.plan, of.__getitem__),
@@ -151,19 +155,14 @@ class _Made:
             self._places = output, {name: number for number, name in enumerate(output.plan.targets)}
         return sorted(offsets, key=self._places[1].__getitem__)
 
-    def _moves(self, name: str) -> Iterator[Move]:
-        first = self._first.get(name)
-        while first is not None and first < len(self.plan.moves) and self.plan.moves[first].target.tensor == name:
-            yield self.plan.moves[first]
-            first += 1
-
-    def _as_one(self, moves: list[Move], spec: TensorSpec) -> str | None:
-        """The source that a target is a whole copy of, in the same order."""
-        if len(moves) != 1 or not moves[0].is_range:
-            return None
-        source = moves[0].source
-        assert isinstance(source, Box)
-        return source.tensor if self.plan.source[source.tensor].numel == spec.numel else None
+    def _moves(self, name: str) -> Sequence[Move]:
+        moves, first = self.plan.moves, self._first.get(name)
+        if first is None:
+            return ()
+        stop = first + 1
+        while stop < len(moves) and moves[stop].target.tensor == name:
+            stop += 1
+        return moves[first:stop]
 
     def _needs(self, names: list[str]) -> dict[str, None] | None:
         """The sources without which these targets cannot be proved: those of their instances. None: all of them.

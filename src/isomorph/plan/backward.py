@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from isomorph.errors import MorphError
 from isomorph.plan.moves import names_of
 from isomorph.plan.plan import Class, Instance, Plan
+from isomorph.plan.texts import spec_texts
 from isomorph.tensors import Manifest, TensorSpec
 
 MOST_WHOLE = 20_000
@@ -41,8 +42,9 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     from isomorph.plan.prove import make_plan
 
     kinds: dict[tuple[object, ...], list[Instance]] = {}
+    texts = spec_texts()
     for instance in plan.instances:
-        kinds.setdefault(_kind(plan, instance), []).append(instance)
+        kinds.setdefault(_kind(plan, instance, texts), []).append(instance)
     chosen = [one for alike in kinds.values() for one in alike[:OF_A_KIND]]
     specs: dict[str, TensorSpec] = {name: plan.targets[name].spec for one in chosen for name in one.targets}
     turned = [program.inverse for program in reversed(plan.programs)]
@@ -60,9 +62,10 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     return returned
 
 
-def _kind(plan: Plan, instance: Instance) -> tuple[object, ...]:
+def _kind(plan: Plan, instance: Instance, texts: Callable[[TensorSpec], str]) -> tuple[object, ...]:
     if len(instance.sources) == len(instance.targets) == 1:
-        return instance.rule, plan.source[instance.sources[0]], plan.targets[instance.targets[0]].spec
+        source, target = plan.source[instance.sources[0]], plan.targets[instance.targets[0]].spec
+        return instance.rule, texts(source), texts(target)  # quicker than specs, whose hashes are not kept
     return (
         instance.rule,
         tuple(instance.sizes.items()),

@@ -88,7 +88,8 @@ def made_lines(plan: Plan) -> list[Line]:
     for name, moves in by_target(plan).items():
         target = plan.targets[name]
         if len(moves) == 1 and _keeps_order(plan, moves[0]):
-            plain[(target.klass, ", ".join(dict.fromkeys(_operators(moves[0]))))].append(name)
+            operators = ", ".join(dict.fromkeys(_operators(moves[0]))) if moves[0].operators else ""
+            plain[(target.klass, operators)].append(name)
             continue
         shape = f"[{' '.join(map(str, target.spec.shape))}]"
         key = (template(name), shape, _how(plan, name, moves), target.klass)
@@ -270,10 +271,14 @@ def _shared_lines(plan: Plan) -> list[str]:
 
 
 def _work(plan: Plan, seconds: float | None) -> str:
-    ranges = sum(move.is_range for move in plan.moves)
-    cast = sum(bool(move.operators) or isinstance(move.source, Mix | Along) for move in plan.moves)
-    fills = sum(isinstance(move.source, Fill) for move in plan.moves)
-    rest = sum(not move.is_range and not move.operators and isinstance(move.source, Box) for move in plan.moves)
+    ranges = cast = fills = rest = 0
+    for move in plan.moves:
+        if move.is_range:
+            ranges += 1
+            continue
+        cast += bool(move.operators) or isinstance(move.source, Mix | Along)
+        fills += isinstance(move.source, Fill)
+        rest += not move.operators and isinstance(move.source, Box)
     parts = [f"{ranges:,} byte range{'s' * (ranges != 1)}", f"{rest:,} rearranged", f"{cast:,} computed"]
     if fills:
         parts.append(f"{fills:,} constants")

@@ -12,6 +12,7 @@ from isomorph.language.tree import Drop, Ellipsis, Expression
 from isomorph.plan.kinds import Naming, Part, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.sizes import Contradiction, Equation, Solution, dims_text, equations, solve
+from isomorph.plan.whole_blocks import counts_items
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, where_value
 
 MOST_NAMES = 1_000_000
@@ -50,7 +51,7 @@ def solve_instance(
     except Contradiction as error:
         names = tuple(name for held in naming.left for name in held.values())
         find = shown(error.axis) if error.axis else None
-        raise Unsettled("size", error.message, find=find, tensors=names) from None
+        raise Unsettled("size", error.message, find=find, hint=counts_items(parts), tensors=names) from None
     return solution
 
 

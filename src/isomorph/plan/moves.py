@@ -14,10 +14,11 @@ from fractions import Fraction
 from functools import lru_cache
 
 from isomorph.language.tree import Op
+from isomorph.plan.made_often import made_often
 from isomorph.tensors import DType
 
 
-@dataclass(frozen=True, slots=True)
+@made_often(frozen=True, slots=True)
 class Box:
     """A strided set of elements of `tensor`, in its row-major flat order. `shape` may hold zeros; () is one element."""
 
@@ -33,6 +34,8 @@ class Box:
     @property
     def is_run(self) -> bool:
         """True when the elements are one row-major run: flat indices offset, offset+1, …, in this order."""
+        if len(self.shape) == 1:  # nearly all: boxes are simplified
+            return self.strides[0] == 1 or self.shape[0] == 1
         return _is_run(self.shape, self.strides)
 
 
@@ -93,7 +96,7 @@ class Along:
 Source = Box | Fill | Mix | Along
 
 
-@dataclass(frozen=True, slots=True)
+@made_often(frozen=True, slots=True)
 class Move:
     """One target box, and what fills it: `target[i] = operators(source[i])`."""
 
@@ -104,7 +107,10 @@ class Move:
     @property
     def is_range(self) -> bool:
         """True when both boxes are one run of elements in the same order and nothing is computed: bytes can be copied undecoded."""
-        return not self.operators and isinstance(self.source, Box) and self.source.is_run and self.target.is_run
+        source, target = self.source, self.target
+        if self.operators or type(source) is not Box or not source.is_run:
+            return False
+        return (target.shape == source.shape and target.strides == source.strides) or target.is_run
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal
 
 from isomorph.language.rules import Program, Rule
+from isomorph.plan.made_often import made_often
 from isomorph.plan.moves import Check, Move
 from isomorph.tensors import Manifest, TensorSpec
 
@@ -20,7 +21,7 @@ Class = Literal["exact", "rounding", "one-way"]
 CLASSES: tuple[Class, ...] = ("exact", "rounding", "one-way")
 
 
-@dataclass(frozen=True, slots=True)
+@made_often(frozen=True, slots=True)
 class Target:
     """A tensor that is made. `rule` is an index into `Plan.rules`; `instance` one into `Plan.instances`."""
 
@@ -31,7 +32,7 @@ class Target:
     instance: int
 
 
-@dataclass(frozen=True, slots=True)
+@made_often(frozen=True, slots=True)
 class Instance:
     """One use of a rule: the values of the axes that count instances, the sizes that were solved, the tensors on both sides."""
 

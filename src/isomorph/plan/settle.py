@@ -18,7 +18,7 @@ from isomorph.plan.kinds import Naming, Part, Settled, TargetOf, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.plan import Class
 from isomorph.plan.stage import Stage, StageRule
-from isomorph.plan.whole_blocks import require_whole
+from isomorph.plan.whole_blocks import one_type, require_whole
 from isomorph.tensors import DType, TensorSpec
 
 
@@ -91,7 +91,7 @@ def settle(
                     "cast",
                     f"`{name}` would mix {mixture}",
                     details=(f"its parts have the dtypes {' and '.join(sorted(map(str, found)))}",),
-                    hint="A tensor has one dtype. Add a cast:  | float -> f32",
+                    hint=one_type(found),
                     tensors=(name,),
                 )
             if not found:

@@ -6,7 +6,7 @@ and is refused; axes outside of the items may be renamed, split, merged, stacked
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from isomorph.language.axes import Block, TermBlock
 from isomorph.language.tree import Dim, Ellipsis
@@ -39,6 +39,25 @@ def items_text(kind: DType) -> str:
     return (
         f"an item of {kind} holds {kind.elements:,} elements in {kind.nbytes:,} byte{'' if kind.nbytes == 1 else 's'}"
     )
+
+
+def counts_items(parts: Iterable[Part]) -> str | None:
+    """What to say where sizes contradict each other and some tensors are counted in items; None where none are."""
+    kind = next((spec.dtype for part in parts for spec in part.specs if spec.dtype.block), None)
+    if kind is None:
+        return None
+    return (
+        f"{items_text(kind)}, and its last axis counts items: a rule that ties it to an axis of elements does not hold of it. "
+        "Dequantize first, or take another layout"
+    )
+
+
+def one_type(found: Iterable[DType]) -> str:
+    """What to do where parts of several dtypes would make one tensor."""
+    kinds = [kind for kind in found if kind.kind == "opaque"]
+    if not kinds:
+        return "A tensor has one dtype. Add a cast:  | float -> f32"
+    return f"A tensor has one dtype, and {kinds[0]} is carried whole, never cast: dequantize first, or keep the parts apart"
 
 
 def within(dims: Sequence[Dim], block: Block, kind: DType, further: Sequence[int]) -> tuple[tuple[str, ...], ...]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import UsageError
+from isomorph.plan.moves import Box
 from isomorph.plan.texts import move_text, spec_texts
 from isomorph.tensors import TensorSpec, spec
 
@@ -73,14 +74,26 @@ class Share:
         )
 
 
-def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Iterable[Move]]) -> str:
-    """SHA-256 of all that is done for these targets: specs, classes, moves."""
+def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Sequence[Move] | str]) -> str:
+    """SHA-256 of all that is done for these targets: specs, classes, moves, or the source of which one is a whole copy."""
     found, texts = hashlib.sha256(), spec_texts()
     for name in names:
         target = plan.targets[name]
-        text = f"{name!r} {texts(target.spec)} {target.klass}\n" + "".join(map(move_text, moves(name)))
+        text = f"{name!r} {texts(target.spec)} {target.klass}\n"
+        made = moves(name)
+        whole = made if isinstance(made, str) else whole_source(plan, target.spec, made)
+        text += f"= {whole!r}\n" if whole is not None else "".join(map(move_text, made))
         found.update(text.encode("utf-8", "surrogatepass"))
     return found.hexdigest()
+
+
+def whole_source(plan: Plan, spec: TensorSpec, moves: Sequence[Move]) -> str | None:
+    """The source that a target is a whole copy of, in the same order; None where it is made in another way."""
+    source = moves[0].source if len(moves) == 1 and moves[0].is_range else None
+    if not isinstance(source, Box):
+        return None
+    held = plan.source[source.tensor]
+    return source.tensor if held is spec or held.numel == spec.numel else None
 
 
 def balanced(sizes: Sequence[int], count: int) -> list[list[int]]:
