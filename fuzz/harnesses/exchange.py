@@ -214,10 +214,11 @@ def run_onnx(data: bytes) -> None:
             array = numpy_helper.to_array(one)
         except (ValueError, TypeError) as error:
             raise Finding(f"{one.name!r} is read, although onnx says {type(error).__name__}: {error}") from error
-        if array.dtype == bool:  # onnx leaves a truth value the number that the file has
-            array = array.view(np.uint8) != 0
-        if array.tobytes() != found[one.name].tobytes() or array.shape != found[one.name].shape:
-            raise Finding(f"{one.name!r} is {found[one.name].tolist()} here, {array.tolist()} in onnx")
+        ours = found[one.name]
+        if array.dtype == bool:  # raw truth values are carried as the bytes they are
+            array, ours = array.view(np.uint8) != 0, ours != 0
+        if array.tobytes() != ours.tobytes() or array.shape != ours.shape:
+            raise Finding(f"{one.name!r} is {ours.tolist()} here, {array.tolist()} in onnx")
 
 
 ONNX_TEXTS = tuple(
