@@ -47,7 +47,8 @@ def read_stages(
         stages.append(stage)
         if gaps:
             return stages, gaps, notes
-        specs, ghosts = stage.specs, tuple(stage.unmade)
+        if number + 1 < len(programs):
+            specs, ghosts = stage.specs, tuple(stage.unmade)
     return stages, [], notes
 
 
@@ -114,9 +115,9 @@ def _verify(
 
 def _dropped(stages: Sequence[Stage], source: Manifest) -> tuple[str, ...]:
     """The source names that nothing made is made of."""
-    names: set[str] = set(stages[-1].specs)
+    names: Collection[str] = stages[-1].tensors
     for stage in reversed(stages):
-        names = stage.reaching(name for name in list(names) if name in stage.tensors)
+        names = stage.reaching(name for name in names if name in stage.tensors)
     return tuple(name for name in source if name not in names)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from math import prod
+from typing import TypeVar
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FlatTerm, FullName, LabelHole, Rule, shown
@@ -14,8 +15,34 @@ from isomorph.tensors import TensorSpec
 from isomorph.verify.reading import Pattern, Reading, TwoCuts, UnknownFactor, Value
 from isomorph.verify.sizes import SizeProblem, bound, gap
 
+UNREAD = Reading({}, {})
+"""What is kept of a name whose values all count instances."""
 MOST_COPIES = 1_000_000
 """More names than this are not written out for one instance."""
+
+
+Key = TypeVar("Key")
+Held = TypeVar("Held")
+
+
+class Single(Mapping[Key, Held]):
+    """A mapping of one key: most instances are of one name, and a dict takes four times the memory."""
+
+    __slots__ = ("_held", "_key")
+
+    def __init__(self, key: Key, held: Held) -> None:
+        self._key, self._held = key, held
+
+    def __getitem__(self, key: Key) -> Held:
+        if key != self._key:
+            raise KeyError(key)
+        return self._held
+
+    def __iter__(self) -> Iterator[Key]:
+        yield self._key
+
+    def __len__(self) -> int:
+        return 1
 
 
 @dataclass
@@ -64,16 +91,16 @@ class Reader:
         return all(isinstance(value := values[axis], int) and value < sizes[axis] for axis in names)
 
 
-@dataclass
+@dataclass(slots=True)
 class Instance:
     """One use of a rule. `keys[term][values of its stacked axes]` are the equal copies of one tensor."""
 
     reader: Reader
-    values: dict[str, Value]
+    values: Mapping[str, Value]
     sizes: dict[str, int] = field(default_factory=dict)
     rank: int | None = None
-    readings: dict[int, list[tuple[Reading, str]]] = field(default_factory=dict)
-    keys: dict[int, dict[tuple[Value, ...], list[str]]] = field(default_factory=dict)
+    readings: list[tuple[int, Reading, str]] = field(default_factory=list)
+    keys: Mapping[int, Mapping[tuple[Value, ...], Sequence[str]]] = field(default_factory=dict)
     is_broken: bool | None = None
 
     @property
@@ -114,11 +141,13 @@ def make_reader(rule: Rule, given: Mapping[str, int], config: Mapping[str, objec
 
 
 def take(
-    readers: list[Reader], names: Iterable[str], given: Mapping[str, int], config: Mapping[str, object]
-) -> tuple[dict[str, tuple[Reader, int, Reading]], list[Gap]]:
-    """name → (rule, number of its term, values) by the first rule that fits; names without one are gaps."""
-    taken: dict[str, tuple[Reader, int, Reading]] = {}
-    gaps: list[Gap] = []
+    readers: list[Reader],
+    names: Iterable[str],
+    given: Mapping[str, int],
+    config: Mapping[str, object],
+    gaps: list[Gap],
+) -> Iterator[tuple[str, Reader, int, Reading]]:
+    """(name, rule, number of its term, values) by the first rule that fits; names without one are added to `gaps`."""
     for name in names:
         try:
             found = _first(readers, name, given, config, only_along=False)
@@ -134,9 +163,8 @@ def take(
         if found is None:
             gaps.append(gap("unmatched", None, f"`{name}` has no rule", [name]))
         else:
-            taken[name] = found
             found[0].taken += 1
-    return taken, gaps
+            yield name, *found
 
 
 def _first(
@@ -151,18 +179,22 @@ def _first(
     return None
 
 
-def group(taken: Mapping[str, tuple[Reader, int, Reading]], readers: Iterable[Reader]) -> list[Instance]:
+def group(taken: Iterable[tuple[str, Reader, int, Reading]], readers: Sequence[Reader]) -> list[Instance]:
     """Names with equal counting values, together; and one instance of every rule that names nothing on its left."""
-    found: dict[tuple[int, tuple[tuple[str, Value], ...]], Instance] = {}
+    found: dict[tuple[object, ...], Instance] = {}
     order = {id(reader): place for place, reader in enumerate(readers)}
-    for name, (reader, place, reading) in taken.items():
+    for name, reader, place, reading in taken:
         rule = reader.rule
         if reader.against or drops_all(rule):
             continue
         values = {axis: value for axis, value in reading.axes.items() if axis in reader.counting}
-        key = (order[id(reader)], tuple(sorted(values.items())))
-        instance = found.setdefault(key, Instance(reader, values))
-        instance.readings.setdefault(place, []).append((reading, name))
+        key = (order[id(reader)], *(each for item in sorted(values.items()) for each in item))
+        instance = found.get(key)
+        if instance is None:
+            instance = found[key] = Instance(reader, _small(values))
+        term = rule.left[place]
+        kept = reading if instance.stacked(term) or instance.tied(term) else UNREAD
+        instance.readings.append((place, kept, name))
     instances = list(found.values())
     for reader in readers:
         if not reader.patterns and not reader.against and not drops_all(reader.rule) and _supplies(reader.rule):
@@ -191,28 +223,37 @@ def complete(
         return [gap("size", rule, str(problem))]
     seen: dict[str, int] = {}
     words: list[str] = []
-    for place, readings in instance.readings.items():
+    for place, reading, name in instance.readings:
         axes, ties = instance.stacked(rule.left[place]), instance.tied(rule.left[place])
-        for reading, name in readings:
-            for axis, value in [
-                *((axis, reading.axes[axis]) for axis in axes),
-                *((axis, reading.ties[axis]) for axis in ties),
-            ]:
-                if isinstance(value, int):
-                    seen[axis] = max(seen.get(axis, 0), value + 1)
-                else:
-                    words.append(name)
+        for axis, value in [
+            *((axis, reading.axes[axis]) for axis in axes),
+            *((axis, reading.ties[axis]) for axis in ties),
+        ]:
+            if isinstance(value, int):
+                seen[axis] = max(seen.get(axis, 0), value + 1)
+            else:
+                words.append(name)
     if words:
         return [gap("incomplete", rule, f"a stack needs numbers, not words: {', '.join(sorted(set(words)))}", words)]
     for axis, count in seen.items():
         instance.sizes.setdefault(axis, count)
     gaps: list[Gap] = []
+    keys: dict[int, Mapping[tuple[Value, ...], Sequence[str]]] = {}
     for place, pattern in patterns.items():
-        gaps += _complete_term(instance, place, pattern)
+        gaps += _complete_term(instance, place, pattern, keys)
+    instance.keys = _small(keys)
+    instance.readings = []
     return gaps
 
 
-def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap]:
+def _small(mapping: dict[Key, Held]) -> Mapping[Key, Held]:
+    return Single(*mapping.popitem()) if len(mapping) == 1 else mapping
+
+
+def _complete_term(
+    instance: Instance, place: int, pattern: Pattern, keys: dict[int, Mapping[tuple[Value, ...], Sequence[str]]]
+) -> list[Gap]:
+    """Put the names of a left term into `keys[place]`."""
     rule, sizes = instance.rule, instance.sizes
     term = rule.left[place]
     axes, ties = instance.stacked(term), instance.tied(term)
@@ -226,7 +267,8 @@ def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap
         return [gap("incomplete", rule, f"`{pattern.name.text}` would need more than {MOST_COPIES} tensors")]
     there = {
         (tuple(reading.axes[axis] for axis in axes), tuple(reading.ties[axis] for axis in ties)): name
-        for reading, name in instance.readings.get(place, [])
+        for at_place, reading, name in instance.readings
+        if at_place == place
     }
     copies: dict[tuple[Value, ...], list[str]] = {}
     lacking: list[str] = []
@@ -245,7 +287,7 @@ def _complete_term(instance: Instance, place: int, pattern: Pattern) -> list[Gap
                     sizes,
                 )
                 lacking.append(named or pattern.name.text)
-    instance.keys[place] = copies
+    keys[place] = _small({at: tuple(names) for at, names in copies.items()})
     if not lacking:
         return []
     return [

@@ -86,7 +86,9 @@ class Maker:
             raise BadConstant(f"the constant {head.text} has no dtype of its own, and its rule reads {text}")
         return next(iter(kinds))
 
-    def pieces_of(self, instance: Instance, place: int, at: dict[str, int], name: str, kind: DType) -> Iterator[Region]:
+    def pieces_of(
+        self, instance: Instance, place: int, at: Mapping[str, int], name: str, kind: DType
+    ) -> Iterator[Region]:
         rule = instance.rule
         term = rule.right[place]
         for target, sources in self.partners_of(rule).of.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FullName, Program, Rule
@@ -15,9 +15,13 @@ Made = tuple[Rule, int, Mapping[str, Value], Mapping[str, Value]]
 
 
 def read_back(
-    program: Program, made: Mapping[str, Made], given: Mapping[str, int], config: Mapping[str, object]
+    program: Program,
+    names: Iterable[str],
+    made: Callable[[str], Made],
+    given: Mapping[str, int],
+    config: Mapping[str, object],
 ) -> list[Gap]:
-    """A gap for every name that another rule, another term or other values would take."""
+    """A gap for every one of `names` that another rule, another term or other values than `made` says would take."""
     forward: dict[int, Rule] = {}
     readers = []
     for rule in program.rules:
@@ -26,12 +30,10 @@ def read_back(
         except MorphError:
             return []  # said already, reading forward
         forward[id(readers[-1])] = rule
-    taken, gaps = take(readers, made, given, config)
-    gaps = [each for each in gaps if not all(made[name][0].arrow == "->" for name in each.tensors)]
-    for name, (rule, place, axes, ties) in made.items():
-        if name not in taken:
-            continue
-        reader, back_place, reading = taken[name]
+    unread: list[Gap] = []
+    gaps: list[Gap] = []
+    for name, reader, back_place, reading in take(readers, names, given, config, unread):
+        rule, place, axes, ties = made(name)
         back = forward[id(reader)]
         if rule.arrow == "->":
             wrong = back.arrow == "<->"
@@ -52,7 +54,7 @@ def read_back(
                     [name],
                 )
             )
-    return gaps
+    return [each for each in unread if not all(made(name)[0].arrow == "->" for name in each.tensors)] + gaps
 
 
 def _same(rule: Rule, place: int, made: Mapping[str, Value], read: Mapping[str, Value]) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from isomorph.language.expressions import whole_number
 from isomorph.language.rules import FullName, IndexHole, LabelHole, Literal, NamePiece, PathHole, PieceHole
@@ -32,12 +32,16 @@ class UnknownFactor(Exception):
     """A product of indices in a name whose inner size is not known: (the axis)."""
 
 
-@dataclass
+NOTHING: Mapping[str, Value] = {}
+"""What most names have of ties: one mapping for all of them."""
+
+
+@dataclass(slots=True)
 class Reading:
     """The values of one name: `axes` of its untied holes, `ties` of its tied ones."""
 
-    axes: dict[str, Value] = field(default_factory=dict)
-    ties: dict[str, Value] = field(default_factory=dict)
+    axes: Mapping[str, Value]
+    ties: Mapping[str, Value]
 
 
 @dataclass(frozen=True)
@@ -109,18 +113,19 @@ class Pattern:
         texts = self.cut(name) if self.may_fit(name) else None
         if texts is None:
             return None
-        found = Reading()
+        axes: dict[str, Value] = {}
+        ties: dict[str, Value] = {}
         for piece, text in zip(self.pieces, texts, strict=True):
             if isinstance(piece, Literal):
                 continue
             values = _understand(piece, text, sizes)
             if values is None:
                 return None
-            into = found.ties if not isinstance(piece, PathHole) and piece.tied else found.axes
+            into = ties if not isinstance(piece, PathHole) and piece.tied else axes
             for axis, value in values.items():
                 if into.setdefault(axis, value) != value:
                     return None
-        return found
+        return Reading(axes, ties or NOTHING)
 
     def cut(self, name: str) -> list[str] | None:
         """The text that each piece covers; None when the pattern cannot cover the name. Raises TwoCuts."""

@@ -17,7 +17,7 @@ from isomorph.errors import Gap, MorphError
 from isomorph.language.rules import FlatTerm, FullName, Program, Rule
 from isomorph.language.tree import Constant as ConstantHead
 from isomorph.language.tree import Drop, Op
-from isomorph.tensors import DType, TensorSpec, dtype
+from isomorph.tensors import DType, Manifest, TensorSpec, dtype
 from isomorph.verify.instances import (
     MOST_COPIES,
     Instance,
@@ -29,7 +29,7 @@ from isomorph.verify.instances import (
 )
 from isomorph.verify.making import Maker
 from isomorph.verify.operators import Refused
-from isomorph.verify.readback import read_back
+from isomorph.verify.readback import Made, read_back
 from isomorph.verify.reading import Pattern, UnknownFactor
 from isomorph.verify.regions import Leaf, Region
 from isomorph.verify.shapes import size_of, spread
@@ -37,19 +37,20 @@ from isomorph.verify.sizes import SizeProblem, gap, missing, solve
 from isomorph.verify.values import BadConstant, constant_bits
 from isomorph.verify.whole_blocks import parts_items
 
+NO_AXES: Mapping[str, int] = {}
 MOST_KEPT = 1024
 """Tensors whose pieces are kept at hand."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Tensor:
     """A tensor that is made: the right term of an instance, at these values of the axes in its name."""
 
     spec: TensorSpec
     instance: Instance
     term: int
-    at: dict[str, int]
-    ties: dict[str, int]
+    at: Mapping[str, int]
+    ties: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class Stage:
         self.level = level
         self.config = config
         self.last = last
-        self.source: dict[str, TensorSpec | None] = {**source, **dict.fromkeys(ghosts)}
+        held = source.tensors if isinstance(source, Manifest) else source
+        self.source: Mapping[str, TensorSpec | None] = {**held, **dict.fromkeys(ghosts)} if ghosts else held
         self.tensors: dict[str, Tensor] = {}
         self.gaps: list[Gap] = []
         self.unmade: list[str] = []
@@ -87,6 +89,9 @@ class Stage:
         self.maker = Maker(level, self.source, last)
         self._patterns: dict[int, dict[int, Pattern]] = {}
         self._pieces: dict[str, list[Region]] = {}
+        self._sizes: dict[tuple[object, ...], dict[str, int]] = {}
+        self._specs: dict[TensorSpec, TensorSpec] = {}
+        """What many instances have alike is held once: there may be as many instances as tensors."""
         self._read(program, given)
 
     @property
@@ -95,12 +100,12 @@ class Stage:
 
     def reaching(self, names: Iterable[str]) -> set[str]:
         """What is read to make these tensors, or to check constants against."""
-        wanted = {(id(self.tensors[name].instance), self.tensors[name].term) for name in names}
+        wanted = {id(self.tensors[name].instance) << 16 | self.tensors[name].term for name in names}
         found: set[str] = set()
         for instance in self.instances:
             right = instance.rule.right
             for (place, _), sources in self.maker.partners_of(instance.rule).of.items():
-                if (id(instance), place) in wanted or isinstance(right[place].head, ConstantHead):
+                if id(instance) << 16 | place in wanted or isinstance(right[place].head, ConstantHead):
                     for source, _ in sources:
                         for copies in instance.keys.get(source, {}).values():
                             found.update(copies)
@@ -117,23 +122,25 @@ class Stage:
                 readers.append(make_reader(rule, given, self.config))
             except MorphError as error:
                 self.gaps += error.gaps
-        taken, gaps = take(readers, self.source, given, self.config)
+        gaps: list[Gap] = []
+        self.instances = group(take(readers, self.source, given, self.config, gaps), readers)
         self.gaps += [each for each in gaps if not any(self.source[name] is None for name in each.tensors)]
         for reader in readers:
             if reader.patterns and not reader.taken and not reader.rule.maybe and not reader.against:
                 self.idle.append(reader.rule)
-        self.instances = group(taken, readers)
         patterns = {id(reader.rule): reader.patterns for reader in readers}
         for instance in self.instances:
             gaps = complete(instance, patterns[id(instance.rule)], given, self.config)
             self.gaps += gaps
             if not gaps:
                 self._make(instance)
-        made = {
-            name: (tensor.instance.rule, tensor.term, {**tensor.instance.values, **tensor.at}, tensor.ties)
-            for name, tensor in self.tensors.items()
-        }
-        self.gaps += read_back(program, made, given, self.config)
+                key = (id(instance.reader), *instance.sizes.items())
+                instance.sizes = self._sizes.setdefault(key, instance.sizes)
+        self.gaps += read_back(program, self.tensors, self._how, given, self.config)
+
+    def _how(self, name: str) -> Made:
+        tensor = self.tensors[name]
+        return tensor.instance.rule, tensor.term, {**tensor.instance.values, **tensor.at}, tensor.ties
 
     def _make(self, instance: Instance) -> None:
         rule = instance.rule
@@ -188,6 +195,7 @@ class Stage:
             if made is None or self._parts_items(instance, place):
                 return
             spec = TensorSpec(made, tuple(size_of(dim, sizes) for dim in spread(term.dims, instance.rank or 0)))
+            spec = self._specs.setdefault(spec, spec)
         for name, at, copy in self._names(instance, place, term):
             if spec is None:
                 self.unmade.append(name)
@@ -198,7 +206,7 @@ class Stage:
 
     def _names(
         self, instance: Instance, place: int, term: FlatTerm
-    ) -> Iterator[tuple[str, dict[str, int], dict[str, int]]]:
+    ) -> Iterator[tuple[str, Mapping[str, int], Mapping[str, int]]]:
         rule, sizes = instance.rule, instance.sizes
         patterns = self._patterns.setdefault(id(rule), {})
         assert isinstance(term.head, FullName)
@@ -206,9 +214,9 @@ class Stage:
             patterns[place] = Pattern(term.head, self.config)
         axes, ties = instance.stacked(term), instance.tied(term)
         for values in product(*(range(sizes[axis]) for axis in axes)):
-            at = dict(zip(axes, values, strict=True))
+            at = dict(zip(axes, values, strict=True)) if axes else NO_AXES
             for copies in product(*(range(sizes[axis]) for axis in ties)):
-                copy = dict(zip(ties, copies, strict=True))
+                copy = dict(zip(ties, copies, strict=True)) if ties else NO_AXES
                 try:
                     name = patterns[place].write({**instance.values, **at}, copy, sizes)
                 except UnknownFactor as unknown:

@@ -35,7 +35,7 @@ Progress = Callable[[int], object]
 """Called with the number of bytes of the target just compared; from any of the threads."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Tally:
     """What was seen of one tensor (or one check). Guarded by the lock of its run."""
 
