@@ -9,7 +9,7 @@ import pytest
 
 from isomorph.cli.app import run
 from isomorph.demo.checkpoint import LARGE, SMALL, specs, write_checkpoint
-from isomorph.formats.registry import lay_out
+from isomorph.formats.registry import FORMATS, lay_out
 from isomorph.job.port import morph_path
 from isomorph.language.parse import parse
 
@@ -128,3 +128,18 @@ def test_links_lead_somewhere() -> None:
     for document in ("README.md", "CONTRIBUTING.md", "ARCHITECTURE.md"):
         for target in re.findall(r"\]\(([^)#:]+)\)", (ROOT / document).read_text(encoding="utf-8")):
             assert (ROOT / target).exists(), f"{document}: {target}"
+
+
+def test_every_format_is_in_the_table() -> None:
+    """docs/formats.md has a row for each format, and says truly which are written and with which suffixes."""
+    rows = {
+        line.split("`")[1]: [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in (ROOT / "docs" / "formats.md").read_text(encoding="utf-8").splitlines()
+        if line.startswith("| `")
+    }
+    assert set(FORMATS) == set(rows)
+    for name, row in FORMATS.items():
+        assert [True, row.writer is not None] == [rows[name][2].startswith("yes"), rows[name][3].startswith("yes")], (
+            name
+        )
+        assert [] == [suffix for suffix in row.suffixes if suffix not in "|".join(rows[name])], name
