@@ -136,6 +136,19 @@ def test_packed_elements_are_carried_in_their_bytes(tmp_path: Path, kind: str, r
         assert data == np.ascontiguousarray(whole(checkpoint, "w")).tobytes()
 
 
+def test_elements_of_six_bits(tmp_path: Path) -> None:
+    """Four in three bytes, as raw_data; as numbers of the wire, and where they end amid an item, they are refused."""
+    kind, data = TensorProto.FLOAT6E2M3, bytes(range(9))
+    tensor = helper.make_tensor("w", kind, (3, 4), data, raw=True)
+    assert bytes_of(save(tmp_path / "m.onnx", model_of([tensor])), "w") == ("f6e2m3[3,1]", data)
+    typed = save(tmp_path / "t.onnx", model_of([helper.make_tensor("w", kind, (3, 4), np.ones(12))]))
+    with pytest.raises(FormatError, match="`w`: FLOAT6E2M3 as typed numbers, which are not read; save it as raw_data"):
+        open_checkpoint(typed)
+    odd = save(tmp_path / "o.onnx", model_of([helper.make_tensor("w", kind, (3, 2), data[:5], raw=True)]))
+    with pytest.raises(FormatError, match="its 6 elements of 6 bits are no whole items of 4, which is not read"):
+        open_checkpoint(odd)
+
+
 def test_packed_elements_that_end_amid_a_byte_are_one_row(tmp_path: Path) -> None:
     """Three times three elements of four bits are five bytes."""
     tensor = helper.make_tensor("w", TensorProto.FLOAT4E2M1, (3, 3), np.ones(9))

@@ -402,3 +402,21 @@ def test_an_array_that_the_tree_names_must_be_there(tmp_path: Path) -> None:
     assert "1 arrays that it names are not there: `params/dense/bias`. Fetch the whole folder" in failure(
         tmp_path / "c"
     )
+
+
+@pytest.mark.parametrize("more", [{"driver": "zarr", "metadata": {"compressor": None}}, {"driver": "zarr3"}])
+def test_arrays_beside_each_other_need_no_group(tmp_path: Path, more: dict[str, Any]) -> None:
+    """A folder of arrays alone is read as if a group held them; groups beside each other are several checkpoints."""
+    for name in ("encoder.kernel", "bias"):
+        place = {**more, "kvstore": {"driver": "file", "path": str(tmp_path / "m" / name)}}
+        tensorstore.open(place, create=True, dtype="float32", shape=[3, 4]).result()[...] = float(len(name))
+    with open_checkpoint(tmp_path / "m") as checkpoint:
+        assert {"encoder/kernel": "f32[3,4]", "bias": "f32[3,4]"} == {
+            name: str(spec) for name, spec in checkpoint.manifest.items()
+        }
+        assert whole(checkpoint, "encoder/kernel").tobytes() == np.full((3, 4), 14, np.float32).tobytes()
+    shutil.copytree(tmp_path / "m", tmp_path / "two" / "a")
+    shutil.copytree(tmp_path / "m", tmp_path / "two" / "b")
+    for group in ("a", "b"):
+        (tmp_path / "two" / group / ".zgroup").write_text('{"zarr_format": 2}')
+    assert "holds several checkpoints of Orbax (steps or items): a, b. Name the one" in failure(tmp_path / "two")

@@ -8,6 +8,7 @@ from pathlib import Path
 from isomorph.errors import FormatError, printable
 from isomorph.formats.folder_tf import latest, saved_model, tf_tables
 from isomorph.formats.hub_cache import models_in, within
+from isomorph.formats.keras_shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.sniff import DCP_SHARD
 
 PREFERRED = (
@@ -43,9 +44,10 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
         names = sorted(entry.name for entry in list(folder.iterdir()) if not entry.is_dir())
     except OSError as error:
         raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
-    indexes = [name for name in names if name.endswith(".index.json")]
+    indexes = [name for name in names if name.endswith((".index.json", INDEX_SUFFIX))]
     indexed = {name.removesuffix(".index.json") for name in indexes}
     weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]
+    weights = [name for name in weights if index_of_shard(name) not in indexes]
     shards = [name for name in weights if _whole_name(name) is not None]
     parts = {_whole_name(name): name for name in reversed(shards) if name.endswith(".gguf")}  # they need no index
     orphans = sorted({str(_whole_name(name)) for name in shards} - indexed - {str(name) for name in parts})

@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isomorph.errors import FormatError, printable
+from isomorph.formats.links import open_beside
 from isomorph.formats.ocdbt import MANIFEST
-from isomorph.formats.orbax import DESCRIPTIONS, METADATA
+from isomorph.formats.orbax import DESCRIPTIONS, LARGEST_ARRAY_METADATA, METADATA, Inline
+from isomorph.formats.sniff import GROUP
+from isomorph.formats.source import Source
+from isomorph.formats.zarr import is_group
 
 STEP = "_CHECKPOINT_METADATA"
 """What Orbax puts into the folder of a step and of an item."""
-
-GROUP = ".zgroup"
-"""What zarr 2 puts into a folder of arrays; zarr 3 has a `zarr.json` there."""
 
 MOST_LEVELS = 4
 
@@ -26,7 +27,8 @@ def is_beside_arrays(path: Path) -> bool:
 
 
 def arrays_in(folder: Path, names: Sequence[str], levels: int = MOST_LEVELS) -> Path | None:
-    """The file that says what the folder, or the only step and item in it, holds; None when it is no such folder.
+    """The file that says what the folder, or the only step and item in it, holds; None when it is no such folder. A folder of
+    arrays alone has none: it is then called as if it were a group of zarr 2, and `open_group` makes up the file.
 
     FormatError when it holds several steps, or several items.
     """
@@ -46,9 +48,34 @@ def arrays_in(folder: Path, names: Sequence[str], levels: int = MOST_LEVELS) -> 
         return None
     if len(inner) == 1:
         return arrays_in(inner[0], [each.name for each in inner[0].iterdir() if each.is_file()], levels - 1)
+    if all(_is_array(each) for each in inner):
+        return folder / GROUP  # arrays that nothing groups: `open_group` stands in for the file
     shown = ", ".join(printable(each.name) for each in inner[:10]) + (
         f" and {len(inner) - 10} more" if inner[10:] else ""
     )
     raise FormatError(
         folder, f"holds several checkpoints of Orbax (steps or items): {shown}", "Name the one that is meant"
     )
+
+
+def open_group(found: Path) -> Source:
+    """The `.zgroup` that `arrays_in` found. Of arrays that no file groups, one in memory."""
+    if found.exists():
+        return open_beside(found.parent, found.name)
+    group = Inline(found)
+    group.put(b'{"zarr_format": 2}')
+    return group
+
+
+def _is_array(folder: Path) -> bool:
+    """True for the folder of one array."""
+    if (folder / ".zarray").is_file():
+        return True
+    described = folder / "zarr.json"
+    if not described.is_file():
+        return False
+    source = Source(described, follow_links=False)
+    try:
+        return source.size <= LARGEST_ARRAY_METADATA and not is_group(described, source.read(0, source.size))
+    finally:
+        source.close()

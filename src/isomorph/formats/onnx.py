@@ -38,7 +38,8 @@ NAMES: Mapping[int, tuple[str, str]] = {
     13: ("UINT64", "u64"), 14: ("COMPLEX64", "c64"), 15: ("COMPLEX128", "c128"), 16: ("BFLOAT16", "bf16"),
     17: ("FLOAT8E4M3FN", "f8e4m3"), 18: ("FLOAT8E4M3FNUZ", "f8e4m3fnuz"), 19: ("FLOAT8E5M2", "f8e5m2"),
     20: ("FLOAT8E5M2FNUZ", "f8e5m2fnuz"), 21: ("UINT4", "u4"), 22: ("INT4", "i4"), 23: ("FLOAT4E2M1", "f4"),
-    24: ("FLOAT8E8M0", "f8e8m0"), 25: ("UINT2", "u2"), 26: ("INT2", "i2"),
+    24: ("FLOAT8E8M0", "f8e8m0"), 25: ("UINT2", "u2"), 26: ("INT2", "i2"), 27: ("FLOAT6E2M3", "f6e2m3"),
+    28: ("FLOAT6E3M2", "f6e3m2"),
 }  # fmt: skip
 """TensorProto.DataType: its name, and ours."""
 
@@ -339,6 +340,12 @@ class _Walk:
             spec = packed(kind, tensor.dims)
         except ValueError:
             spec = None
+        if kind.nbytes > 1 and tensor.chunks:  # each number in one of int32_data, though four take three bytes
+            raise self._wrong(name, f"{said} as typed numbers, which are not read; save it as raw_data")
+        if spec is None and kind.nbytes > 1 and -(-math.prod(tensor.dims) * 6 // 8) % kind.nbytes:
+            raise self._wrong(
+                name, f"its {math.prod(tensor.dims):,} elements of 6 bits are no whole items of 4, which is not read"
+            )
         if spec is None:  # ONNX fills up the last byte of the whole tensor
             self._odd.append(f"`{printable(name)}`")
             spec = TensorSpec(kind, (-(-math.prod(tensor.dims) // kind.elements),))

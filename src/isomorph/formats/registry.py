@@ -163,9 +163,15 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
     if is_folder(where):
         from isomorph.formats.folder import find_in_folder
         from isomorph.formats.links import open_beside
+        from isomorph.formats.sniff import GROUP
 
         found, notes = find_in_folder(where)
-        source = open_beside(found.parent, found.name, advice="name the file itself if it is meant")
+        if found.name == GROUP:
+            from isomorph.formats.folder_arrays import open_group
+
+            source = open_group(found)
+        else:
+            source = open_beside(found.parent, found.name, advice="name the file itself if it is meant")
     else:
         source = open_source(where)
     sources = [source]

@@ -9,6 +9,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location, in_file
+from isomorph.formats.keras_shards import Groups, groups_of, tensors_of
 from isomorph.formats.links import names_in, open_beside
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
@@ -20,9 +21,9 @@ MOST_SHARDS = 10_000
 
 def read_index(source: Source) -> tuple[Contents, list[Source]]:
     """The contents of all shards, and the opened shards. FormatError when index and headers disagree, with every difference."""
-    mapped, total = _weight_map(source)
+    mapped, groups, total = _weight_map(source)
     folder = source.path.parent
-    names = sorted(set(mapped.values()))
+    names = sorted({*mapped.values(), *(file for files in groups.values() for file in files)})
     if len(names) > MOST_SHARDS:
         raise FormatError(source.path, f"its index names {len(names):,} shards; at most {MOST_SHARDS:,} are read")
     for name in names:
@@ -42,7 +43,9 @@ def read_index(source: Source) -> tuple[Contents, list[Source]]:
             shard = open_beside(folder, name)
             opened.append(shard)
             parts.append(_read_shard(shard))
-        if all(part.format == "hdf5" for part in parts):
+        if groups:
+            mapped = tensors_of(source.path, groups, dict(zip(names, parts, strict=True)))
+        elif all(part.format == "hdf5" for part in parts):
             mapped = _without_model(mapped, parts)
         _require_agreement(source.path, mapped, dict(zip(names, parts, strict=True)))
         return _merged(source.path, parts, total), opened
@@ -68,8 +71,8 @@ def read_shards(folder: Path, names: Sequence[str]) -> tuple[Contents, list[Sour
         raise
 
 
-def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:
-    """(tensor -> shard, total size said)."""
+def _weight_map(source: Source) -> tuple[dict[str, str], Groups, int | None]:
+    """(tensor -> shard, or else Keras's groups of variables -> shards, total size said)."""
     path = source.path
     if source.size > LARGEST_INDEX:
         raise FormatError(path, f"a JSON file of {source.size:,} bytes; at most {LARGEST_INDEX:,} are read")
@@ -80,12 +83,15 @@ def _weight_map(source: Source) -> tuple[dict[str, str], int | None]:
         raise FormatError(
             path, f"{what}, not an index of shards (it has no weight_map)", "Name the file of weights, or its folder"
         )
-    if type(mapped) is not dict or not all(type(shard) is str for shard in mapped.values()) or not mapped:
+    groups = groups_of(mapped) or {}
+    if groups:
+        mapped = {}
+    elif type(mapped) is not dict or not all(type(shard) is str for shard in mapped.values()) or not mapped:
         raise FormatError(path, "its weight_map does not map names of tensors to names of files")
     metadata = index.get("metadata")
     total: Any = metadata.get("total_size") if type(metadata) is dict else None
     said = isinstance(total, int | float) and not isinstance(total, bool) and 0 <= total < 1 << 63
-    return mapped, int(total) if said else None
+    return mapped, groups, int(total) if said else None
 
 
 def _require_plain(path: Path, name: str) -> None:

@@ -34,7 +34,10 @@ FOREIGN = [
 DCP_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors").fullmatch
 """The name of what one rank wrote of a model in safetensors."""
 
-ARRAYS = ("_METADATA", ".zgroup", ".zarray", "zarr.json")
+GROUP = ".zgroup"
+"""What zarr 2 puts into a folder of arrays; zarr 3 has a `zarr.json` there."""
+
+ARRAYS = ("_METADATA", GROUP, ".zarray", "zarr.json")
 """Files in JSON that say what lies in a folder of arrays."""
 
 KNOWN = (

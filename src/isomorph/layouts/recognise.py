@@ -9,6 +9,7 @@ from typing import Any
 
 from isomorph.errors import Gap, MorphError
 from isomorph.layouts.catalogue import Layout, find
+from isomorph.layouts.elements import in_elements
 from isomorph.layouts.fit import Fit, hold
 from isomorph.layouts.index import Score, scores
 from isomorph.layouts.misfit import nothing_fits, sizes_wanted
@@ -68,6 +69,7 @@ def recognise(
 
     Raises MorphError (kind `layout`) where nothing fits, with the nearest layout, what is missing and what is left over.
     """
+    manifest = in_elements(manifest)
     fits = list(_fits(manifest, config, only, within, sizes or {}))
     good = [fit for fit in fits if fit.fits]
     wanting = [fit for fit in fits if fit.wants]

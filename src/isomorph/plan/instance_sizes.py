@@ -12,8 +12,8 @@ from isomorph.language.tree import Drop, Ellipsis, Expression
 from isomorph.plan.kinds import Naming, Part, Unsettled
 from isomorph.plan.match import Slot
 from isomorph.plan.sizes import Contradiction, Equation, Solution, dims_text, equations, solve
-from isomorph.plan.whole_blocks import counts_items
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, where_value
+from isomorph.plan.whole_blocks import counts_items
 
 MOST_NAMES = 1_000_000
 """Tensors that one instance may write; the largest checkpoints known have some hundred thousand."""
