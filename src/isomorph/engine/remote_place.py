@@ -23,12 +23,24 @@ OTHER_NAME = "Use --overwrite, or another name"
 class RemotePlace:
     """A target, and the temporary keys under which it is uploaded."""
 
-    def __init__(self, target: Url, layout: OutputLayout, sources: Iterable[Path], *, overwrite: bool) -> None:
-        """RefusedError where the target is its own source, or exists and is not to be overwritten."""
+    def __init__(
+        self,
+        target: Url,
+        layout: OutputLayout,
+        sources: Iterable[Path],
+        *,
+        overwrite: bool,
+        temporary: Url | None = None,
+    ) -> None:
+        """RefusedError where the target is its own source, or exists and is not to be overwritten.
+
+        `temporary` is below the target, or beside it: other keys than the usual ones.
+        """
         self.target, self.layout, self.overwrite = target, layout, overwrite
         self.sources = tuple(sources)
         self.store = target.store
-        self.temporary = target / f".{PART}" if layout.is_folder else target.parent / f".{target.name}.{PART}"
+        usual = target / f".{PART}" if layout.is_folder else target.parent / f".{target.name}.{PART}"
+        self.temporary = usual if temporary is None else temporary
         self._uploaded: dict[str, Stat] = {}
         self.check()
 
@@ -63,7 +75,8 @@ class RemotePlace:
                 raise RefusedError(self.target, f"exists ({human(found.nbytes)}); not touched", OTHER_NAME)
 
     def _check_folder(self) -> None:
-        names = [entry.name for entry in self.store.entries(self.target) if entry.name != f".{PART}"]
+        mine = {f".{PART}", self.temporary.relative_to(self.target).parts[0]}
+        names = [entry.name for entry in self.store.entries(self.target) if entry.name not in mine]
         ours = {file.name for file in self.layout.files}
         if names and not self.overwrite:
             there = [name for name in names if name in ours]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,12 +16,14 @@ from isomorph.job.companions import Written as Beside
 from isomorph.job.convert import Writing
 from isomorph.job.plan_file import PlanFile
 from isomorph.job.tasks.part import Sources
-from isomorph.job.tasks.records import Workplace
 from isomorph.job.tasks.shares import balanced
+from isomorph.job.tasks.workplaces import open_workplace
+from isomorph.stores.url import is_remote
 from isomorph.tensors import TensorSpec, dtype
 
 if TYPE_CHECKING:
     from isomorph.formats.base import Checkpoint, OutputLayout
+    from isomorph.job.tasks.workplaces import AnyWorkplace
 
 MOST_NAMED = 8
 
@@ -76,7 +77,7 @@ def finish(plan: PlanFile, writing: Writing) -> Finished:
     writing = plan.writing(writing)
     plan.check_whole()
     outputs = range(len(plan.targets))
-    places = [Workplace(plan, output, overwrite=writing.overwrite) for output in outputs]
+    places = [open_workplace(plan, output, overwrite=writing.overwrite) for output in outputs]
     elements = _require_done(plan, places, writing)
     companions = Companions()
     with Sources(plan) as sources:
@@ -87,16 +88,16 @@ def finish(plan: PlanFile, writing: Writing) -> Finished:
         sources.whole.check_unchanged()
     for place in places:
         if not place.is_named:
-            place.place.finish()
+            place.finish()
     for place in places:
-        shutil.rmtree(place.folder, ignore_errors=True)
+        place.clear()
     nbytes = sum(file["nbytes"] for output in plan.head["outputs"] for file in output["files"])
     files = sum(len(output["files"]) for output in plan.head["outputs"])
     seconds = time.perf_counter() - began
     return Finished(tuple(place.target for place in places), files, nbytes, elements, companions, seconds)
 
 
-def _require_done(plan: PlanFile, places: Sequence[Workplace], writing: Writing) -> int | None:
+def _require_done(plan: PlanFile, places: Sequence[AnyWorkplace], writing: Writing) -> int | None:
     """How many elements the tasks compared. RefusedError with every file that is not done."""
     missing: list[int] = []
     elements: int | None = 0
@@ -113,7 +114,7 @@ def _require_done(plan: PlanFile, places: Sequence[Workplace], writing: Writing)
     return elements
 
 
-def _unfinished(plan: PlanFile, places: Sequence[Workplace], missing: Sequence[int]) -> RefusedError:
+def _unfinished(plan: PlanFile, places: Sequence[AnyWorkplace], missing: Sequence[int]) -> RefusedError:
     """What is missing, and which tasks of those that were begun would write it."""
     names = [plan.files[number]["name"] for number in missing]
     listed = ", ".join(names[:MOST_NAMED]) + (f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else "")
@@ -135,12 +136,12 @@ def _unfinished(plan: PlanFile, places: Sequence[Workplace], missing: Sequence[i
     return RefusedError(places[plan.files[missing[0]]["output"]].target, problem, advice)
 
 
-def _complete(sources: Sources, output: int, place: Workplace, companions: Companions) -> Companions:
+def _complete(sources: Sources, output: int, place: AnyWorkplace, companions: Companions) -> Companions:
     """Write what belongs to an output besides its tensors: the index, config.json, companions."""
     plan = sources.plan
     if not plan.head["outputs"][output]["folder"]:
         return companions
-    folder = place.place.temporary
+    folder = place.beside
     layout = _layout(plan, output)
     for file in layout.files:
         if not file.tensors:
@@ -190,6 +191,9 @@ def _layout(plan: PlanFile, output: int) -> OutputLayout:
 
 def _write(path: Path, data: bytes) -> None:
     """Write a small file, synced, in one step."""
+    if is_remote(path):
+        path.write_bytes(data)
+        return
     part = path.with_name(f".{path.name}.isomorph-part")
     with part.open("wb") as file:
         file.write(data)

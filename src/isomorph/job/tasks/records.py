@@ -25,10 +25,12 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.engine.places import Place, sync_folder
-from isomorph.errors import RefusedError, UsageError
-from isomorph.formats.base import FileLayout, OutputLayout
+from isomorph.engine.run import write
+from isomorph.errors import RefusedError
+from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
 from isomorph.job.plan_file import PlanFile
-from isomorph.stores.url import Url, path_of
+from isomorph.plan.plan import Plan
+from isomorph.stores.url import path_of
 
 CHUNK = 1 << 20
 MOST_RECORD = 1 << 16
@@ -44,6 +46,9 @@ class Record:
     mtime_ns: int
     elements: int | None
     task: str
+    version: str = ""
+    """Of an object in a store, in place of SHA-256 and mtime; and the run that made it, which is a part of its key."""
+    run: str = ""
 
 
 class Workplace:
@@ -57,11 +62,6 @@ class Workplace:
         sources = [path_of(file["path"]) for file in plan.head["files"]]
         self.plan = plan
         self.target = plan.targets[output].path
-        if isinstance(self.target, Url):
-            raise UsageError(
-                f"{self.target}: tasks put a target together in a folder that all machines see; "
-                f"isomorph convert {plan.path}  writes it to a store in one run"
-            )
         self.place = Place(self.target, layout, sources, overwrite=True)  # what is there may be ours: see below
         self.place.overwrite = overwrite
         beginning = self.place.temporary.name.removesuffix("part")
@@ -118,6 +118,23 @@ class Workplace:
         if not reread and path.stat().st_mtime_ns == record.mtime_ns:
             return True
         return sha256(path) == record.sha256
+
+    @property
+    def beside(self) -> Path:
+        """Where --finish puts what belongs to the output besides its tensors."""
+        return self.place.temporary
+
+    def write(self, plan: Plan, source: Checkpoint, layout: OutputLayout, target: Path, **how: Any) -> None:
+        """Write one file in the folder of a run, and verify it there. Raises what `engine.run.write` does."""
+        write(plan, source, layout, target, **how)
+
+    def finish(self) -> None:
+        """Give the target its name."""
+        self.place.finish()
+
+    def clear(self) -> None:
+        """Remove what is left of the tasks."""
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def put(self, made: Path, *, elements: int | None, task: str) -> Record:
         """Give a finished file its name, then its record. What a run of the same task has put there meanwhile is the same."""

@@ -12,12 +12,13 @@ from isomorph.errors import Different, FormatError
 from isomorph.job.convert import WORKERS, Writing
 from isomorph.job.plan_file import PlanFile
 from isomorph.job.tasks.part import Sources
-from isomorph.job.tasks.records import Workplace
 from isomorph.job.tasks.shares import Share, balanced
+from isomorph.job.tasks.workplaces import open_workplace
 
 if TYPE_CHECKING:
     from isomorph.formats.base import Checkpoint, OutputLayout
     from isomorph.job.progress import Stage
+    from isomorph.job.tasks.workplaces import AnyWorkplace
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def run_files(
     """Write these files of the plan's outputs, one after the other; those that are done are read once and left."""
     began = time.perf_counter()
     writing = plan.writing(writing)
-    places: dict[int, Workplace] = {}
+    places: dict[int, AnyWorkplace] = {}
     written: list[str] = []
     skipped: list[str] = []
     nbytes = elements = 0
@@ -83,7 +84,7 @@ def run_files(
             file = plan.files[number]
             output = file["output"]
             if output not in places:
-                places[output] = Workplace(plan, output, overwrite=writing.overwrite)
+                places[output] = open_workplace(plan, output, overwrite=writing.overwrite)
                 places[output].make()
             workplace = places[output]
             if workplace.is_done(file["name"], verified=writing.verify, reread=True):
@@ -98,16 +99,14 @@ def run_files(
 
 
 def _write_file(
-    sources: Sources, share: Share, workplace: Workplace, writing: Writing, task: str, stage: Stage | None
+    sources: Sources, share: Share, workplace: AnyWorkplace, writing: Writing, task: str, stage: Stage | None
 ) -> int | None:
     """Write, verify and record one file; the number of elements that were compared."""
-    from isomorph.engine.run import write
-
     source, plan = sources.part(share)
     layout = _layout(sources.plan, share)
     verified: list[int] = []
     with workplace.run() as folder:
-        write(
+        workplace.write(
             plan,
             source,
             layout,

@@ -82,7 +82,10 @@ def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Sequen
         text = f"{name!r} {texts(target.spec)} {target.klass}\n"
         made = moves(name)
         whole = made if isinstance(made, str) else whole_source(plan, target.spec, made)
-        text += f"= {whole!r}\n" if whole is not None else "".join(map(move_text, made))
+        if isinstance(made, str) or whole is not None:
+            text += f"= {whole!r}\n"
+        else:
+            text += "".join(map(move_text, made))
         found.update(text.encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
