@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import heapq
 import math
+from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import groupby
+from itertools import groupby, islice
+from operator import attrgetter
 
 from isomorph.engine.budget import Budget
 from isomorph.engine.evaluate import acting, source_dtype
@@ -184,7 +186,10 @@ def as_copies(move: Move, base: int, itemsize: int, source: Checkpoint) -> list[
     copies = []
     begin, end = box.offset, box.offset + move.target.numel
     target = base + (move.target.offset - begin) * itemsize
-    for run in runs:
+    first = max(0, bisect_right(runs, begin, key=attrgetter("start")) - 1)
+    for run in islice(runs, first, None):
+        if run.start >= end:
+            break
         low, high = max(begin, run.start), min(end, run.start + run.numel)
         if low < high:
             start = run.byte_offset + (low - run.start) * itemsize

@@ -48,6 +48,7 @@ class FileCheckpoint(Checkpoint):
         self._decoder: Decoder | None = None
         self._lock = threading.Lock()
         self._tilings: dict[str, Tiling] = {}
+        self._runs: dict[str, Sequence[Run] | None] = {}
         self._kept_crcs: dict[int, dict[tuple[int, int], int]] = {}
         check_locations(contents, [source.size for source in self._sources])
         sparse = tuple(
@@ -78,17 +79,22 @@ class FileCheckpoint(Checkpoint):
         return where.file, where.byte_offset
 
     def runs(self, name: str) -> Sequence[Run] | None:
-        spec, where = self.contents.tensors[name], self.contents.locations[name]
-        if not where.tiles:
+        if not self.contents.locations[name].tiles:
             return super().runs(name)
+        if name not in self._runs:  # asked for by every move that reads it
+            self._runs[name] = self._runs_of_tiles(name)
+        return self._runs[name]
+
+    def _runs_of_tiles(self, name: str) -> Sequence[Run] | None:
+        spec = self.contents.tensors[name]
         bands = self._tiling(name).bands()
         if bands is None:
             return None
-        found = [
+        found = sorted(
             Run(start, count, tile.location.file, tile.location.byte_offset)
             for start, count, tile in bands
             if _is_plain(TensorSpec(spec.dtype, tile.shape), tile.location)
-        ]
+        )
         return found if sum(run.numel for run in found) == spec.numel else None
 
     def pread(self, file: int, offset: int, buffer: memoryview) -> None:

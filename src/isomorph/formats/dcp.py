@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location, Tile, in_file
-from isomorph.formats.dcp_item import read_item
+from isomorph.formats.dcp_item import Items
 from isomorph.formats.pickle import MAX_PICKLE_BYTES, Interpreter
 from isomorph.formats.pickle_globals import record_class
 from isomorph.formats.pickle_objects import Global, Object
@@ -215,6 +215,7 @@ def _contents(
     tensors: dict[str, TensorSpec] = {}
     locations: dict[str, Location] = {}
     sharded = 0
+    reader = Items()
     for name, (spec, chunks) in wanted.items():
         tiles = []
         for chunk in chunks:
@@ -222,7 +223,7 @@ def _contents(
                 continue
             item = items[name, chunk.start]
             file = number[item.path]
-            held, where = read_item(sources[file], item.offset, item.nbytes, f"`{printable(name)}`")
+            held, where = reader.read(sources[file], item.offset, item.nbytes, f"`{printable(name)}`")
             if held != TensorSpec(spec.dtype, chunk.shape):
                 raise FormatError(
                     sources[file].path,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from pathlib import Path
 
 from isomorph.errors import FormatError, printable
@@ -34,6 +35,9 @@ SUFFIXES = (
 NOT_WEIGHTS = re.compile(
     r"training_args\.bin|(optimizer|scheduler|scaler|rng_state.*|random_states.*)\.(bin|pt|pth|pkl)|.*\.pdopt"
 )
+MOST_FOLDERS = 1000
+"""Entries of a folder that are looked at to say where a checkpoint may be."""
+
 SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z0-9]+)")
 
 
@@ -114,9 +118,38 @@ def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: l
         listed = ", ".join(printable(name) for name in models[:10])
         more = f" and {len(models) - 10} more" if models[10:] else ""
         raise FormatError(folder, f"the hub's cache, of these models: {listed}{more}", "Name the folder of one")
+    inside = _checkpoints_below(folder)
+    if inside:
+        what = (
+            "a pipeline of several models"
+            if "model_index.json" in names
+            else "a folder without a checkpoint of its own"
+        )
+        shown = ", ".join(printable(name) for name in inside[:10]) + (
+            f" and {len(inside) - 10} more" if inside[10:] else ""
+        )
+        return FormatError(
+            folder,
+            f"{what}; there is one in {shown}",
+            f"Name the one that is meant: {printable(str(folder / inside[0]))}",
+        )
     seen = ", ".join(printable(name) for name in names[:5]) + (", …" if len(names) > 5 else "")
     return FormatError(
         folder,
         "a folder without a checkpoint " + (f"(it holds {seen})" if names else "(it is empty)"),
         f"A checkpoint ends in {', '.join(SUFFIXES)} or .index.json",
     )
+
+
+def _checkpoints_below(folder: Path) -> list[str]:
+    """The folders in it that hold files of weights, by their names alone."""
+    found = []
+    for each in sorted(folder.iterdir())[:MOST_FOLDERS]:
+        if each.is_dir() and not each.is_symlink():
+            try:
+                names = [entry.name for entry in islice(each.iterdir(), MOST_FOLDERS)]
+            except OSError:
+                continue
+            if any(name.endswith((*SUFFIXES, ".index.json", ".distcp")) for name in names):
+                found.append(each.name)
+    return found

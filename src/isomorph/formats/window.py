@@ -21,7 +21,17 @@ class Window(Source):
                 file.path, f"truncated: bytes {offset:,} to {offset + nbytes:,} are needed, the file has {file.size:,}"
             )
         self._head = file.read(offset, min(EDGE, nbytes))
-        self._tail = file.read(offset + max(0, nbytes - EDGE), min(EDGE, nbytes))
+        self._tail = self._head if nbytes <= EDGE else file.read(offset + nbytes - EDGE, EDGE)
+        self.edges = self._head if nbytes <= EDGE else self._head + self._tail
+
+    def at_edges(self, begin: int, end: int) -> tuple[int, int]:
+        """Where bytes `begin` to `end` of the item are in `edges`. ValueError when they are not in one of them."""
+        if end <= len(self._head):
+            return begin, end
+        low = begin - (self.size - EDGE)
+        if low < 0:
+            raise ValueError(f"bytes {begin} to {end} lie amid the item")
+        return EDGE + low, EDGE + low + end - begin
 
     def read(self, offset: int, nbytes: int) -> bytes:
         end = offset + nbytes

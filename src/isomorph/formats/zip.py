@@ -64,6 +64,11 @@ def read_members(source: Source) -> Mapping[str, Member]:
     return source.members
 
 
+def directory_of(source: Source) -> tuple[int, int, int]:
+    """(number of members, first byte of the directory, its end)."""
+    return _Reader(source).directory()
+
+
 def read_member(source: Source, member: Member, limit: int) -> bytes:
     """The bytes of a small member, inflated.
 
@@ -122,7 +127,7 @@ class _Reader:
         return FormatError(self.source.path, problem)
 
     def members(self) -> dict[str, Member]:
-        count, begin, end = self._directory()
+        count, begin, end = self.directory()
         raw = self.source.read(begin, end - begin)
         found: list[_Entry] = []
         seen: set[str] = set()
@@ -153,7 +158,7 @@ class _Reader:
                     f"its zip members {printable(other)} and {printable(name)} differ in case alone: which is meant?"
                 )
 
-    def _directory(self) -> tuple[int, int, int]:
+    def directory(self) -> tuple[int, int, int]:
         """(number of members, first byte of the directory, its end)."""
         source = self.source
         if source.size < _END.size:
