@@ -126,6 +126,8 @@ def write(
                 if keep:
                     interrupt.add_note(f"what was finished is kept beside {target}: --resume goes on from there")
                 raise
+            del run  # what only the writing needs is not held while all is verified
+            place.layout = layout = layout.outline
             source.check_unchanged()
             if verify is not None:
                 before = time.perf_counter()

@@ -91,6 +91,8 @@ def write(
                     uploads.pop().finish()
                     place.uploaded(temporary)
             run.report(run.done, final=True)
+            del run  # as in run.write
+            place.layout = layout = layout.outline
             source.check_unchanged()
             if verify is not None:
                 before = time.perf_counter()

@@ -225,6 +225,13 @@ class OutputLayout:
     files: tuple[FileLayout, ...]
     is_folder: bool = False
 
+    @property
+    def outline(self) -> OutputLayout:
+        """The files' names and lengths alone: what is still asked for once they are written."""
+        return OutputLayout(
+            self.format, tuple(FileLayout(file.name, file.nbytes, {}, ()) for file in self.files), self.is_folder
+        )
+
 
 class Writer(Protocol):
     """A format's half for writing. Both functions are pure.

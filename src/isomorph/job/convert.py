@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +109,9 @@ class Converted:
         if self.cloned:
             lines.append(f"cloned    {bytes_text(self.cloned)} (no bytes moved: the file system shares their blocks)")
         if self.by_store:
-            lines.append(f"copied    {bytes_text(self.by_store)} by the store itself: these bytes never passed through here")
+            lines.append(
+                f"copied    {bytes_text(self.by_store)} by the store itself: these bytes never passed through here"
+            )
         lines += [f"note      {escaped(note)}" for written in self.writes for note in written.notes]
         if self.changes.elements:
             lines.append(
@@ -220,6 +223,7 @@ def convert(
     def finish(at: int, temporary: Path) -> None:
         nonlocal report, companions
         done[outputs[at].name] = temporary
+        outputs[at] = replace(outputs[at], layout=outputs[at].layout.outline)
         if at + 1 < len(outputs):
             write_output(at + 1)
             return
@@ -236,22 +240,23 @@ def convert(
             companions = copy_companions(companions, source_folder, temporary, cast)
 
     def write_output(at: int) -> None:
-        output = outputs[at]
-        how: dict[str, Any] = {
-            "max_memory": writing.max_memory,
-            "workers": writing.workers if writing.workers is not None else WORKERS,
-            "overwrite": writing.overwrite,
-            "resume": writing.resume,
-            "verify": lambda temporary: finish(at, temporary),
-            "progress": stage("writing") if stage is not None else None,
-        }
-        if isinstance(output.path, Url):
+        into: Callable[..., Written] = write
+        if isinstance(outputs[at].path, Url):
             from isomorph.engine import stream
 
-            direct = not writing.verify and len(outputs) == 1
-            written = stream.write(output.plan, source, output.layout, output.path, direct=direct, **how)
-        else:
-            written = write(output.plan, source, output.layout, output.path, **how)
+            into = partial(stream.write, direct=True) if not writing.verify and len(outputs) == 1 else stream.write
+        written = into(  # handed over, not held here: the layout is as large as the plan, and goes once all is written
+            outputs[at].plan,
+            source,
+            outputs[at].layout,
+            outputs[at].path,
+            max_memory=writing.max_memory,
+            workers=writing.workers if writing.workers is not None else WORKERS,
+            overwrite=writing.overwrite,
+            resume=writing.resume,
+            verify=lambda temporary: finish(at, temporary),
+            progress=stage("writing") if stage is not None else None,
+        )
         writes.insert(0, written)
 
     began = time.perf_counter()
