@@ -140,7 +140,9 @@ def test_a_pipeline_of_models_says_where_they_are(tmp_path: Path) -> None:
     (tmp_path / "scheduler" / "scheduler_config.json").write_text("{}")
     for name in ("unet", "vae"):
         save_file({"w": np.ones(2, np.float32)}, tmp_path / name / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(FormatError, match=r"a pipeline of several models; there is one in unet, vae\. Name the one .*/unet"):
+    with pytest.raises(
+        FormatError, match=r"a pipeline of several models; there is one in unet, vae\. Name the one .*/unet"
+    ):
         open_checkpoint(tmp_path)
     (tmp_path / "model_index.json").unlink()
     with pytest.raises(FormatError, match="a folder without a checkpoint of its own; there is one in unet, vae"):
