@@ -16,6 +16,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from operator import itemgetter
 
 from isomorph.language.rules import FullName, IndexHole, LabelHole, Literal, NamePiece, PathHole, PieceHole
 from isomorph.language.tree import Expression
@@ -102,6 +103,17 @@ class NamePattern:
         """(axis, numeric) of every hole, where each takes a piece whatever it is: most patterns of most morphs."""
         if all(_takes_any_piece(piece, self.known) for _, piece in self.holes):
             self._plain_holes = tuple((p.axis, p.numeric) for _, p in self.holes if isinstance(p, PieceHole))
+        axes = tuple(axis for axis, _ in self._plain_holes)
+        self._words: tuple[str, ...] = ()
+        """The axes of those, where each is there once and takes words, too."""
+        if len(set(axes)) == len(axes) and not any(numeric for _, numeric in self._plain_holes):
+            self._words = axes
+        self._template = ""
+        self._in_holes: Callable[[Mapping[str, Value]], object] | None = None
+        """The text with a `%s` for every plain hole, and what takes their values in this order."""
+        if axes:
+            texts = (p.value.replace("%", "%%") if isinstance(p, Literal) else "%s" for p in self.pieces)
+            self._template, self._in_holes = "".join(texts), itemgetter(*axes)
         self._regex: re.Pattern[str] | None = None
         if not self.is_literal and _has_one_cut(self.pieces):
             self._regex = re.compile("".join(_regex(piece) for piece in self.pieces), re.DOTALL)
@@ -121,6 +133,8 @@ class NamePattern:
         if cut is None:
             return None
         values: Values = {}
+        if self._words:
+            return dict(zip(self._words, map(piece_value, cut), strict=True))
         if self._plain_holes:
             for (axis, numeric), text in zip(self._plain_holes, cut, strict=True):
                 value = piece_value(text)
@@ -206,10 +220,9 @@ class NamePattern:
         Raises KeyError when an axis has no value, Unsized when an index numbers several axes of unknown size, ValueError when an
         index would be negative.
         """
+        if self._in_holes is not None:
+            return self._template % self._in_holes(values)
         parts: list[str] = []
-        if self._plain_holes:
-            parts = [piece.value if type(piece) is Literal else str(values[piece.axis]) for piece in self.pieces]  # type: ignore[union-attr] # holes of pieces have one axis
-            return "".join(parts)
         for number, piece in enumerate(self.pieces):
             match piece:
                 case Literal():

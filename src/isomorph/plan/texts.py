@@ -25,12 +25,14 @@ def check_text(check: Check) -> str:
 
 def spec_texts() -> Callable[[TensorSpec], str]:
     """`str` of specs, of which a checkpoint has few kinds."""
-    known: dict[int, tuple[str, TensorSpec]] = {}  # by identity: readers give tensors of one kind one spec
+    known: dict[int, str] = {}  # by identity: readers give tensors of one kind one spec
+    held: list[TensorSpec] = []  # so that an identity stays its own
 
     def text(spec: TensorSpec) -> str:
         found = known.get(id(spec))
         if found is None:
-            found = known[id(spec)] = str(spec), spec  # held, so that its identity stays its own
-        return found[0]
+            found = known[id(spec)] = str(spec)
+            held.append(spec)
+        return found
 
     return text
