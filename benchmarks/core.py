@@ -5,7 +5,8 @@
 Makes a CLIP checkpoint (the 592 tensors of clip-vit-large-patch14, 1.7 GB; with --small a few MB, with --big 6 GB), and runs every
 job in a process of its own, interleaved with `cp` and the imports that the budget S is made of. Targets are synced; inputs are
 read, not mapped. What is done today with torch, safetensors and transformers, where they are installed, is measured beside it, and
-mergekit where its `mergekit-yaml` is named or found. `--cold`: before each job its inputs are dropped from the page cache.
+mergekit, on a Llama, where its `mergekit-yaml` is named or found. `--cold`: before each job its inputs are dropped from the page
+cache.
 """
 
 from __future__ import annotations
@@ -123,13 +124,13 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
     ]
     if all(find_spec(library) is not None for library in ("torch", "safetensors")):
         jobs += usual_ways(folder, source)  # what a user does today, in the same run; not synced, not verified
-    more, hub = library_ways(folder, clip, source, mergekit)
+    more, read = library_ways(folder, clip, source, mergekit)
     jobs += more
-    inputs += (hub,)
+    inputs += (*read,)
     if cold:
         jobs = [dataclasses.replace(job, before=both(job.before, lambda: evict(*inputs))) for job in jobs]
     else:
-        warm(hub)
+        warm(*read)
     found = interleaved(jobs, rounds)
     start = found["imports"].median + MARGIN_S
     copied, whole, compared = (

@@ -1,21 +1,22 @@
 """The whole checkpoint carried over by the libraries that are used for it today, next to isomorph.
 
 safetensors, transformers and mergekit read and write the same tensors under the same names as isomorph does, from one safetensors
-file to another. The libraries do not sync.
+file to another. The libraries do not sync. mergekit knows language models only: it gets a Llama as wide and deep as the image
+tower, and isomorph carries over the same one beside it.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 from measure import ISOMORPH, Job, remover
 
-from isomorph.demo.checkpoint import Clip
+from isomorph.demo.checkpoint import F32, Clip, element
+from isomorph.tensors import TensorSpec
 
 SAFETENSORS_TORCH = """\
 import sys
@@ -40,8 +41,8 @@ dtype: float32
 """
 
 
-def library_ways(folder: Path, clip: Clip, source: Path, mergekit: str | None) -> tuple[list[Job], Path]:
-    """The jobs of the libraries that are installed, isomorph's beside them; and the safetensors file that they read."""
+def library_ways(folder: Path, clip: Clip, source: Path, mergekit: str | None) -> tuple[list[Job], list[Path]]:
+    """The jobs of the libraries that are installed, isomorph's beside them; and the safetensors files that they read."""
     from isomorph.api import convert
 
     hub = folder / "hub"
@@ -72,19 +73,71 @@ def library_ways(folder: Path, clip: Clip, source: Path, mergekit: str | None) -
         jobs.append(Job("whole safetensors, transformers", away, clean))
     merge = mergekit or shutil.which("mergekit-yaml")
     if merge is None:
-        print("mergekit is not installed: its row is left out (--mergekit COMMAND names it)", file=sys.stderr)
-    else:
-        recipe = folder / "passthrough.yml"
-        recipe.write_text(PASSTHROUGH.format(folder=hub), encoding="utf-8")
-        command = [merge, str(recipe), str(out_folder)]
-        tried = subprocess.run(command, capture_output=True, text=True, check=False)
-        clean()
-        if tried.returncode == 0:
-            jobs.append(Job("whole safetensors, mergekit passthrough", command, clean))
-        else:
-            why = (tried.stderr.strip().splitlines() or ["no message"])[-1]
-            print(f"mergekit refuses this model, its row is left out: {why}", file=sys.stderr)
+        print("mergekit is not installed: its rows are left out (--mergekit COMMAND names it)", file=sys.stderr)
+        return jobs, [weights]
+    more, llama = _merging(folder, clip, merge)
+    return jobs + more, [weights, llama]
+
+
+def _merging(folder: Path, clip: Clip, merge: str) -> tuple[list[Job], Path]:
+    """A Llama carried over by mergekit and by isomorph: the jobs, and the safetensors file that they read."""
+    hub = folder / "llama"
+    hub.mkdir()
+    weights, out, out_folder = hub / "model.safetensors", folder / "llama.safetensors", folder / "merged"
+    write_llama(clip, weights)
+    (hub / "config.json").write_text(json.dumps(llama_config(clip), indent=1), encoding="utf-8")
+    recipe = folder / "passthrough.yml"
+    recipe.write_text(PASSTHROUGH.format(folder=hub), encoding="utf-8")
+
+    def clean() -> None:
+        remover(out)()
+        shutil.rmtree(out_folder, ignore_errors=True)
+
+    ours = [*ISOMORPH, "convert", str(weights), str(out), "-q"]
+    theirs = [merge, str(recipe), str(out_folder), "--no-copy-tokenizer"]  # there is none
+    jobs = [
+        Job("Llama safetensors, isomorph", [*ours, "--no-verify"], clean),
+        Job("Llama safetensors, isomorph, verified", ours, clean),
+        Job("Llama safetensors, mergekit passthrough", theirs, clean),
+    ]
     return jobs, weights
+
+
+def write_llama(clip: Clip, path: Path) -> None:
+    """The tensors of a LlamaForCausalLM in f32, as wide and deep as the image tower of `clip`: 1.6 GB of the large one."""
+    from isomorph.job.convert import Writing, convert
+    from isomorph.job.inputs import place
+    from isomorph.job.port import Port
+    from isomorph.testing.made import MadeCheckpoint
+
+    width, inner = clip.vision_width, 11 * clip.vision_width // 4
+    shapes: dict[str, tuple[int, ...]] = {"model.embed_tokens.weight": (clip.vocabulary, width)}
+    for layer in range(clip.vision_layers):
+        at = f"model.layers.{layer}"
+        shapes |= {f"{at}.self_attn.{each}_proj.weight": (width, width) for each in "qkvo"}
+        shapes |= {f"{at}.mlp.{each}_proj.weight": (inner, width) for each in ("gate", "up")}
+        shapes[f"{at}.mlp.down_proj.weight"] = width, inner
+        shapes |= {f"{at}.{each}_layernorm.weight": (width,) for each in ("input", "post_attention")}
+    shapes |= {"model.norm.weight": (width,), "lm_head.weight": (clip.vocabulary, width)}
+    source = MadeCheckpoint({name: TensorSpec(F32, shape) for name, shape in shapes.items()}, element)
+    convert(Port(), source, [place(path)], Writing(verify=False))
+
+
+def llama_config(clip: Clip) -> dict[str, object]:
+    """What transformers builds that Llama from."""
+    heads = max(1, clip.vision_width // 64)
+    return {
+        "architectures": ["LlamaForCausalLM"],
+        "model_type": "llama",
+        "hidden_size": clip.vision_width,
+        "intermediate_size": 11 * clip.vision_width // 4,
+        "num_hidden_layers": clip.vision_layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "vocab_size": clip.vocabulary,
+        "max_position_embeddings": 2048,
+        "tie_word_embeddings": False,
+    }
 
 
 def config(clip: Clip) -> dict[str, object]:
