@@ -61,7 +61,10 @@ def test_shards_of_ranks_are_put_together(named: str, tmp_path: Path) -> None:
             expected: torch.Tensor = oracle.get_tensor(name)
             assert expected.numpy().tobytes() == np.ascontiguousarray(whole(checkpoint, name)).tobytes(), name
         assert {"format": "pt"} == dict(checkpoint.manifest.metadata)
-        assert "2 tensors are put together from the shards of several ranks" in checkpoint.manifest.notes
+        assert checkpoint.manifest.notes == (
+            "2 tensors are put together from the shards of several ranks, as far as these reach: shards say nothing of how many "
+            "there were (4 are here)",
+        )
 
 
 def test_boxes_that_do_not_fit_together_are_one_error(tmp_path: Path) -> None:
@@ -70,7 +73,10 @@ def test_boxes_that_do_not_fit_together_are_one_error(tmp_path: Path) -> None:
     lost = tmp_path / "shard-00003-model-00001-of-00001.safetensors"
     raw = lost.read_bytes()
     lost.unlink()
-    assert "tensor `grid` f32[5,7]: its element [3, 0] lies in no tile" in failure(tmp_path)
+    assert (
+        "tensor `grid` f32[5,7]: its element [3, 0] lies in no tile, and there is no shard-00003-…. Fetch the shards of all ranks"
+        in failure(tmp_path)
+    )
     lost.write_bytes(raw)
     (tmp_path / "shard-00005-model-00001-of-00001.safetensors").write_bytes(raw)
     assert "tensor `grid` f32[5,7]: its element [3, 0] lies in 2 tiles" in failure(tmp_path)

@@ -420,3 +420,13 @@ def test_arrays_beside_each_other_need_no_group(tmp_path: Path, more: dict[str, 
     for group in ("a", "b"):
         (tmp_path / "two" / group / ".zgroup").write_text('{"zarr_format": 2}')
     assert "holds several checkpoints of Orbax (steps or items): a, b. Name the one" in failure(tmp_path / "two")
+
+
+def test_a_chunk_that_was_stored_must_be_there(tmp_path: Path) -> None:
+    """Orbax says that it stores zeros too: a chunk that is missing was not fetched."""
+    shutil.copytree(ORBAX / "zarr2", tmp_path / "m")
+    next(each for each in (tmp_path / "m" / "params.wide").iterdir() if each.name != ".zarray").unlink()
+    message = failure(tmp_path / "m")
+    assert (
+        "_METADATA: 1 chunks are missing, and it says that all were stored: `params/wide`. Fetch the whole" in message
+    )

@@ -104,6 +104,15 @@ def test_the_last_of_several_is_the_one_that_checkpoint_names(tmp_path: Path) ->
         assert checkpoint.paths[0].name == "ckpt-2.data-00000-of-00001"
     state.write_text('model_checkpoint_path: "/etc/passwd"\n')
     assert "holds several checkpoints: ckpt-1.index, ckpt-2.index" in failure(tmp_path / "c")
+    state.write_text('model_checkpoint_path: "ckpt-2"\n')
+    (tmp_path / "c" / "ckpt-2.data-00000-of-00001").unlink()
+    assert "ckpt-2.index: 1 of its 1 shards is missing: ckpt-2.data-00000-of-00001" in failure(tmp_path / "c")
+    (tmp_path / "c" / "ckpt-2.index").unlink()
+    with open_checkpoint(tmp_path / "c") as checkpoint:
+        assert (
+            "checkpoint names ckpt-2.index as the last one saved, which is not in the folder"
+            in checkpoint.manifest.notes
+        )
 
 
 def test_a_conversion_is_verified(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

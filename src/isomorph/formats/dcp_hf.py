@@ -21,6 +21,7 @@ from isomorph.formats.shelf import open_all
 from isomorph.formats.sniff import DCP_SHARD
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
+from isomorph.formats.tiles import flaw
 from isomorph.tensors import TensorSpec
 
 INFO = "DCP_SHARDING_INFO"
@@ -69,11 +70,36 @@ def _joined(opened: list[Source]) -> Contents:
         tensors[name] = spec = TensorSpec(kinds[name], tuple(max(column) for column in zip(*reach, strict=True)))
         alone = len(tiles) == 1 and tiles[0].shape == spec.shape
         locations[name] = tiles[0].location if alone else Location(0, 0, tiles=tuple(tiles))
+    _require_shards(opened, tensors, boxes)
     sharded = sum(bool(where.tiles) for where in locations.values())
-    notes = (f"{sharded:,} tensors are put together from the shards of several ranks",) if sharded else ()
+    notes = (
+        (
+            f"{sharded:,} tensors are put together from the shards of several ranks, as far as these reach: "
+            f"shards say nothing of how many there were ({len(opened):,} are here)",
+        )
+        if sharded
+        else ()
+    )
     return Contents(
         tuple(each.path for each in opened), tensors, locations, metadata, notes=notes, format="safetensors_dcp"
     )
+
+
+def _require_shards(opened: list[Source], tensors: Mapping[str, TensorSpec], boxes: Mapping[str, list[Tile]]) -> None:
+    """FormatError when a number among the shards is missing, and part of a tensor. (A rank that holds nothing writes none.)"""
+    numbers = {int(source.path.name[6:11]) for source in opened}
+    missing = [number for number in range(1, max(numbers, default=0)) if number not in numbers]
+    if not missing:
+        return
+    for name, tiles in boxes.items():
+        problem = flaw(tensors[name].shape, tiles)
+        if problem is not None:
+            shown = ", ".join(f"shard-{number:05d}-…" for number in missing[:5])
+            raise FormatError(
+                opened[0].path.parent,
+                f"tensor `{printable(name)}` {tensors[name]}: {problem}, and there is no {shown}",
+                "Fetch the shards of all ranks into the same folder",
+            )
 
 
 def _starts(source: Source, contents: Contents) -> Mapping[str, tuple[int, ...]]:

@@ -58,9 +58,11 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     candidates = [name for name in weights if name not in shards] + indexes + list(parts.values())
     tables = tf_tables(names)
     candidates += tables
-    if len(tables) > 1 and "checkpoint" in names:  # the file in which TensorFlow says which one is the last
-        candidates = [name for name in candidates if name not in tables]
-        candidates += [name for name in tables if name == latest(folder / "checkpoint")] or tables
+    last = None
+    if "checkpoint" in names and any(name.endswith(".index") for name in names):
+        last = latest(folder / "checkpoint")  # the file in which TensorFlow says which one is the last
+    if last in names:
+        candidates = [*(name for name in candidates if name not in tables), str(last)]
     if "saved_model.pb" in names and not candidates:
         return saved_model(folder)
     ranks = [name for name in shards if DCP_SHARD(name)]
@@ -82,6 +84,10 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     if chosen is None:
         raise _undecided(folder, candidates, orphans, names)
     others = [name for name in candidates if name != chosen]
+    if last is not None and chosen in tables and chosen != last:
+        return folder / chosen, (
+            f"checkpoint names {printable(last)} as the last one saved, which is not in the folder",
+        )
     if not others:
         return folder / chosen, ()
     listed = ", ".join(printable(name) for name in others[:5]) + (

@@ -170,7 +170,7 @@ def read(source: Source) -> tuple[Contents, list[Source]]:
 
 
 def _contents(folder: Path, source: Source, store: _Files | _Database) -> Contents:
-    names, leaves = _names(source) if source.path.name == METADATA else ({}, {})
+    names, leaves, is_whole = _names(source) if source.path.name == METADATA else ({}, {}, False)
     tensors: dict[str, TensorSpec] = {}
     locations: dict[str, Location] = {}
     absent: dict[str, int] = {}
@@ -204,6 +204,12 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
     notes = []
     if absent:
         shown = ", ".join(f"`{printable(name)}`" for name in list(absent)[:5])
+        if is_whole:
+            raise FormatError(
+                source.path,
+                f"{sum(absent.values()):,} chunks are missing, and it says that all were stored: {shown}",
+                "Fetch the whole folder",
+            )
         notes.append(f"{sum(absent.values()):,} chunks are not stored, and read as the fill value: {shown}")
     containers = {
         "/".join(parts[:count]) for name in tensors for parts in (name.split("/"),) for count in range(1, len(parts))
@@ -215,11 +221,12 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
     )  # fmt: skip
 
 
-def _names(source: Source) -> tuple[dict[str, str], dict[str, str]]:
-    """(folder of each array -> its name, leaves that are no arrays) by `_METADATA`."""
+def _names(source: Source) -> tuple[dict[str, str], dict[str, str], bool]:
+    """(folder of each array -> its name, leaves that are no arrays, whether every chunk was stored) by `_METADATA`."""
     if source.size > LARGEST_METADATA:
         raise FormatError(source.path, f"{source.size:,} bytes; at most {LARGEST_METADATA:,} are read")
-    tree = load_strictly(source.read(0, source.size), source.path, METADATA, depth=64, floats=True).get("tree_metadata")
+    said = load_strictly(source.read(0, source.size), source.path, METADATA, depth=64, floats=True)
+    tree = said.get("tree_metadata")
     if not isinstance(tree, dict):
         raise FormatError(source.path, "it has no tree_metadata")
     names: dict[str, str] = {}
@@ -240,7 +247,7 @@ def _names(source: Source) -> tuple[dict[str, str], dict[str, str]]:
         if ".".join(parts) in names:
             raise FormatError(source.path, f"two arrays lie in the same place: `{printable('.'.join(parts))}`")
         names[".".join(parts)] = "/".join(parts)
-    return names, leaves
+    return names, leaves, said.get("store_array_data_equal_to_fill_value") is True
 
 
 def _text(part: Any) -> str | None:
