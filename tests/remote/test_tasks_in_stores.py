@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from buckets import BUCKET, Bucket
 from safetensors.numpy import save_file
+from servers import FakeGoogle
 
 from isomorph.cli.app import run
 from isomorph.errors import RefusedError
@@ -179,6 +180,15 @@ def test_names_that_were_given_are_taken_back(
     assert [one for one in under(bucket, "out/") if not one.startswith(".")] == []
     assert isomorph("convert", "plan.json", "--finish")[0] == 0
     assert under(bucket, "out/") == whole(folder)
+
+
+def test_google_takes_tasks_too(isomorph: Call, folder: Path, google: FakeGoogle) -> None:
+    """Uploads in order, copies by rewriting, versions that are generations."""
+    plan(isomorph, "src", f"gs://{BUCKET}/out/")
+    for task in (1, 0, 1):
+        assert isomorph("convert", "plan.json", "--task", f"{task}/2")[0] == 0
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert {name.removeprefix("out/"): data for (_, name), (data, _) in google.objects.items()} == whole(folder)
 
 
 def test_a_store_that_takes_a_target_whole_says_so(isomorph: Call, folder: Path) -> None:

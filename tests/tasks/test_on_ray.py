@@ -41,9 +41,9 @@ def contents(folder: Path) -> dict[str, str]:
 
 def test_a_killed_worker_loses_nothing(isomorph: Isomorph, folder: Path) -> None:
     """Two workers, one of them killed when its file is whole and has no name yet: the task is done again, and all is as ever."""
-    plan = ("plan", "src", "-m", "port.morph", "-o", "plan.json", "--output", "out/", "--max-shard-size", "1500")
+    plan = ("plan", "src", "-m", "port.morph", "-o", "plan.json", "--output", "out/", "--max-shard-size", "3000")
     assert isomorph(*plan)[0] == 0
-    assert isomorph("convert", "src", "whole/", "-m", "port.morph", "--max-shard-size", "1500")[0] == 0
+    assert isomorph("convert", "src", "whole/", "-m", "port.morph", "--max-shard-size", "3000")[0] == 0
     (folder / "hook").mkdir()
     (folder / "hook" / "sitecustomize.py").write_text(KILLED_ONCE)
     environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
