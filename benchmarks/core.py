@@ -18,7 +18,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -87,9 +87,8 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
 
     convert(source, tower, TOWER, verify=False)
     shutil.copyfile(tower, other)
-    inputs = (source, tower, other)
+    inputs: tuple[Path, ...] = (source, tower, other)
     os.sync()
-    warm(*inputs)
     cp_tower, cp_whole = folder / "copy.tower", folder / "copy.whole"
     fast = ["--no-verify", "-q"]
     jobs = [
@@ -127,10 +126,10 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
     more, read = library_ways(folder, clip, source, mergekit)
     jobs += more
     inputs += (*read,)
-    if cold:
-        jobs = [dataclasses.replace(job, before=both(job.before, lambda: evict(*inputs))) for job in jobs]
-    else:
-        warm(*read)
+    prepare = evict if cold else warm
+    jobs = [  # what a job wrote goes at once: there is no room on the disk, and in the cache, for all of it
+        dataclasses.replace(job, before=both(job.before, prepare, named(job, inputs)), after=job.before) for job in jobs
+    ]
     found = interleaved(jobs, rounds)
     start = found["imports"].median + MARGIN_S
     copied, whole, compared = (
@@ -170,12 +169,17 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
         )
 
 
-def both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
-    """Calls one after the other."""
+def named(job: Job, inputs: Sequence[Path]) -> list[Path]:
+    """Of the inputs, those that the job's command names, or whose folder it names."""
+    return [path for path in inputs if {str(path), str(path.parent)} & {str(word) for word in job.command}]
+
+
+def both(first: Callable[[], None], second: Callable[..., None], paths: Sequence[Path]) -> Callable[[], None]:
+    """Calls the one, and then the other on these paths."""
 
     def call() -> None:
         first()
-        second()
+        second(*paths)
 
     return call
 

@@ -39,11 +39,12 @@ class Runs:
 
 @dataclass(frozen=True)
 class Job:
-    """A command to measure. `before` runs unmeasured (it removes what the command will write)."""
+    """A command to measure. `before` (it removes what the command will write) and `after` run unmeasured."""
 
     name: str
     command: Sequence[str]
     before: Callable[[], None] = lambda: None
+    after: Callable[[], None] = lambda: None
 
 
 LAUNCHER = """
@@ -74,10 +75,12 @@ def interleaved(jobs: Sequence[Job], rounds: int) -> dict[str, Runs]:
     for job in jobs if rounds > 1 else ():  # once unmeasured: bytecode is written, files lie in the cache
         job.before()
         run(job.command)
+        job.after()
     for number in range(rounds):
         for job in jobs:
             job.before()
             seconds, megabytes = run(job.command)
+            job.after()
             found[job.name].seconds.append(seconds)
             found[job.name].megabytes.append(megabytes)
             print(f"  round {number + 1}/{rounds}  {job.name:44} {seconds:7.2f} s {megabytes:7.0f} MB", file=sys.stderr)
