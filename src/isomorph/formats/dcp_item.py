@@ -21,6 +21,9 @@ from isomorph.tensors import TensorSpec
 MOST_KINDS = 16
 """Kinds of items of one length that are kept; others are read whole each time."""
 
+MOST_LENGTHS = 1000
+"""Lengths of which kinds are kept: a kind takes a few KB, and a model has tensors of a few dozen shapes."""
+
 CRC_LOCAL, CRC_LISTED = 14, 16
 """Where the CRC-32 is in a local header, and in an entry of the directory."""
 LISTED, LENGTHS = 46, 28
@@ -91,10 +94,11 @@ class Items:
             raise FormatError(window.path, "it holds no single tensor")
         spec, location = contents.tensors[TENSOR_ALONE], contents.locations[TENSOR_ALONE]
         members = tuple((window.members or {}).values())
-        kept = self._kinds.setdefault(window.size, [])
-        kind = _kind_of(window, spec, location, members) if len(kept) < MOST_KINDS else None
-        if kind is not None:
-            kept.append(kind)
+        kept = self._kinds.get(window.size, [])
+        if len(kept) < MOST_KINDS and (kept or len(self._kinds) < MOST_LENGTHS):
+            kind = _kind_of(window, spec, location, members)
+            if kind is not None:
+                self._kinds[window.size] = [*kept, kind]
         return spec, location, members
 
 

@@ -11,6 +11,7 @@ from isomorph.formats.folder_tf import latest, saved_model, tf_tables
 from isomorph.formats.hub_cache import models_in, within
 from isomorph.formats.keras_shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.sniff import DCP_SHARD
+from isomorph.stores.url import Url
 
 PREFERRED = (
     "model.safetensors",
@@ -148,8 +149,10 @@ def _undecided(folder: Path, candidates: list[str], orphans: list[str], names: l
 
 
 def _checkpoints_below(folder: Path) -> list[str]:
-    """The folders in it that hold files of weights, by their names alone."""
-    found = []
+    """The folders in it that hold files of weights, by their names alone. Of a store, none: each would be asked for by itself."""
+    found: list[str] = []
+    if isinstance(folder, Url):
+        return found
     for each in sorted(folder.iterdir())[:MOST_FOLDERS]:
         if each.is_dir() and not each.is_symlink():
             try:

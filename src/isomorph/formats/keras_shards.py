@@ -20,7 +20,7 @@ from isomorph.formats.base import Contents
 INDEX_SUFFIX = ".weights.json"
 _SHARD = re.compile(r"(.+)_\d{5}\.weights\.h5")
 
-Groups = Mapping[str, tuple[str, ...]]
+Groups = Mapping[str, frozenset[str]]
 """Group of variables, without the slash before it -> the files it lies in."""
 
 
@@ -38,12 +38,12 @@ def groups_of(mapped: Any) -> Groups | None:
     """The weight_map as groups; None when no value of it is a list, so that it maps tensors, or when it is none."""
     if type(mapped) is not dict or not any(type(files) is list for files in mapped.values()):
         return None
-    found: dict[str, tuple[str, ...]] = {}
+    found: dict[str, frozenset[str]] = {}
     for group, files in mapped.items():
         listed = files if type(files) is list else [files]
         if not listed or not all(type(file) is str for file in listed):
             return None
-        found[group.strip("/")] = tuple(dict.fromkeys(listed))
+        found[group.strip("/")] = frozenset(listed)
     return found
 
 
@@ -54,10 +54,10 @@ def tensors_of(path: Path, groups: Groups, parts: Mapping[str, Contents]) -> dic
     for file, contents in parts.items():
         for name in contents.tensors:
             group = name.rpartition("/")[0]
-            if file in groups.get(group, ()):
+            if file in groups.get(group, frozenset()):
                 held.add((group, file))
                 found.setdefault(name, file)
-    empty = [(group, file) for group, files in groups.items() for file in files if (group, file) not in held]
+    empty = [(group, file) for group, files in groups.items() for file in sorted(files) if (group, file) not in held]
     if empty:
         shown = ", ".join(f"`{printable(group)}` in {printable(file)}" for group, file in empty[:5])
         raise FormatError(
