@@ -179,6 +179,11 @@ class FileCheckpoint(Checkpoint):
 
         return joined
 
+    def forget_members(self) -> None:
+        """Let go of the directories of zip archives: `crc` then knows nothing, and nothing is summed."""
+        for source in self._sources:
+            source.members = None
+
     def descriptor(self, file: int) -> int | None:
         source = self._sources[file]
         return source.fileno() if source.is_local else None

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
 from isomorph.formats.ahead import Ahead
+from isomorph.formats.allowance import require
 from isomorph.stores.url import Url
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class Source:
                 found = os.pread(self._fd, nbytes, offset)
                 if len(found) == nbytes:
                     return found
+        else:
+            require(self.path, f"what it says of itself, {nbytes:,} bytes,", 2 * nbytes)
         buffer = bytearray(nbytes)
         self.fill(offset, memoryview(buffer))
         return bytes(buffer)

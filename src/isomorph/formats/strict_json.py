@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any, NoReturn
 
 from isomorph.errors import FormatError, printable
+from isomorph.formats.allowance import require
 
 _STRING = re.compile(rb'"(?:[^"\\]+|\\.?)*+"?', re.DOTALL)
 _NOT_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
@@ -20,6 +21,7 @@ _ALL_DIGITS_0 = bytes(48 if 48 <= byte < 58 else byte for byte in range(256))
 
 def load_strictly(raw: bytes, path: object, what: str, *, depth: int, floats: bool = False) -> dict[str, Any]:
     """The object that `raw` holds. FormatError, naming `what`, for anything else; memory stays in proportion to `raw`."""
+    require(path, f"its {what} of {len(raw):,} bytes", expanded_nbytes(raw))
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -83,6 +85,16 @@ def _outside_strings(raw: bytes) -> bytes:
         kept.append(b"".join(pieces[inside::2]).translate(None, _NOT_BRACKETS))
         inside ^= (len(pieces) - 1) & 1
     return b"".join(kept)
+
+
+def expanded_nbytes(raw: bytes) -> int:
+    """About what JSON takes while it is read, in bytes: at least that."""
+    if len(raw) < 1 << 16:
+        return 0
+    return (
+        4 * len(raw) + 250 * raw.count(b"{") + 90 * raw.count(b"[") + 30 * raw.count(b'"') + 120 * raw.count(b":")
+        + 12 * raw.count(b",")
+    )  # fmt: skip
 
 
 def _require_shallow(raw: bytes, depth: int, path: object, what: str) -> None:

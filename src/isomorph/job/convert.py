@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Different, UsageError
+from isomorph.errors import Different, UsageError, printable
+from isomorph.formats.allowance import allowed, buffers_beside, looking
 from isomorph.job.companions import Companions, copy_companions, find_companions, for_route
 from isomorph.job.companions import Written as Beside
 from isomorph.job.inputs import Place
@@ -192,23 +193,43 @@ def convert(
     The verification of the last output covers all of them: each is written inside the other's temporary life, so that no output
     gets its final name before every element of every output has been compared.
     """
-    from isomorph.engine.run import write
-
     if writing.resume and writing.overwrite:
         raise UsageError("--resume goes on with what is there, --overwrite begins again: give one of them")
+    with allowed(writing.max_memory):
+        return _convert(port, source, targets, writing, like, stage, plan, source_folder)
+
+
+def _convert(
+    port: Port,
+    source: Checkpoint,
+    targets: Sequence[Place],
+    writing: Writing,
+    like: Manifest | None,
+    stage: Stage | None,
+    plan: Plan | None,
+    source_folder: Path | None,
+) -> Converted:
+    from isomorph.engine.run import write
+
+    most = buffers_beside(writing.max_memory, source.manifest, origin_of(source), [source.format])
     free = plan is None  # offsets that a plan.json says are kept; others may go where blocks can be shared
-    plan = plan if plan is not None else port.plan(source.manifest, like)
+    with looking(origin_of(source)):
+        plan = plan if plan is not None else port.plan(source.manifest, like)
     if not any(target.spec.numel for target in plan.targets.values()):
         what = "every tensor it makes is empty" if plan.targets else "it makes no tensor"
         raise UsageError(f"this conversion would write nothing that can be compared: {what}")
-    outputs = lay_out_outputs(
-        plan,
-        targets,
-        format=writing.format,
-        max_shard_size=writing.max_shard_size,
-        metadata=source.manifest.metadata,
-        source=source if free else None,
-    )
+    with looking(origin_of(source)):
+        outputs = lay_out_outputs(
+            plan,
+            targets,
+            format=writing.format,
+            max_shard_size=writing.max_shard_size,
+            metadata=source.manifest.metadata,
+            source=source if free else None,
+        )
+    formats = [source.format, *(output.layout.format for output in outputs)]
+    most = min(most, buffers_beside(writing.max_memory, plan.targets, origin_of(source), formats))
+    writing = replace(writing, max_memory=most)
     companions, beside = Companions(), Beside()
     if len(outputs) == 1 and outputs[0].layout.is_folder:
         beside = Beside.of(port, plan)
@@ -275,17 +296,26 @@ def convert(
     )
 
 
+def origin_of(source: Checkpoint) -> object:
+    """What a message calls a checkpoint: its first file."""
+    return printable(str(source.paths[0])) if source.paths else "the source"
+
+
 def verify_targets(
     port: Port, source: Checkpoint, targets: Mapping[str, Path], max_memory: int, stage: Stage | None
 ) -> Any:
     """Compare every element of the targets with what the morph says. Raises Different."""
     from contextlib import ExitStack
 
+    from isomorph.formats.checkpoint import FileCheckpoint
     from isomorph.formats.joined import Joined
     from isomorph.formats.registry import open_checkpoint
 
     with ExitStack() as stack:
         opened = {name: stack.enter_context(open_checkpoint(path)) for name, path in targets.items()}
+        for one in opened.values():
+            if isinstance(one, FileCheckpoint):
+                one.forget_members()
         target = opened[""] if list(opened) == [""] else Joined(opened)
         report = compare(port, source, target, max_memory=max_memory, stage=stage)
     if not report.equal:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError, UsageError
+from isomorph.formats.allowance import allowed, buffers_beside, looking
 from isomorph.formats.hub_cache import within
 from isomorph.job.arguments import sources_and_targets
-from isomorph.job.convert import Converted, Writing, compare, convert
+from isomorph.job.convert import Converted, Writing, compare, convert, origin_of
 from isomorph.job.inputs import Place, open_sources, place
 from isomorph.job.likes import like as like_manifest
 from isomorph.job.outputs import Output, lay_out_outputs
@@ -110,13 +111,14 @@ def convert_places(
     else:
         sources, targets = sources_and_targets([_place(one) for one in paths], port)
     manifest = None if like is None else like_manifest(like)
-    with open_sources(sources) as source:
+    with allowed(writing.max_memory), _open(sources) as source:
         plan = None
         port = port.settled(source.manifest)
         if expected is not None:
             expected.check_whole()
             expected.check_sources(source)
-            plan = port.plan(source.manifest, manifest)
+            with looking(expected.path):
+                plan = port.plan(source.manifest, manifest)
             expected.check_plan(plan)
         folder = within(sources[0].path) if len(sources) == 1 and sources[0].path.is_dir() else None
         return convert(port, source, targets, writing, like=manifest, stage=stage, plan=plan, source_folder=folder)
@@ -128,7 +130,10 @@ def verify_places(
     """SRC… DST: the verifier's report, whatever it says."""
     port = _with_config(port, paths, (), True)
     sources, targets = sources_and_targets([_place(one) for one in paths], port)
-    with open_sources(sources) as source, open_sources(targets) as target:
+    with allowed(max_memory), _open(sources) as source, _open(targets) as target:
+        max_memory = min(
+            buffers_beside(max_memory, one.manifest, origin_of(one), [one.format]) for one in (source, target)
+        )
         port = port.settled(source.manifest)
         report = compare(port, source, target, max_memory=max_memory, stage=stage)
         source.check_unchanged()
@@ -136,6 +141,12 @@ def verify_places(
         if any(problem.kind in ("idle", "unmatched") for problem in report.problems):
             _say_wrong_way(port, source, report)
         return report
+
+
+def _open(places: Sequence[Place]) -> Checkpoint:
+    """Open them, within what --max-memory allows."""
+    with looking(places[0]):
+        return open_sources(places)
 
 
 def _say_wrong_way(port: Port, source: Checkpoint, report: Any) -> None:

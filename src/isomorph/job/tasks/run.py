@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import Different, FormatError
+from isomorph.errors import Different, FormatError, printable
+from isomorph.formats.allowance import allowed, buffers_beside, looking
 from isomorph.job.convert import WORKERS, Writing
 from isomorph.job.plan_file import PlanFile
 from isomorph.job.tasks.part import Sources
@@ -79,7 +80,7 @@ def run_files(
     written: list[str] = []
     skipped: list[str] = []
     nbytes = elements = 0
-    with Sources(plan) as sources:
+    with allowed(writing.max_memory), Sources(plan) as sources:
         for number in numbers:
             file = plan.files[number]
             output = file["output"]
@@ -102,14 +103,20 @@ def _write_file(
     sources: Sources, share: Share, workplace: AnyWorkplace, writing: Writing, task: str, stage: Stage | None
 ) -> int | None:
     """Write, verify and record one file; the number of elements that were compared."""
-    source, plan = sources.part(share)
-    layout = _layout(sources.plan, share)
+    with looking(sources.plan.path):
+        source, plan = sources.part(share)
+    writing = replace(
+        writing,
+        max_memory=buffers_beside(
+            writing.max_memory, source.manifest, printable(str(sources.plan.path)), [source.format, share.format]
+        ),
+    )
     verified: list[int] = []
     with workplace.run() as folder:
         workplace.write(
             plan,
             source,
-            layout,
+            _layout(sources.plan, share),
             folder / share.name,
             max_memory=writing.max_memory,
             workers=writing.workers if writing.workers is not None else WORKERS,

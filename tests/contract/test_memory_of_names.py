@@ -1,0 +1,111 @@
+"""Promise 2 where the names themselves are many: `--max-memory` + 64 MB hold, by counting before and by refusing in time."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from watched import watched, watched_each
+
+from isomorph.formats.allowance import names_nbytes
+from isomorph.formats.registry import FORMATS
+from isomorph.testing.formats import tensors_of, write_checkpoint
+
+MB = 1_000_000
+BESIDES = 64 * MB
+MANY = 4_000
+
+
+@pytest.mark.parametrize("format", ["safetensors", "torch_zip", "hdf5"])
+def test_what_names_take_is_counted_before(tmp_path: Path, format: str) -> None:
+    """The count is no less than what a conversion takes for its names, and no more than three times that."""
+    suffix = FORMATS[format].suffixes[0]
+    for number in (1, MANY):
+        arrays = {f"model.layers.{layer}.weight": np.full((2, 2), layer, "f4") for layer in range(number)}
+        write_checkpoint(tmp_path / f"{number}{suffix}", tensors_of(arrays), format=format)
+    one, many = watched_each(
+        [["convert", f"{number}{suffix}", f"out{number}{suffix}"] for number in (1, MANY)], folder=tmp_path
+    )
+    assert (0, 0) == (one.code, many.code), one.err + many.err
+    took, counted = (
+        many.anon_peak - one.anon_peak,
+        names_nbytes([f"model.layers.{n}.weight" for n in range(MANY)], [format]),
+    )
+    assert took <= counted <= 3 * took, (took, counted)
+
+
+def headed(header: bytes) -> bytes:
+    return struct.pack("<Q", len(header)) + header
+
+
+def short_names(nbytes: int) -> bytes:
+    entry = b'"%x":{"dtype":"U8","shape":[0],"data_offsets":[0,0]}'
+    return headed(b"{" + b",".join(entry % number for number in range(nbytes // len(entry % 0xFFFFF))) + b"}")
+
+
+def lists(nbytes: int) -> bytes:
+    return headed(b'{"a":[' + b",".join([b"[[]]"] * (nbytes // 5)) + b"]}")
+
+
+def pickled(nbytes: int) -> bytes:
+    """One dict of very many tiny tuples."""
+    entry = b"X\x06\0\0\0%06xK\1\x85"
+    batches = (
+        b"(" + b"".join(entry % (1000 * batch + k) for k in range(1000)) + b"u" for batch in range(nbytes // 14_000)
+    )
+    return b"\x80\x02}" + b"".join(batches) + b"."
+
+
+def index(nbytes: int) -> bytes:
+    names = {f"{number:x}": f"model-{number % 10_000:05d}-of-10000.safetensors" for number in range(nbytes // 55)}
+    return json.dumps({"weight_map": names}).encode()
+
+
+def packed(nbytes: int) -> bytes:
+    """One map of very many small numbers."""
+    count = nbytes // 8
+    return struct.pack(">BI", 0xDF, count) + b"".join(b"\xa6%06x\x01" % number for number in range(count))
+
+
+HOSTILE: dict[str, tuple[str, Callable[[int], bytes], int]] = {
+    "names": ("names.safetensors", short_names, 95 * MB),
+    "lists": ("lists.safetensors", lists, 99 * MB),
+    "opcodes": ("opcodes.pdparams", pickled, 40 * MB),
+    "shards": ("model.safetensors.index.json", index, 60 * MB),
+    "msgpack": ("flax_model.msgpack", packed, 60 * MB),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_would_take_more_is_refused_in_time(tmp_path: Path, kind: str) -> None:
+    """Exit 2, one message that says what to give, and never more held than was allowed."""
+    name, make, nbytes = HOSTILE[kind]
+    (tmp_path / name).write_bytes(make(nbytes))
+    for command in (["convert", name, "out.safetensors"], ["verify", name, name]):
+        seen = watched(*command, "--max-memory", "32MB", folder=tmp_path)
+        assert (2, "") == (seen.code, seen.out), seen
+        assert "more than --max-memory 32 MB allows. Give --max-memory" in seen.err.replace("\n", " "), seen.err
+        assert seen.anon_peak <= 32 * MB + BESIDES, seen.anon_peak
+        assert not (tmp_path / "out.safetensors").exists()
+
+
+def test_the_message_counts_the_tensors_and_says_what_suffices(tmp_path: Path) -> None:
+    names = [f"layers.{number}" for number in range(14_000)]
+    header = {name: {"dtype": "U8", "shape": [1], "data_offsets": [at, at + 1]} for at, name in enumerate(names)}
+    (tmp_path / "in.safetensors").write_bytes(headed(json.dumps(header).encode()) + bytes(14_000))
+    few, enough = (
+        watched("convert", "in.safetensors", "out.npz", "--max-memory", size, folder=tmp_path)
+        for size in ("4200kB", "64MB")
+    )
+    said = (
+        "in.safetensors: names 14,000 tensors; holding and proving them takes about 44 MB, more than --max-memory 4 MB allows. "
+        "Give --max-memory 64MB"
+    )
+    assert (2, said) == (few.code, few.err.strip())
+    assert enough.code == 0, enough.err
+    assert few.anon_peak <= 4.2 * MB + BESIDES
+    assert enough.anon_peak <= 64 * MB + BESIDES
