@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isomorph.errors import FormatError, UnsafeError
-from isomorph.formats.links import leads_outside
-from isomorph.formats.source import Source
+from isomorph.formats.links import leads_outside, open_beside
 
 MOST_STATE = 1 << 20
 """Bytes of a `checkpoint` file that are looked at."""
@@ -25,7 +24,7 @@ def latest(state: Path) -> str | None:
 
     The file is a text: `model_checkpoint_path: "/where/it/was/model.ckpt-7"`.
     """
-    source = Source(state, follow_links=False)
+    source = open_beside(state.parent, state.name)
     try:
         text = source.read(0, min(source.size, MOST_STATE))
     finally:
