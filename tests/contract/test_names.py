@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from watched import watched
 
 from isomorph.cli.app import run
 from isomorph.formats.registry import FORMATS, open_checkpoint, writable
@@ -227,3 +228,14 @@ def test_words_of_a_stranger_in_headers_configs_morphs_and_plans(
         ["plan", "m", "-m", "axis.morph"], ["infer", "m", good, "--names-only"], *(["convert", file, "--overwrite"] for file in plans),
     )  # fmt: skip
     assert all(not os.path.islink(folder / path) for path in ("out.npz", "made"))  # noqa: PTH114
+
+
+def test_a_name_that_a_group_of_many_cannot_hold_is_refused(tmp_path: Path) -> None:
+    """HDF5 keeps a long name of many outside of the heap that readers follow: it is refused by name before a byte is written."""
+    arrays = {f"w{number}": np.zeros(2, "f4") for number in range(12)} | {"n" * 10_000: np.zeros(2, "f4")}
+    write_checkpoint(tmp_path / "in.safetensors", tensors_of(arrays), format="safetensors")
+    seen = watched("convert", "in.safetensors", "out.h5", folder=tmp_path)
+    assert (2, "") == (seen.code, seen.out)
+    assert "cannot hold `nnnn" in seen.err
+    assert "a part of a name has at most 4,000 bytes there" in seen.err
+    assert ["in.safetensors"] == [path.name for path in tmp_path.iterdir()]

@@ -32,6 +32,8 @@ KERAS = {"backend": "tensorflow", "keras_version": "2.15.0"}
 """What a file of layers says unless its source said something else; readers ask for the first digit of the version."""
 
 MAX_DIMS = 32
+LONGEST_PART = 4_000
+"""Bytes between two slashes: the heap of a group of many members holds 4 KiB of each, and what is longer lies elsewhere."""
 
 
 class Writer:
@@ -49,6 +51,11 @@ class Writer:
                 raise FormatError(
                     "hdf5", f"cannot hold a tensor called `{printable(name)}`: names are paths there", "Rename it"
                 )
+            if len(name) * 4 > LONGEST_PART and max(len(part.encode()) for part in name.split("/")) > LONGEST_PART:
+                problem = (
+                    f"cannot hold `{printable(name, 80)}`: a part of a name has at most {LONGEST_PART:,} bytes there"
+                )
+                raise FormatError("hdf5", problem, "Rename it")
             if len(spec.shape) > MAX_DIMS:
                 raise FormatError("hdf5", f"cannot hold `{printable(name)}` {spec}: at most {MAX_DIMS} dimensions")
         try:
