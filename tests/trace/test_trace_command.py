@@ -342,3 +342,20 @@ def test_inputs_are_read_without_executing_anything(tmp_path: Path) -> None:
     (tmp_path / "broken.npy").write_bytes(b"\x93NUMPY")
     with pytest.raises(FormatError, match=r"broken\.npy: cannot be read as arrays: "):
         read_inputs(tmp_path / "broken.npy")
+
+
+def test_names_of_modules_that_speak_to_a_terminal_are_spelled_out() -> None:
+    """A live model may call its modules anything; the report shows it and a terminal obeys nothing of it."""
+    name = "a\x1b[31m\u202e"
+
+    def made(factor: float) -> nn.Module:
+        torch.manual_seed(0)
+        model = nn.Sequential()
+        model.add_module(name, nn.Linear(4, 4))
+        with torch.no_grad():
+            model.get_submodule(name).get_parameter("weight").mul_(factor)
+        return model.eval()
+
+    report = str(iso.trace(made(1.0), made(1.5), inputs={"input": np.ones((2, 4), "f4")}))
+    assert "DIVERGED  a\\x1b[31m\\u202e: weight is scaled by 1.5" in report
+    assert all(character == "\n" or character.isprintable() for character in report)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from isomorph.errors import whole_line
 from isomorph.trace.nouns import Event, Finding, Measure, TraceReport, WeightDifference
 from isomorph.trace.svg import to_svg
 from isomorph.trace.tree import tree_lines
@@ -31,7 +32,9 @@ def text(report: TraceReport) -> str:
             "",
             *(line for line in written.splitlines() if line and (line[0] != "#" or line.startswith("# stage "))),
         ]
-    return "\n".join(lines)
+    return "\n".join(
+        whole_line(part) for line in lines for part in line.split("\n")
+    )  # names of modules may speak to a terminal
 
 
 def _row(word: str, said: str) -> str:
