@@ -24,7 +24,7 @@ LAYERS: dict[str, frozenset[str]] = {
     "formats": frozenset({"stores"}),
     "plan": frozenset({"language", "operators"}),
     "engine": frozenset(
-        {"plan", "operators", "formats.base", "formats.crc", "language.tree", "language.rules", "stores"}
+        {"plan", "operators", "formats.base", "formats.zip.crc", "language.tree", "language.rules", "stores"}
     ),
     "verify": frozenset({"language", "formats", "operators.reference"}),
     "layouts": frozenset({"language", "plan"}),

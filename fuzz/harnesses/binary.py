@@ -11,7 +11,8 @@ import numpy as np
 
 from fuzz.harness import Finding, Harness, read_with
 from fuzz.mutators import pieces
-from isomorph.formats import flax_msgpack, hdf5
+from isomorph.formats.flax import read as flax_msgpack
+from isomorph.formats.hdf5 import read as hdf5
 from isomorph.formats.registry import lay_out
 from isomorph.tensors import spec
 from isomorph.testing.formats import materialise, random_bits

@@ -13,12 +13,12 @@ from fuzz.harness import Harness, Raw
 from fuzz.harnesses.pickles import storage, tensor
 from fuzz.messages import Node, encoded, tree_mutator
 from fuzz.mutators import name, opcodes, pickle_atoms, pieces, short_text
-from isomorph.formats.crc32c import crc32c, masked
-from isomorph.formats.dcp import RECORDS
-from isomorph.formats.pickle_globals import GLOBALS
+from isomorph.formats.dcp.read import RECORDS
+from isomorph.formats.pickle.names import GLOBALS
 from isomorph.formats.registry import FORMATS
-from isomorph.formats.tf_checkpoint import slice_key
-from isomorph.formats.tf_table import FOOTER, MAGIC
+from isomorph.formats.tf.crc32c import crc32c, masked
+from isomorph.formats.tf.read import slice_key
+from isomorph.formats.tf.table import FOOTER, MAGIC
 
 # --- torch.distributed
 

@@ -12,13 +12,15 @@ from typing import Any, NoReturn
 from fuzz.archives import stored
 from fuzz.harness import Finding, Harness, read_with
 from fuzz.mutators import name, opcodes, pickle_atoms, pieces, short_text
-from isomorph.formats import paddle, torch_legacy, torch_zip
+from isomorph.formats import paddle
 from isomorph.formats.containers import flatten
-from isomorph.formats.pickle import Interpreter
-from isomorph.formats.pickle_globals import GLOBALS, SCRIPT_GLOBALS
-from isomorph.formats.pickle_machine import Memory
-from isomorph.formats.pickle_objects import Payload, Text
+from isomorph.formats.pickle.interpreter import Interpreter
+from isomorph.formats.pickle.machine import Memory
+from isomorph.formats.pickle.names import GLOBALS, SCRIPT_GLOBALS
+from isomorph.formats.pickle.objects import Payload, Text
 from isomorph.formats.registry import lay_out
+from isomorph.formats.torch import legacy as torch_legacy
+from isomorph.formats.torch import zip as torch_zip
 from isomorph.tensors import spec
 from isomorph.testing.formats import materialise, random_bits
 

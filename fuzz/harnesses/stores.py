@@ -12,10 +12,10 @@ from typing import cast
 from fuzz.harness import Finding, Harness, read_tensors, source_of
 from fuzz.mutators import JSON_ATOMS, JSON_SPLIT, pieces
 from isomorph.formats.base import Contents
-from isomorph.formats.crc32c import crc32c
-from isomorph.formats.ocdbt import MANIFEST_MAGIC, NODE_MAGIC, Reader
 from isomorph.formats.source import Source
-from isomorph.formats.zarr import Place, is_group, locate
+from isomorph.formats.tf.crc32c import crc32c
+from isomorph.formats.zarr.ocdbt import MANIFEST_MAGIC, NODE_MAGIC, Reader
+from isomorph.formats.zarr.read import Place, is_group, locate
 
 # --- zarr: the description alone, over a store that has some of the chunks
 

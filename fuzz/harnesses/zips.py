@@ -18,7 +18,7 @@ from isomorph.formats.base import Contents
 from isomorph.formats.registry import FORMATS, lay_out
 from isomorph.formats.sniff import sniff
 from isomorph.formats.source import Source
-from isomorph.formats.zip import read_member, read_members
+from isomorph.formats.zip.archive import read_member, read_members
 from isomorph.tensors import spec
 from isomorph.testing.formats import materialise, random_bits
 

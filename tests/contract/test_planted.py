@@ -19,7 +19,7 @@ from isomorph.cli.app import run
 from isomorph.engine.journal import Journal
 from isomorph.formats.registry import open_checkpoint
 from isomorph.formats.source import Source
-from isomorph.formats.zip import read_members
+from isomorph.formats.zip.archive import read_members
 from isomorph.testing.formats import tensors_of, whole, write_checkpoint
 
 PRECIOUS = b"precious " * 4000

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from watched import watched
 
-from isomorph.formats import hdf5_decode
+from isomorph.formats.hdf5 import decode as hdf5_decode
 
 TRYING = """
 import sys, runpy
-from isomorph.formats import hdf5_decode
+from isomorph.formats.hdf5 import decode as hdf5_decode
 def decode(*given):
     import os, resource
     assert resource.getrlimit(resource.RLIMIT_AS)[1] == hdf5_decode.MOST_MEMORY

@@ -8,7 +8,10 @@ from pathlib import Path
 
 import test_promises
 
-from isomorph.formats import allowance, hdf5_decode, pickle, safetensors, zip
+from isomorph.formats import allowance, safetensors
+from isomorph.formats.hdf5 import decode as hdf5_decode
+from isomorph.formats.pickle import interpreter as pickle
+from isomorph.formats.zip import archive as zip
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from isomorph.engine import kernels
 from isomorph.engine.kernels import copy_into
-from isomorph.formats.crc import combine_crc, zeros_crc
+from isomorph.formats.zip.crc import combine_crc, zeros_crc
 
 
 @settings(deadline=None)

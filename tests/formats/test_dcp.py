@@ -22,7 +22,7 @@ from isomorph import api
 from isomorph.cli.app import run
 from isomorph.errors import FormatError, UnsafeError
 from isomorph.formats.checkpoint import FileCheckpoint
-from isomorph.formats.dcp_item import Items
+from isomorph.formats.dcp.item import Items
 from isomorph.formats.registry import open_checkpoint
 from isomorph.formats.source import Source
 from isomorph.testing.formats import Array, ReadingConformance, whole

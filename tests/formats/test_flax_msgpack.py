@@ -14,8 +14,9 @@ import pytest
 
 import isomorph
 from isomorph.errors import FormatError
-from isomorph.formats import flax_msgpack, flax_write
 from isomorph.formats.base import Literal
+from isomorph.formats.flax import read as flax_msgpack
+from isomorph.formats.flax import write as flax_write
 from isomorph.formats.registry import lay_out, open_checkpoint
 from isomorph.tensors import DTYPES, OPAQUE_DTYPES, dtype, spec
 from isomorph.testing.formats import FormatConformance, random_bits, tensors_of, whole, write_checkpoint

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 import isomorph
 from isomorph.cli.app import run
 from isomorph.errors import FormatError
-from isomorph.formats import gguf as ours
-from isomorph.formats import gguf_split
-from isomorph.formats.gguf_values import (
+from isomorph.formats.gguf import read as ours
+from isomorph.formats.gguf import split as gguf_split
+from isomorph.formats.gguf.values import (
     ARRAY,
     NUMBERS,
     SCALARS,

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from isomorph.cli.app import run
-from isomorph.formats.gguf_config import config_inside, config_of_values
+from isomorph.formats.gguf.config import config_inside, config_of_values
 
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, FFN, VOCAB, LAYERS = 16, 4, 2, 4, 24, 20, 2
 

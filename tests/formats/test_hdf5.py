@@ -15,7 +15,11 @@ import pytest
 
 import isomorph
 from isomorph.errors import FormatError, MissingExtra, RefusedError, UnsafeError
-from isomorph.formats import hdf5, hdf5_blocks, hdf5_decode, hdf5_heap, hdf5_write
+from isomorph.formats.hdf5 import blocks as hdf5_blocks
+from isomorph.formats.hdf5 import decode as hdf5_decode
+from isomorph.formats.hdf5 import heap as hdf5_heap
+from isomorph.formats.hdf5 import read as hdf5
+from isomorph.formats.hdf5 import write as hdf5_write
 from isomorph.formats.registry import lay_out, open_checkpoint
 from isomorph.tensors import TensorSpec, dtype, spec
 from isomorph.testing.formats import FormatConformance, tensors_of, whole, write_checkpoint

@@ -174,7 +174,7 @@ def test_numbers_that_were_not_packed_are_read(tmp_path: Path) -> None:
 
 def test_long_integers_are_decoded_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Varints of one to ten bytes, over the borders of chunks."""
-    from isomorph.formats import onnx_typed
+    from isomorph.formats.onnx import typed as onnx_typed
 
     monkeypatch.setattr(onnx_typed, "CHUNK", 37)
     values = np.array([0, -1, 1 << 62, 127, 128, -(1 << 63), (1 << 63) - 1] * 40)

@@ -18,8 +18,8 @@ import tensorstore
 
 from isomorph.cli.app import run
 from isomorph.errors import FormatError, RefusedError, UnsafeError
-from isomorph.formats.crc32c import crc32c
 from isomorph.formats.registry import open_checkpoint
+from isomorph.formats.tf.crc32c import crc32c
 from isomorph.testing.formats import whole
 
 ORBAX = Path(__file__).parent / "data" / "orbax"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from isomorph.formats import sums
-from isomorph.formats.sums import Sums
-from isomorph.formats.zip import Member
+from isomorph.formats.zip import sums
+from isomorph.formats.zip.archive import Member
+from isomorph.formats.zip.sums import Sums
 
 DATA = bytes(number * 37 % 251 for number in range(3000))
 SIZES = (700, 1, 900, 1399)

@@ -21,8 +21,8 @@ from safetensors.numpy import save_file
 from isomorph.cli.app import run
 from isomorph.errors import FormatError, UnsafeError
 from isomorph.formats import tar as tars
-from isomorph.formats import torch_tar
 from isomorph.formats.registry import open_checkpoint
+from isomorph.formats.torch import tar as torch_tar
 from isomorph.testing.formats import ReadingConformance, tensors_of, whole, write_checkpoint
 
 CLASSES = {

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from isomorph.cli.app import run
 from isomorph.errors import FormatError, UnsafeError
-from isomorph.formats.crc32c import crc32c, masked
 from isomorph.formats.registry import open_checkpoint
-from isomorph.formats.tf_checkpoint import slice_key
+from isomorph.formats.tf.crc32c import crc32c, masked
+from isomorph.formats.tf.read import slice_key
 from isomorph.testing.formats import whole
 
 DATA = Path(__file__).parent / "data"

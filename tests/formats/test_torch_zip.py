@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from isomorph.errors import FormatError
 from isomorph.formats.registry import lay_out, open_checkpoint
-from isomorph.formats.torch_zip import Writer, state_dict_pickle
+from isomorph.formats.torch.zip import Writer, state_dict_pickle
 from isomorph.tensors import DTYPES, OPAQUE_DTYPES, TensorSpec, dtype, spec
 from isomorph.testing.formats import FormatConformance, random_bits, whole, write_checkpoint
 
@@ -257,9 +257,9 @@ def test_names_that_no_reader_should_take_are_refused() -> None:
 def test_the_pickle_that_is_written_says_the_specs(entries: dict[str, tuple[str, list[int]]]) -> None:
     """Names, dtypes and shapes survive our pickle and our interpreter, in order."""
     from isomorph.formats.containers import flatten
-    from isomorph.formats.pickle import Interpreter
-    from isomorph.formats.pickle_machine import Memory
-    from isomorph.formats.pickle_objects import Tensor
+    from isomorph.formats.pickle.interpreter import Interpreter
+    from isomorph.formats.pickle.machine import Memory
+    from isomorph.formats.pickle.objects import Tensor
 
     specs = {name: TensorSpec(dtype(kind), tuple(shape)) for name, (kind, shape) in entries.items()}
     interpreter = Interpreter(Memory(state_dict_pickle(specs)), "file", storages=True)

@@ -16,10 +16,11 @@ from fuzz.harnesses.distributed import _block, _number, header, tf_entry
 from fuzz.harnesses.stores import MARK, manifest, varints
 
 from isomorph.errors import FormatError
-from isomorph.formats import flax_msgpack, npz
+from isomorph.formats import npz
+from isomorph.formats.flax import read as flax_msgpack
 from isomorph.formats.registry import open_checkpoint
-from isomorph.formats.tf_checkpoint import read as read_tf
-from isomorph.formats.tf_table import FOOTER, MAGIC
+from isomorph.formats.tf.read import read as read_tf
+from isomorph.formats.tf.table import FOOTER, MAGIC
 from isomorph.testing.formats import whole
 
 ZARR = {"zarr_format": 2, "shape": [2], "chunks": [2], "dtype": "<f4", "fill_value": 0, "compressor": None}

@@ -21,7 +21,7 @@ from isomorph.testing.formats import whole
 LIMITED = """
 import resource, sys
 from isomorph.formats.registry import open_checkpoint
-import numpy, isomorph.formats.gather, isomorph.formats.zip, isomorph.formats.npz
+import numpy, isomorph.formats.gather, isomorph.formats.zip.archive, isomorph.formats.npz
 import isomorph.formats.safetensors, isomorph.formats.sharded
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + (128 << 20), used + (128 << 20)))

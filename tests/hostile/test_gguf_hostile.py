@@ -12,7 +12,7 @@ import pytest
 
 from isomorph.cli.app import run
 from isomorph.errors import FormatError
-from isomorph.formats import gguf as ours
+from isomorph.formats.gguf import read as ours
 from isomorph.formats.registry import open_checkpoint
 
 SECONDS = 10.0

@@ -13,8 +13,8 @@ import pytest
 
 from isomorph.errors import FormatError
 from isomorph.formats.source import Source
-from isomorph.formats.zip import read_member, read_members
-from isomorph.formats.zip_layout import Entry, lay_out_zip
+from isomorph.formats.zip.archive import read_member, read_members
+from isomorph.formats.zip.layout import Entry, lay_out_zip
 
 
 def archive(*members: tuple[str, bytes], method: int = zipfile.ZIP_STORED) -> bytearray:

@@ -12,7 +12,7 @@ import numpy as np
 from isomorph.engine.journal import Progress
 from isomorph.engine.pieces import Copy, Groups, Piece, as_copy
 from isomorph.formats.base import Checkpoint, FileLayout
-from isomorph.formats.crc import combine_crc, zeros_crc
+from isomorph.formats.zip.crc import combine_crc, zeros_crc
 from isomorph.plan.plan import Plan
 
 Array = np.ndarray[Any, Any]

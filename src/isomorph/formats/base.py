@@ -201,7 +201,7 @@ class FileLayout:
     `tensors` maps a name to the byte offset of its row-major little-endian bytes (no overlap; increasing as listed);
     `literals` are all other bytes whose content is known now, by increasing offset. With checksums, `records` lists the
     (offset, nbytes) runs of the file whose CRC-32 is wanted (literals that lie inside count), and `trailer(crcs)` gives the
-    literals that depend on them, each of which lies after the record it describes. `descriptor(number, crc)` is the one that follows
+    literals that depend on them, each after the record it describes. `descriptor(number, crc)` is the one that follows
     that record, for those who write in order; the rest of the trailer lies after the last record.
     """
 

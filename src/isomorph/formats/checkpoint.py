@@ -209,7 +209,7 @@ class FileCheckpoint(Checkpoint):
                 raise SourceChanged(printable(str(source.path)), problem)
 
     def keep_sums(self) -> None:
-        from isomorph.formats.sums import Castagnoli, Sums
+        from isomorph.formats.zip.sums import Castagnoli, Sums
 
         for source in self._sources:
             if source.castagnoli and source.sums is None:

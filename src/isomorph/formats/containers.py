@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.pickle_objects import Array, Global, NumpyDType, Object, Payload, Tensor
+from isomorph.formats.pickle.objects import Array, Global, NumpyDType, Object, Payload, Tensor
 
 MAX_DEPTH = 100
 MAX_NAME_CHARACTERS = 64 << 20

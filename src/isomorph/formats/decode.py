@@ -146,13 +146,13 @@ def _latin1(source: Source, where: Location) -> Iterator[bytes]:
 
 
 def _dataset(source: Source, where: Location) -> Iterator[bytes]:
-    from isomorph.formats.hdf5 import decoded
+    from isomorph.formats.hdf5.read import decoded
 
     return decoded(source, where)
 
 
 def _numbers(source: Source, where: Location) -> Iterator[bytes]:
-    from isomorph.formats.onnx_typed import decoded
+    from isomorph.formats.onnx.typed import decoded
 
     return decoded(source, where)
 
@@ -166,7 +166,7 @@ def _zlib(source: Source, where: Location) -> Iterator[bytes]:
 
 
 def _zstd(source: Source, where: Location) -> Iterator[bytes]:
-    from isomorph.formats.zstd import decoded
+    from isomorph.formats.zarr.zstd import decoded
 
     return decoded(source, where)
 

@@ -7,10 +7,10 @@ from itertools import islice
 from pathlib import Path
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.folder_tf import latest, saved_model, tf_tables
+from isomorph.formats.hdf5.shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.hub_cache import models_in, within
-from isomorph.formats.keras_shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.sniff import DCP_SHARD
+from isomorph.formats.tf.folder import latest, saved_model, tf_tables
 from isomorph.stores.url import Url
 
 PREFERRED = (
@@ -76,7 +76,7 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     if chosen is None and len(candidates) == 1:
         chosen = candidates[0]
     if chosen is None and not candidates:
-        from isomorph.formats.folder_arrays import arrays_in
+        from isomorph.formats.zarr.folder import arrays_in
 
         arrays = arrays_in(folder, names)
         if arrays is not None:

@@ -11,8 +11,8 @@ from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, FileLayout, Location, Sharing
 from isomorph.formats.safetensors import require_unicode, unsupported
 from isomorph.formats.source import Source
-from isomorph.formats.zip import Member, read_members
-from isomorph.formats.zip_layout import Entry, lay_out_zip, placed_at
+from isomorph.formats.zip.archive import Member, read_members
+from isomorph.formats.zip.layout import Entry, lay_out_zip, placed_at
 from isomorph.tensors import DType, TensorSpec, dtype
 
 MAGIC = b"\x93NUMPY"

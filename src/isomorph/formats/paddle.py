@@ -18,10 +18,10 @@ from typing import Any
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
 from isomorph.formats.containers import flatten
-from isomorph.formats.pickle import MAX_TEXT, Interpreter
-from isomorph.formats.pickle_objects import Array, Payload
-from isomorph.formats.pickle_write import Memo, integers, text
-from isomorph.formats.pickled_tensors import Region, array_location, refuse_odd, sizes
+from isomorph.formats.pickle.interpreter import MAX_TEXT, Interpreter
+from isomorph.formats.pickle.objects import Array, Payload
+from isomorph.formats.pickle.tensors import Region, array_location, refuse_odd, sizes
+from isomorph.formats.pickle.write import Memo, integers, text
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec
 
@@ -35,7 +35,7 @@ def read(source: Source) -> Contents:
     interpreter = Interpreter(source, path)
     root = interpreter.run()
     if type(root) is int:  # the magic number of a legacy torch file that was saved with another pickle protocol
-        from isomorph.formats import torch_legacy
+        from isomorph.formats.torch import legacy as torch_legacy
 
         if root == torch_legacy.MAGIC:
             return torch_legacy.read(source)

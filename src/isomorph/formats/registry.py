@@ -71,20 +71,20 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "torch_zip",
-            "isomorph.formats.torch_zip:read",
-            "isomorph.formats.torch_zip:Writer",
+            "isomorph.formats.torch.zip:read",
+            "isomorph.formats.torch.zip:Writer",
             suffixes=(".pth", ".pt", ".bin", ".ckpt"),
             aliases=("torch", "pytorch", "pt", "pth", "bin"),
             folder_name="pytorch_model.bin",
             shard_name="pytorch_model{shard}.bin",
             shares=True,
         ),
-        Format("torch_legacy", "isomorph.formats.torch_legacy:read"),
+        Format("torch_legacy", "isomorph.formats.torch.legacy:read"),
         Format("tar", "isomorph.formats.tar:read"),
-        Format("tf_checkpoint", "isomorph.formats.tf_checkpoint:read", many_files=True),
-        Format("orbax", "isomorph.formats.orbax:read", many_files=True, aliases=("zarr", "ocdbt", "t5x")),
-        Format("safetensors_dcp", "isomorph.formats.dcp_hf:read", many_files=True),
-        Format("torch_dcp", "isomorph.formats.dcp:read", many_files=True),
+        Format("tf_checkpoint", "isomorph.formats.tf.read:read", many_files=True),
+        Format("orbax", "isomorph.formats.zarr.orbax:read", many_files=True, aliases=("zarr", "ocdbt", "t5x")),
+        Format("safetensors_dcp", "isomorph.formats.dcp.in_safetensors:read", many_files=True),
+        Format("torch_dcp", "isomorph.formats.dcp.read:read", many_files=True),
         Format(
             "npz",
             "isomorph.formats.npz:read",
@@ -104,8 +104,8 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "flax",
-            "isomorph.formats.flax_msgpack:read",
-            "isomorph.formats.flax_write:Writer",
+            "isomorph.formats.flax.read:read",
+            "isomorph.formats.flax.write:Writer",
             suffixes=(".msgpack",),
             aliases=("msgpack", "flax_msgpack"),
             folder_name="flax_model.msgpack",
@@ -113,22 +113,22 @@ FORMATS: Mapping[str, Format] = {
         ),
         Format(
             "gguf",
-            "isomorph.formats.gguf:read",
-            "isomorph.formats.gguf_write:Writer",
+            "isomorph.formats.gguf.read:read",
+            "isomorph.formats.gguf.write:Writer",
             many_files=True,
             suffixes=(".gguf",),
             folder_name="model.gguf",
         ),
         Format(
             "hdf5",
-            "isomorph.formats.hdf5:read",
-            "isomorph.formats.hdf5_write:Writer",
+            "isomorph.formats.hdf5.read:read",
+            "isomorph.formats.hdf5.write:Writer",
             suffixes=(".h5", ".hdf5"),
             aliases=("keras", "keras_h5", "h5", "tf"),
             folder_name="tf_model.h5",
             shard_name="tf_model{shard}.h5",
         ),
-        Format("onnx", "isomorph.formats.onnx:read", many_files=True),
+        Format("onnx", "isomorph.formats.onnx.read:read", many_files=True),
     ]
 }
 
@@ -157,7 +157,7 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
 
     notes: tuple[str, ...] = ()
     if not is_folder(where):
-        from isomorph.formats.tf_checkpoint import index_of
+        from isomorph.formats.tf.read import index_of
 
         where = index_of(where) or where
     if is_folder(where):
@@ -167,7 +167,7 @@ def _open(where: Path, inner: str | None) -> Checkpoint:
 
         found, notes = find_in_folder(where)
         if found.name == GROUP:
-            from isomorph.formats.folder_arrays import open_group
+            from isomorph.formats.zarr.folder import open_group
 
             source = open_group(found)
         else:

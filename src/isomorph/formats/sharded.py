@@ -9,7 +9,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location, in_file
-from isomorph.formats.keras_shards import Groups, groups_of, tensors_of
+from isomorph.formats.hdf5.shards import Groups, groups_of, tensors_of
 from isomorph.formats.links import names_in, open_beside
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly

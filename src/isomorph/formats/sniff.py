@@ -63,12 +63,12 @@ def sniff(source: Source) -> str:
     if head.startswith(b"\x0c\xdb\x3a\x2a") or (source.path.name in ARRAYS and text.startswith(b"{")):
         return "orbax"
     if source.path.name == "checkpoint":
-        from isomorph.formats.folder_arrays import is_beside_arrays
+        from isomorph.formats.zarr.folder import is_beside_arrays
 
         if is_beside_arrays(source.path):
             return "orbax"
     if head.startswith(b"\0\0"):
-        from isomorph.formats.tf_checkpoint import looks_like as is_tf
+        from isomorph.formats.tf.read import looks_like as is_tf
 
         if is_tf(source, head):
             return "tf_checkpoint"
@@ -85,7 +85,7 @@ def sniff(source: Source) -> str:
     if head.startswith(b"PK\x05\x06"):
         raise FormatError(source.path, "an empty zip archive: it holds no tensors")
     if len(head) >= 2 and head[0] == 0x80 and head[1] <= 5:
-        from isomorph.formats.dcp import looks_like as is_dcp
+        from isomorph.formats.dcp.read import looks_like as is_dcp
 
         if is_dcp(head):
             return "torch_dcp"
@@ -99,11 +99,11 @@ def sniff(source: Source) -> str:
             raise FormatError(source.path, what, advice)
     if source.path.suffix == ".safetensors":
         return "safetensors"
-    from isomorph.formats.onnx import looks_like as looks_like_onnx
+    from isomorph.formats.onnx.read import looks_like as looks_like_onnx
 
     if source.path.suffix == ".onnx" or looks_like_onnx(source):
         return "onnx"
-    from isomorph.formats.flax_msgpack import looks_like
+    from isomorph.formats.flax.read import looks_like
 
     if looks_like(head):
         return "flax"
@@ -128,7 +128,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _kind_of_zip(source: Source) -> str:
-    from isomorph.formats.zip import read_members
+    from isomorph.formats.zip.archive import read_members
 
     names = [name.lower() for name in read_members(source)]
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):

@@ -21,8 +21,8 @@ from isomorph.formats.allowance import require
 from isomorph.stores.url import Url
 
 if TYPE_CHECKING:
-    from isomorph.formats.sums import Sums
-    from isomorph.formats.zip import Member
+    from isomorph.formats.zip.archive import Member
+    from isomorph.formats.zip.sums import Sums
 
 SMALL_READ = 1 << 20
 LARGEST_READ = 1 << 30

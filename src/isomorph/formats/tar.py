@@ -100,10 +100,10 @@ def members_of(source: Source) -> dict[str, Member]:
 def read(source: Source) -> Contents:
     """What a tar holds: the archive that the oldest torch wrote, or one checkpoint that was packed for transport."""
     members = members_of(source)
-    from isomorph.formats.torch_tar import MEMBERS
+    from isomorph.formats.torch.tar import MEMBERS
 
     if members.keys() >= MEMBERS:
-        from isomorph.formats.torch_tar import read_members
+        from isomorph.formats.torch.tar import read_members
 
         return read_members(source, members)
     return _read_one(source, members)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UsageError, printable
-from isomorph.formats.gguf_config import config_inside
+from isomorph.formats.gguf.config import config_inside
 from isomorph.formats.hub_cache import within
 
 BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")

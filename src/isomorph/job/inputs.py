@@ -11,7 +11,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, UsageError
 from isomorph.formats.base import Checkpoint
-from isomorph.formats.tf_checkpoint import index_of
+from isomorph.formats.tf.read import index_of
 from isomorph.job.models import model_of
 from isomorph.stores.url import Url, path_of
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, Gap, MorphError, UsageError, near_misses
-from isomorph.formats.gguf_config import config_inside
+from isomorph.formats.gguf.config import config_inside
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 

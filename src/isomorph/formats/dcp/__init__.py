@@ -1,0 +1,1 @@
+"""Checkpoints of torch.distributed: tensors in pieces, in the files of many ranks."""

@@ -1,0 +1,1 @@
+"""GGUF, what llama.cpp loads: typed values, then tensors, many of them in blocks."""

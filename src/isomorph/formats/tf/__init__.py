@@ -1,0 +1,1 @@
+"""TensorFlow's checkpoints: an index, which is a table of LevelDB, and the files that hold the tensors."""

@@ -1,0 +1,1 @@
+"""What torch.save wrote: zip archives, the pickles before them, and the tars of the oldest."""

@@ -1,0 +1,1 @@
+"""Zarr arrays, and the folders of them that Orbax and T5X write."""
