@@ -60,7 +60,7 @@ def test_it_is_the_only_process_that_reading_starts(tmp_path: Path) -> None:
     seen = watched("convert", "a.h5", "out.safetensors", folder=tmp_path)
     assert seen.code == 0, seen.err
     assert [] == [
-        event for event in seen.executed if not event.startswith("subprocess.Popen") or "hdf5_decode.py" not in event
+        event for event in seen.executed if not event.startswith("subprocess.Popen") or "hdf5/decode.py" not in event
     ]
     assert 1 <= len(seen.executed) <= 2
     assert seen.children_peak < 256 << 20
