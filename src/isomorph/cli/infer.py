@@ -31,7 +31,12 @@ if TYPE_CHECKING:
 @click.option("--config", metavar="FILE", help="The config of SRC; else config.json or params.json beside it.")
 @click.option("--no-catalogue", is_flag=True, help="Do not look up SRC and DST among the known layouts.")
 @click.option(
-    "--max-memory", type=ByteSize(), default="256MB", show_default=True, metavar="256MB", help="Buffers, at most."
+    "--max-memory",
+    type=ByteSize(),
+    default="256MB",
+    show_default=True,
+    metavar="256MB",
+    help="Memory for buffers and names, at most.",
 )
 @click.option("--overwrite", is_flag=True, help="With -o: replace a morph that exists.")
 @output_options

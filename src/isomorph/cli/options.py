@@ -64,7 +64,12 @@ writing_options: Callable[[F], F] = _together(
         "--max-shard-size", type=ByteSize(), metavar="5GB", help="Cut a folder's weights into files of this size."
     ),
     click.option(
-        "--max-memory", type=ByteSize(), default="256MB", show_default=True, metavar="256MB", help="Memory for buffers and names, at most."
+        "--max-memory",
+        type=ByteSize(),
+        default="256MB",
+        show_default=True,
+        metavar="256MB",
+        help="Memory for buffers and names, at most.",
     ),
     click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that read and write."),
     click.option("--resume", is_flag=True, help="Go on with what an interrupted run has finished."),

@@ -15,7 +15,12 @@ from isomorph.cli.options import ByteSize, mapping_options, output_options
 @click.argument("paths", nargs=-1, required=True, metavar="SRC… DST")
 @mapping_options
 @click.option(
-    "--max-memory", type=ByteSize(), default="256MB", show_default=True, metavar="256MB", help="Buffers, at most."
+    "--max-memory",
+    type=ByteSize(),
+    default="256MB",
+    show_default=True,
+    metavar="256MB",
+    help="Memory for buffers and names, at most.",
 )
 @output_options
 def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool, **mapping: Any) -> None:

@@ -1,4 +1,4 @@
-"""Decodes one dataset of an HDF5 file with h5py, in a process of its own: `python hdf5_decode.py PATH BASE NBYTES SLAB EXPECTED`.
+"""Decodes one dataset of an HDF5 file with h5py, in a process of its own: `python decode.py PATH BASE NBYTES SLAB EXPECTED`.
 
 Its standard input is the file, its standard output the elements, row-major and little-endian. A broken file can make the HDF5
 library loop, fill the memory or crash; here that costs a process with bounds, and nothing else: by the time the file is looked at,

@@ -3,7 +3,7 @@
     bert/tf_bert_for_pre_training/bert/pooler/dense/bias:0     a dataset's path is its tensor's name
 
 The structure is followed here, without the HDF5 library, which a broken file can crash. A contiguous dataset is a range of the file
-and read like any other format's. Chunked and compressed ones are decoded once, by h5py in a process of its own (`hdf5_decode`).
+and read like any other format's. Chunked and compressed ones are decoded once, by h5py in a process of its own (`decode`).
 What leads out of the file (external links, external storage, virtual datasets) is refused, and no link is followed.
 """
 
