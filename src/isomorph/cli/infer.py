@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     default="256MB",
     show_default=True,
     metavar="256MB",
-    help="Memory for buffers and names, at most.",
+    help="Memory for buffers and names.",
 )
 @click.option("--overwrite", is_flag=True, help="With -o: replace a morph that exists.")
 @output_options

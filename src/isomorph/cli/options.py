@@ -69,7 +69,7 @@ writing_options: Callable[[F], F] = _together(
         default="256MB",
         show_default=True,
         metavar="256MB",
-        help="Memory for buffers and names, at most.",
+        help="Memory for buffers and names.",
     ),
     click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that read and write."),
     click.option("--resume", is_flag=True, help="Go on with what an interrupted run has finished."),

@@ -20,7 +20,7 @@ from isomorph.cli.options import ByteSize, mapping_options, output_options
     default="256MB",
     show_default=True,
     metavar="256MB",
-    help="Memory for buffers and names, at most.",
+    help="Memory for buffers and names.",
 )
 @output_options
 def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool, **mapping: Any) -> None:
