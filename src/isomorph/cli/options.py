@@ -58,19 +58,21 @@ mapping_options: Callable[[F], F] = _together(
     click.option("--exact", is_flag=True, help="With --dtype: refuse to round."),
 )
 
+memory_option: Callable[[F], F] = click.option(
+    "--max-memory",
+    type=ByteSize(),
+    default="256MB",
+    show_default=True,
+    metavar="256MB",
+    help="Memory for buffers and names.",
+)
+
 writing_options: Callable[[F], F] = _together(
     click.option("--format", metavar="F", help="The format of DST; else its suffix says it."),
     click.option(
         "--max-shard-size", type=ByteSize(), metavar="5GB", help="Cut a folder's weights into files of this size."
     ),
-    click.option(
-        "--max-memory",
-        type=ByteSize(),
-        default="256MB",
-        show_default=True,
-        metavar="256MB",
-        help="Memory for buffers and names.",
-    ),
+    memory_option,
     click.option("--workers", type=click.IntRange(1, 256), metavar="N", help="Threads that read and write."),
     click.option("--resume", is_flag=True, help="Go on with what an interrupted run has finished."),
     click.option("--overwrite", is_flag=True, help="Replace a target that exists."),

@@ -8,20 +8,13 @@ import click
 
 from isomorph.cli.console import print_json, print_lines
 from isomorph.cli.failures import AnswerIsNo
-from isomorph.cli.options import ByteSize, mapping_options, output_options
+from isomorph.cli.options import mapping_options, memory_option, output_options
 
 
 @click.command("verify")
 @click.argument("paths", nargs=-1, required=True, metavar="SRC… DST")
 @mapping_options
-@click.option(
-    "--max-memory",
-    type=ByteSize(),
-    default="256MB",
-    show_default=True,
-    metavar="256MB",
-    help="Memory for buffers and names.",
-)
+@memory_option
 @output_options
 def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool, **mapping: Any) -> None:
     """Compare DST with SRC under the MAPPING of `convert`: every element, bit for bit, by code that plan and convert do not use.
