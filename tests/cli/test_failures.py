@@ -64,6 +64,7 @@ LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 123\n"
         ),
         (["plan", "source.npz", "-o", "p.json"], "-o plan.json and --output DST go together"),
         (["convert", "source.npz"], "a source and a target are needed:  isomorph convert SRC… DST  (or a plan.json)"),
+        (["convert", "gone.json"], "gone.json: no such file; made by  isomorph plan SRC… -o plan.json --output DST"),
         (
             ["convert", "source.npz", "out.npz", "--max-memory", "lots"],
             "`lots` is no size; write for example 5GB, 256MB or 1GiB",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -58,6 +59,9 @@ def command(
         raise click.UsageError(f"{paths[0]} is a plan, which says where its result goes:  isomorph convert {paths[0]}")
     if len(paths) == 1:
         if not is_plan_file(paths[0]):
+            if paths[0].endswith(".json"):
+                problem = "is no plan" if Path(paths[0]).exists() else "no such file"
+                raise click.UsageError(f"{paths[0]}: {problem}; made by  isomorph plan SRC… -o plan.json --output DST")
             raise click.UsageError("a source and a target are needed:  isomorph convert SRC… DST  (or a plan.json)")
         if (
             port.morph is not None
