@@ -4,8 +4,9 @@
         open_checkpoint(path)     # FormatError before its names take more than 256 + 64 MB, whatever it says
 
 Three things together. What is expanded in one step (JSON, a directory, a pickle in an archive) is estimated before, by `require`.
-What is followed step by step is stopped by a timer that looks at the memory of the process every few milliseconds it computes. And
-once the names are known, `buffers_beside` says what planning, writing and verifying them will take, and what is left for buffers.
+What is followed step by step is stopped by looking at the memory of the process: every few milliseconds it computes, by a timer,
+and every 64 KiB that are read. And once the names are known, `buffers_beside` says what planning, writing and verifying them will
+take, and what is left for buffers.
 Without `allowed` nothing is limited but by the formats' own bounds: looking at a file is for files of any size.
 """
 
@@ -54,6 +55,7 @@ class Allowance:
 
 
 _allowance: ContextVar[Allowance | None] = ContextVar("allowance", default=None)
+_looking: ContextVar[bool] = ContextVar("looking", default=False)
 
 
 def private_nbytes() -> int:
@@ -82,29 +84,48 @@ def allowed(max_memory: int) -> Iterator[None]:
 
 @contextmanager
 def looking(path: object) -> Iterator[None]:
-    """Within, the memory is looked at while the process computes (in its main thread). FormatError when too much is held."""
+    """Within, the memory is looked at while the process computes. FormatError when too much is held.
+
+    A timer does it in the main thread; in any thread, whoever reads a header piece by piece does (`look`).
+    """
     allowance = _allowance.get()
-    if (
-        allowance is None
-        or threading.current_thread() is not threading.main_thread()
-        or signal.getitimer(signal.ITIMER_PROF)[0]
-    ):
+    if allowance is None:
         yield
         return
+    token = _looking.set(True)
+    try:
+        if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_PROF)[0]:
+            yield
+        else:
+            with _timer(path):
+                yield
+    finally:
+        _looking.reset(token)
 
-    def look(number: int, frame: FrameType | None) -> None:
-        held = private_nbytes()
-        if held > allowance.resting + PART * (allowance.most - allowance.resting):
-            signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
-            raise _too_much(path, "what it names", held - allowance.resting, allowance, is_more=True)
 
-    before = signal.signal(signal.SIGPROF, look)
+@contextmanager
+def _timer(path: object) -> Iterator[None]:
+    def tick(number: int, frame: FrameType | None) -> None:
+        signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
+        look(path)
+
+    before = signal.signal(signal.SIGPROF, tick)
     signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before if before is not None else signal.SIG_DFL)
+
+
+def look(path: object) -> None:
+    """FormatError when, within `looking`, more is held than names may take."""
+    allowance = _allowance.get()
+    if allowance is None or not _looking.get():
+        return
+    held = private_nbytes()
+    if held > allowance.resting + PART * (allowance.most - allowance.resting):
+        raise _too_much(path, "what it names", held - allowance.resting, allowance, is_more=True)
 
 
 def require(path: object, what: str, nbytes: int) -> None:

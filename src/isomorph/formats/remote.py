@@ -52,6 +52,7 @@ class RemoteSource(Source):
             raise FormatError(
                 self.path, f"truncated: bytes {offset} to {offset + nbytes} are needed, the object has {self.size}"
             )
+        self._before_reading(nbytes)
         buffer = bytearray(nbytes)
         self.fill(offset, memoryview(buffer))
         return bytes(buffer)

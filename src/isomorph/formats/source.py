@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from isomorph.errors import FormatError, SourceChanged, near_misses, printable
 from isomorph.formats.ahead import Ahead
-from isomorph.formats.allowance import require
+from isomorph.formats.allowance import look, require
 from isomorph.stores.url import Url
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ LARGEST_READ = 1 << 30
 """One system call reads less than 2 GiB; larger reads are made of several."""
 
 
+LOOK_EVERY = 1 << 16
+"""Bytes of headers after which the memory that they take is looked at."""
 LARGE_READ = 1 << 16
 """Bytes from which it pays to look where a buffer begins."""
 
@@ -77,6 +79,16 @@ class Source:
         self.members: Mapping[str, Member] | None = None  # of a zip archive, once its directory was read
         self.castagnoli: Sequence[Member] = ()  # stretches of which a masked CRC-32C is kept elsewhere
         self.sums: Sums | None = None  # of what `fill` reads, where somebody wants to know
+        self._unlooked = 0
+
+    def _before_reading(self, nbytes: int) -> None:
+        """FormatError when what was read has taken more memory than it may, or when these bytes would."""
+        if nbytes > SMALL_READ:
+            require(self.path, f"what it says of itself, {nbytes:,} bytes,", 2 * nbytes)
+        self._unlooked += nbytes
+        if self._unlooked >= LOOK_EVERY:
+            self._unlooked = 0
+            look(self.path)
 
     def expect(self, ranges: Iterable[tuple[int, int]]) -> None:
         """These (byte offset, nbytes) are read next: a store that is far away sends them all at once, a disk need not know."""
@@ -90,13 +102,12 @@ class Source:
             raise FormatError(
                 self.path, f"truncated: bytes {offset} to {offset + nbytes} are needed, the file has {self.size}"
             )
+        self._before_reading(nbytes)
         if nbytes <= SMALL_READ:
             with contextlib.suppress(OSError):  # the error is raised again, and explained, below
                 found = os.pread(self._fd, nbytes, offset)
                 if len(found) == nbytes:
                     return found
-        else:
-            require(self.path, f"what it says of itself, {nbytes:,} bytes,", 2 * nbytes)
         buffer = bytearray(nbytes)
         self.fill(offset, memoryview(buffer))
         return bytes(buffer)
