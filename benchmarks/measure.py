@@ -78,6 +78,7 @@ def interleaved(jobs: Sequence[Job], rounds: int) -> dict[str, Runs]:
         job.after()
     for number in range(rounds):
         for job in jobs:
+            os.sync()  # else what a job left unsynced is waited for by the next one that syncs
             job.before()
             seconds, megabytes = run(job.command)
             job.after()
