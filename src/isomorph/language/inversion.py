@@ -39,7 +39,10 @@ def inverse_module(module: Module) -> Module:
     'b [i o] <- a [o i] | f32 -> f16'
     """
     statements, left_over = _block(module.statements, ())
-    return Module(statements, module.version, module.header, (*left_over, *module.footer), module.file)
+    footer = (*left_over, *module.footer)
+    while not statements and footer[:1] == ("",):  # a text does not begin with an empty line
+        footer = footer[1:]
+    return Module(statements, module.version, module.header, footer, module.file)
 
 
 def inverse_operators(operators: Sequence[Op]) -> tuple[Op, ...] | None:
