@@ -26,7 +26,7 @@ CODES: Mapping[str, str] = {
 }  # fmt: skip
 DTYPES: Mapping[str, DType] = {code[1:]: dtype(name) for name, code in CODES.items()}
 
-_BLANKS = " \t\n\r\f"
+_BLANKS = " \t\n\f"
 """What Python, and so numpy, lets stand between words. (Python's own `strip` and `\\s` take many more characters for blanks.)"""
 
 _PAIR = re.compile(
