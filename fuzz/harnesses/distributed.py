@@ -11,7 +11,7 @@ from fuzz.archives import stored
 from fuzz.folders import folder_of, names_in, read_beside
 from fuzz.harness import Harness, Raw
 from fuzz.harnesses.pickles import storage, tensor
-from fuzz.messages import Node, encoded, tree_mutator
+from fuzz.messages import Node, encoded, tree_mutator, varint
 from fuzz.mutators import name, opcodes, pickle_atoms, pieces, short_text
 from isomorph.formats.dcp.read import RECORDS
 from isomorph.formats.pickle.names import GLOBALS
@@ -131,13 +131,13 @@ def dcp_atoms() -> tuple[bytes, ...]:
 
 def table(entries: list[tuple[bytes, bytes]]) -> bytes:
     """A LevelDB table of one block, keys written out whole, its checksums right."""
-    block = b"".join(_number(0) + _number(len(key)) + _number(len(value)) + key + value for key, value in entries)
+    block = b"".join(varint(0) + varint(len(key)) + varint(len(value)) + key + value for key, value in entries)
     data = _block(block)
     meta = _block(b"")
-    handle = _number(0) + _number(len(data) - 5)
+    handle = varint(0) + varint(len(data) - 5)
     index_at = len(data) + len(meta)
-    index_block = _block(_number(0) + _number(1) + _number(len(handle)) + b"\xff" + handle)
-    handles = _number(len(data)) + _number(len(meta) - 5) + _number(index_at) + _number(len(index_block) - 5)
+    index_block = _block(varint(0) + varint(1) + varint(len(handle)) + b"\xff" + handle)
+    handles = varint(len(data)) + varint(len(meta) - 5) + varint(index_at) + varint(len(index_block) - 5)
     footer = handles + bytes(FOOTER - len(MAGIC) - len(handles)) + MAGIC
     return data + meta + index_block + footer
 
@@ -145,15 +145,6 @@ def table(entries: list[tuple[bytes, bytes]]) -> bytes:
 def _block(entries: bytes) -> bytes:
     whole = entries + struct.pack("<2I", 0, 1)
     return whole + b"\0" + struct.pack("<I", masked(crc32c([whole + b"\0"])))
-
-
-def _number(value: int) -> bytes:
-    made = bytearray()
-    while value > 0x7F:
-        made.append(value & 0x7F | 0x80)
-        value >>= 7
-    made.append(value)
-    return bytes(made)
 
 
 def tf_entry(

@@ -12,8 +12,9 @@ import onnx
 import pytest
 from fuzz.harness import checked, read_with, source_of
 from fuzz.harnesses import load
-from fuzz.harnesses.distributed import _block, _number, header, tf_entry
+from fuzz.harnesses.distributed import _block, header, tf_entry
 from fuzz.harnesses.stores import MARK, manifest, varints
+from fuzz.messages import varint
 
 from isomorph.errors import FormatError
 from isomorph.formats import npz
@@ -57,6 +58,8 @@ FOUND = [
     ("zarr", zarr(0, compressor={"id": [1]}), "its chunks are compressed with '[1]'; zstd, gzip, zlib are read"),
     ("zarr", zarr(0, dtype="f4"), "its dtype 'f4' is not one isomorph has"),
     ("zarr", zarr(0, shape=[0, 1 << 60], chunks=[1, 1]), None),
+    ("zarr", zarr(0, shape=[1000, 3600], chunks=[1, 4]), "more than 50,000 of its 900,000 chunks are not there"),
+    ("npz", npz_input(b"{'descr': '<i8', 'fortran_order': False, 'shape': (), }  \n  \r \n"), "header"),
     ("zarr", sharded(5), "the index of its shards is encoded as none that is read"),
     (
         "npz",
@@ -141,14 +144,14 @@ def test_keys_that_begin_alike_are_bounded() -> None:
     """TensorFlow's index: 600 kB whose keys, each half a megabyte and a little more than the one before, would be 1.5 GB."""
     long, value = b"k" * (1 << 19), tf_entry(7, (1,), 0, 3)
     key, said = header(1)
-    entries = [_number(0) + _number(len(key)) + _number(len(said)) + key + said]
-    entries.append(_number(0) + _number(len(long)) + _number(len(value)) + long + value)
+    entries = [varint(0) + varint(len(key)) + varint(len(said)) + key + said]
+    entries.append(varint(0) + varint(len(long)) + varint(len(value)) + long + value)
     for number in range(3000):
-        entries.append(_number(len(long)) + _number(2) + _number(len(value)) + struct.pack(">H", number) + value)
+        entries.append(varint(len(long)) + varint(2) + varint(len(value)) + struct.pack(">H", number) + value)
     data, meta = _block(b"".join(entries)), _block(b"")
-    handle = _number(0) + _number(len(data) - 5)
-    index = _block(_number(0) + _number(1) + _number(len(handle)) + b"\xff" + handle)
-    footer = _number(len(data)) + _number(len(meta) - 5) + _number(len(data) + len(meta)) + _number(len(index) - 5)
+    handle = varint(0) + varint(len(data) - 5)
+    index = _block(varint(0) + varint(1) + varint(len(handle)) + b"\xff" + handle)
+    footer = varint(len(data)) + varint(len(meta) - 5) + varint(len(data) + len(meta)) + varint(len(index) - 5)
     whole = data + meta + index + footer + bytes(FOOTER - len(MAGIC) - len(footer)) + MAGIC
     assert len(whole) < 600_000
     before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()

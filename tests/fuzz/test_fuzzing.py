@@ -41,7 +41,7 @@ def fuzz(name: str, folder: Path, *options: str) -> subprocess.CompletedProcess[
 @pytest.mark.parametrize("name", MODULES)
 def test_ten_seconds_find_nothing(name: str, tmp_path: Path) -> None:
     """Nothing but errors of isomorph comes out of a reader, whatever the bytes; and each harness does run."""
-    done = fuzz(name, tmp_path, "-seed=6", "-runs=1000", f"-max_total_time={SECONDS}")
+    done = fuzz(name, tmp_path, "-seed=6", f"-max_total_time={SECONDS}")
     assert done.returncode == 0, done.stderr[-3000:]
     runs = re.search(r"^Done (\d+) runs", done.stderr, re.MULTILINE)
     assert runs is not None and int(runs[1]) >= LEAST_RUNS, done.stderr[-1000:]

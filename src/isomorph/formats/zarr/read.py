@@ -27,6 +27,8 @@ from isomorph.formats.tf.crc32c import crc32c
 from isomorph.tensors import DType, TensorSpec, dtype
 
 MOST_CHUNKS = 1_000_000
+MOST_MISSING = 50_000
+"""Chunks of an array that may be missing: they take no byte of the file, and time all the same."""
 EMPTY = (1 << 64) - 1
 COMPRESSED = {"zstd": "zstd", "gzip": "gzip", "zlib": "zlib"}
 
@@ -83,6 +85,8 @@ def locate(
         found = store.find((f"{key}/" if key else "") + _chunk_key(layout, number, version))
         if found is None:
             missing += 1
+            if missing > MOST_MISSING:
+                raise _wrong(path, name, f"more than {MOST_MISSING:,} of its {math.prod(grid):,} chunks are not there")
             tiles.append(_tile(layout, start, chunk, Location(0, 0, encoding="fill", inside=layout.fill)))
         elif layout.is_sharded:
             tiles += _shard(path, name, layout, start, found, store)
