@@ -25,17 +25,6 @@ Call = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def isomorph(capsys: pytest.CaptureFixture[str]) -> Call:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(one) for one in arguments])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err and "internal" not in said.err, said.err
-        return code, said.out, said.err
-
-    return call
-
-
-@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """src/ (two shards, an index, a config), port.morph, and whole/: what one run makes of them; in the working folder."""
     numbers = np.random.default_rng(7)

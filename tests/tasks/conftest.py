@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
-
-from isomorph.cli.app import run
 
 MORPH = """\
 layers.{l}.{p=q|k|v}.w [o i] <-> blocks.{l}.qkv.w [(p o) i]
@@ -19,19 +16,6 @@ layers.{l}.experts.{e}.w [o i] <-> blocks.{l}.experts.w [e i o]
 scale [] <-> 1 []
 ** <-> **
 """
-
-
-@pytest.fixture
-def isomorph(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Run one command line: (code, out, err)."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = run([str(one) for one in arguments])
-        said = capsys.readouterr()
-        assert "Traceback" not in said.err and "internal" not in said.err, said.err
-        return code, said.out, said.err
-
-    return call
 
 
 @pytest.fixture

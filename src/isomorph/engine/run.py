@@ -74,6 +74,14 @@ class Written:
     verified: Any = None
     """What the verify callback returned."""
 
+    def prove(self, verify: Callable[[Path], Any], temporary: Path) -> None:
+        """Note what `verify` says of the finished temporary. Different when it says that it is not equal."""
+        before = time.perf_counter()
+        self.verified = verify(temporary)
+        self.verify_seconds = time.perf_counter() - before
+        if getattr(self.verified, "equal", True) is False:
+            raise Different(self.verified)
+
 
 def write(
     plan: Plan,
@@ -130,11 +138,7 @@ def write(
             place.layout = layout = layout.outline
             source.check_unchanged()
             if verify is not None:
-                before = time.perf_counter()
-                written.verified = verify(place.temporary)
-                written.verify_seconds = time.perf_counter() - before
-                if getattr(written.verified, "equal", True) is False:
-                    raise Different(written.verified)
+                written.prove(verify, place.temporary)
                 source.check_unchanged()
             with undisturbed():
                 place.finish()

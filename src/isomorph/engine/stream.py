@@ -29,7 +29,7 @@ from isomorph.engine.remote_place import RemotePlace
 from isomorph.engine.run import Throttled, Written
 from isomorph.engine.run import write as write_files
 from isomorph.engine.signals import terminable
-from isomorph.errors import Different, RefusedError, SourceChanged, UsageError
+from isomorph.errors import RefusedError, SourceChanged, UsageError
 from isomorph.formats.base import Checkpoint, FileLayout, Literal, OutputLayout
 from isomorph.operators.base import Changes
 from isomorph.plan.plan import Plan
@@ -95,11 +95,7 @@ def write(
             place.layout = layout = layout.outline
             source.check_unchanged()
             if verify is not None:
-                before = time.perf_counter()
-                written.verified = verify(place.temporary)
-                written.verify_seconds = time.perf_counter() - before
-                if getattr(written.verified, "equal", True) is False:
-                    raise Different(written.verified)
+                written.prove(verify, place.temporary)
                 source.check_unchanged()
             if direct:
                 uploads[0].finish()
