@@ -17,7 +17,8 @@ import sys
 import nbformat
 from nbclient import NotebookClient
 notebook = nbformat.read(sys.argv[1], as_version=4)
-NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": sys.argv[2]}}).execute()
+folder = {"metadata": {"path": sys.argv[2]}}
+NotebookClient(notebook, timeout=300, kernel_name="python3", resources=folder, coalesce_streams=True).execute()
 for cell in notebook.cells:
     for output in cell.get("outputs", []):
         print(output.get("text") or output["data"].get("text/html") or output["data"].get("text/plain"))
