@@ -19,11 +19,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from libraries import library_ways
-from measure import IMPORTS, ISOMORPH, MARGIN_S, Job, copy, evict, interleaved, remover, warm
+from measure import IMPORTS, ISOMORPH, MARGIN_S, Job, copy, evict, interleaved, remover, settle, warm
 from notebook_way import usual_ways
 
 from isomorph.demo.checkpoint import LARGE, SMALL, Clip, specs, write_checkpoint
@@ -126,9 +127,14 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
     more, read = library_ways(folder, clip, source, mergekit)
     jobs += more
     inputs += (*read,)
-    prepare = evict if cold else warm
+    prepare, nbytes = evict if cold else warm, source.stat().st_size
     jobs = [  # what a job wrote goes at once: there is no room on the disk, and in the cache, for all of it
-        dataclasses.replace(job, before=both(job.before, prepare, named(job, inputs)), after=job.before) for job in jobs
+        dataclasses.replace(
+            job,
+            before=steps(job.before, partial(settle, folder, nbytes), partial(prepare, *named(job, inputs))),
+            after=job.before,
+        )
+        for job in jobs
     ]
     found = interleaved(jobs, rounds)
     start = found["imports"].median + MARGIN_S
@@ -155,10 +161,9 @@ def measure(folder: Path, clip: Clip, *, rounds: int, cold: bool, mergekit: str 
             }
             for name, runs in found.items()
         }
-        print(json.dumps({"tensors": len(specs(clip)), "bytes": source.stat().st_size, "jobs": rows}, indent=2))
+        print(json.dumps({"tensors": len(specs(clip)), "bytes": nbytes, "jobs": rows}, indent=2))
         return
     state = "cold" if cold else "warm"
-    nbytes = source.stat().st_size
     print(f"{len(specs(clip))} tensors, {nbytes / 1e9:.2f} GB, {state}, median of {rounds}, S = {start:.2f} s\n")
     print("| job | seconds | least | must reach | peak MB | must reach |\n|---|---|---|---|---|---|")
     for name, runs in found.items():
@@ -174,12 +179,12 @@ def named(job: Job, inputs: Sequence[Path]) -> list[Path]:
     return [path for path in inputs if {str(path), str(path.parent)} & {str(word) for word in job.command}]
 
 
-def both(first: Callable[[], None], second: Callable[..., None], paths: Sequence[Path]) -> Callable[[], None]:
-    """Calls the one, and then the other on these paths."""
+def steps(*each: Callable[[], None]) -> Callable[[], None]:
+    """Calls one after the other."""
 
     def call() -> None:
-        first()
-        second(*paths)
+        for step in each:
+            step()
 
     return call
 

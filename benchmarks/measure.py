@@ -111,6 +111,19 @@ def warm(*paths: Path) -> None:
                 pass
 
 
+def settle(folder: Path, nbytes: int) -> None:
+    """Write and remove a file of that size: the memory that the last job gave back is had again before the next one is measured.
+
+    A virtual machine can be slow to have back the pages that a process of some gigabytes leaves, and what writes next, be it `cp`,
+    pays for it.
+    """
+    chunk, path = bytes(1 << 18), folder / "settle"
+    with path.open("wb") as file:
+        for _ in range(-(-nbytes // len(chunk))):
+            file.write(chunk)
+    path.unlink()
+
+
 def evict(*paths: Path) -> None:
     """Drop the files from the page cache: what is read next comes from the disk."""
     for path in paths:
