@@ -19,8 +19,8 @@ from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import MAX_TEXT, Interpreter
-from isomorph.formats.pickle.objects import Array, Payload
-from isomorph.formats.pickle.tensors import Region, array_location, refuse_odd, sizes
+from isomorph.formats.pickle.objects import Payload, Tensor
+from isomorph.formats.pickle.tensors import Region, place_all, sizes
 from isomorph.formats.pickle.write import Memo, integers, text
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec
@@ -47,20 +47,14 @@ def read(source: Source) -> Contents:
         pieces = root.get(PIECES)
         root = {key: value for key, value in root.items() if key not in (NAMES, PIECES)}
     flat = flatten(root, path, nodes=interpreter.nodes, named_tuples=True)
-    refuse_odd(path, flat.tensors.items())
-    tensors: dict[str, TensorSpec] = {}
-    locations: dict[str, Location] = {}
-    leaves.update(flat.leaves)
-    unsaid: list[str] = []
-    for name, value in flat.tensors.items():
-        assert type(value) is Array  # without persistent ids there are no torch tensors
-        found = array_location(path, name, value, _place)
-        if isinstance(found, str):
-            leaves[name] = found
-            continue
-        tensors[name], locations[name] = found
-        if found[0].dtype.name == "u16":
-            unsaid.append(name)
+
+    def stored(name: str, tensor: Tensor) -> tuple[TensorSpec, Location]:
+        raise FormatError(
+            path, f"tensor `{printable(name)}` is one of torch's, whose storages such a file does not have"
+        )
+
+    tensors, locations, leaves = place_all(path, flat.tensors, leaves | dict(flat.leaves), _place, stored)
+    unsaid = [name for name, spec in tensors.items() if spec.dtype.name == "u16"]
     notes = []
     if pieces is not None:
         _join_pieces(path, pieces, tensors, locations)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -49,9 +49,13 @@ class Region(NamedTuple):
         return Region(self.byte_offset, nbytes, self.encoding, self.encoded_nbytes, decoded, self.decoded_nbytes)
 
 
-def refuse_odd(path: object, tensors: Iterable[tuple[str, Any]]) -> None:
+def _refuse_odd(path: object, tensors: Mapping[str, Tensor | Array]) -> None:
     """FormatError that names every tensor which is not a plain dense one."""
-    odd = [(name, tensor.oddity) for name, tensor in tensors if type(tensor) is Tensor and tensor.oddity is not None]
+    odd = [
+        (name, tensor.oddity)
+        for name, tensor in tensors.items()
+        if type(tensor) is Tensor and tensor.oddity is not None
+    ]
     if odd:
         shown = "; ".join(f"`{printable(name, 120)}` is {oddity}" for name, oddity in odd[:8])
         more = f"; and {len(odd) - 8} more" if len(odd) > 8 else ""
@@ -169,3 +173,33 @@ def array_location(
     if packed:
         region = Region(region.byte_offset, spec.nbytes, region.encoding, payload.nbytes, 0, spec.nbytes)
     return spec, region.location(0, strides, order == ">" and spec.dtype.nbytes > 1)
+
+
+class Placed(NamedTuple):
+    """The tensors of a pickle, where they lie, and its leaves: those that it had, and the arrays that hold no numbers."""
+
+    tensors: dict[str, TensorSpec]
+    locations: dict[str, Location]
+    leaves: dict[str, str]
+
+
+def place_all(
+    path: object,
+    named: Mapping[str, Tensor | Array],
+    leaves: Mapping[str, str],
+    place: Callable[[Payload], Region],
+    place_tensor: Callable[[str, Tensor], tuple[TensorSpec, Location]],
+) -> Placed:
+    """Every array (`place` says where some bytes of the pickle lie) and every torch tensor that a pickle names.
+
+    FormatError for what is not a plain dense tensor, all of those in one message, and for what its bytes do not bear out.
+    """
+    _refuse_odd(path, named)
+    placed = Placed({}, {}, dict(leaves))
+    for name, value in named.items():
+        found = array_location(path, name, value, place) if isinstance(value, Array) else place_tensor(name, value)
+        if isinstance(found, str):
+            placed.leaves[name] = found
+        else:
+            placed.tensors[name], placed.locations[name] = found
+    return placed

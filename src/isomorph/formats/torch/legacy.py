@@ -12,8 +12,8 @@ from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import Interpreter
-from isomorph.formats.pickle.objects import Array, Payload, Storage
-from isomorph.formats.pickle.tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.pickle.objects import Payload, Storage, Tensor
+from isomorph.formats.pickle.tensors import DTYPE_OF, Region, place_all, tensor_location
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec
 
@@ -48,20 +48,12 @@ def read(source: Source) -> Contents:
     regions = _regions(source, keys, objects.storage_records, listing.end)
 
     flat = flatten(root, path, nodes=objects.nodes)
-    refuse_odd(path, flat.tensors.items())
-    tensors: dict[str, TensorSpec] = {}
-    locations: dict[str, Location] = {}
-    leaves = dict(flat.leaves)
-    for name, value in flat.tensors.items():
-        if isinstance(value, Array):
-            found = array_location(path, name, value, _place)
-            if isinstance(found, str):
-                leaves[name] = found
-                continue
-            tensors[name], locations[name] = found
-        else:
-            region = _viewed(path, name, value.storage, regions[value.storage.key])
-            tensors[name], locations[name] = tensor_location(path, name, value, region)
+
+    def viewed(name: str, tensor: Tensor) -> tuple[TensorSpec, Location]:
+        region = _viewed(path, name, tensor.storage, regions[tensor.storage.key])
+        return tensor_location(path, name, tensor, region)
+
+    placed = place_all(path, flat.tensors, flat.leaves, _place, viewed)
     notes = ["legacy torch file (before 1.6)"]
     if isinstance(header[2], dict) and header[2].get("little_endian") is False:
         notes.append(
@@ -69,9 +61,9 @@ def read(source: Source) -> Contents:
         )
     return Contents(
         (path,),
-        tensors,
-        locations,
-        leaves=leaves,
+        placed.tensors,
+        placed.locations,
+        leaves=placed.leaves,
         notes=tuple(notes),
         format="torch_legacy",
         containers=flat.containers,

@@ -21,8 +21,8 @@ from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import Interpreter
 from isomorph.formats.pickle.names import STORAGE_DTYPES
-from isomorph.formats.pickle.objects import Array, Global, Payload, Storage, Tensor
-from isomorph.formats.pickle.tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.pickle.objects import Global, Payload, Storage, Tensor
+from isomorph.formats.pickle.tensors import DTYPE_OF, Region, place_all, tensor_location
 from isomorph.formats.source import Source
 from isomorph.formats.tar import Member
 from isomorph.formats.window import Window
@@ -111,24 +111,15 @@ def read_members(source: Source, members: Mapping[str, Member]) -> Contents:
     reader = _Reader(source, members["pickle"])
     objects = _Objects(reader, held)
     flat = flatten(objects.run(), path, nodes=objects.nodes)
-    refuse_odd(path, flat.tensors.items())
 
     def place(payload: Payload) -> Region:
         encoded = payload.nbytes if payload.encoding else 0
         return Region(reader.offset + payload.offset, payload.nbytes, payload.encoding, encoded, 0, payload.nbytes)
 
-    tensors: dict[str, TensorSpec] = {}
-    locations: dict[str, Location] = {}
-    leaves = dict(flat.leaves)
-    for name, value in flat.tensors.items():
-        if isinstance(value, Array):
-            found = array_location(path, name, value, place)
-            if isinstance(found, str):
-                leaves[name] = found
-                continue
-            tensors[name], locations[name] = found
-        else:
-            tensors[name], locations[name] = tensor_location(path, name, value, regions[value.storage.key])
+    def stored(name: str, tensor: Tensor) -> tuple[TensorSpec, Location]:
+        return tensor_location(path, name, tensor, regions[tensor.storage.key])
+
+    tensors, locations, leaves = place_all(path, flat.tensors, flat.leaves, place, stored)
     notes = ("an archive of torch before 0.2",)
     return Contents(
         (path,), tensors, locations, leaves=leaves, notes=notes, format="torch_tar", containers=flat.containers

@@ -20,8 +20,8 @@ from isomorph.formats.base import Contents, FileLayout, Location, Sharing
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import MAX_PICKLE_BYTES, MAX_TEXT, Interpreter
 from isomorph.formats.pickle.machine import Memory
-from isomorph.formats.pickle.objects import Array, Payload, Storage
-from isomorph.formats.pickle.tensors import DTYPE_OF, Region, array_location, refuse_odd, tensor_location
+from isomorph.formats.pickle.objects import Payload, Storage, Tensor
+from isomorph.formats.pickle.tensors import DTYPE_OF, Region, place_all, tensor_location
 from isomorph.formats.pickle.write import Memo, integer, integers, text
 from isomorph.formats.safetensors import unsupported
 from isomorph.formats.source import Source
@@ -94,30 +94,23 @@ class _Pickle:
         flat = flatten(root, path, nodes=interpreter.nodes)
         if interpreter.end != len(pickled):
             raise FormatError(path, f"{len(pickled) - interpreter.end:,} bytes follow the end of its pickle {label}")
-        refuse_odd(path, flat.tensors.items())
-        regions: dict[str, Region] = {}
-        tensors: dict[str, TensorSpec] = {}
-        locations: dict[str, Location] = {}
-        leaves = dict(flat.leaves)
+        leaves = flat.leaves
         if self.script:
             leaves = {
                 name: text
                 for name, text in leaves.items()
                 if text != "None" and name.rpartition(".")[2] not in BOOKKEEPING  # None: a bias that there is not
             }
-        for name, value in flat.tensors.items():
-            if isinstance(value, Array):
-                found = array_location(path, name, value, self._place)
-                if isinstance(found, str):
-                    leaves[name] = found
-                    continue
-                tensors[name], locations[name] = found
-                continue
-            storage: Storage = value.storage
+        regions: dict[str, Region] = {}
+
+        def stored(name: str, tensor: Tensor) -> tuple[TensorSpec, Location]:
+            storage: Storage = tensor.storage
             region = regions.get(storage.key)
             if region is None:
                 region = regions[storage.key] = self._region(name, storage)
-            tensors[name], locations[name] = tensor_location(path, name, value, region, self.big)
+            return tensor_location(path, name, tensor, region, self.big)
+
+        tensors, locations, leaves = place_all(path, flat.tensors, leaves, self._place, stored)
         notes = self._notes(regions, bool(tensors))
         return Contents(
             (path,), tensors, locations, leaves=leaves, notes=notes, format="torch_zip", containers=flat.containers
