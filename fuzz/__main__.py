@@ -21,12 +21,14 @@ ROOM = 1 << 30
 
 
 def main(arguments: list[str]) -> None:
-    if not arguments:
-        from fuzz.harnesses import MODULES
+    from fuzz.harnesses import MODULES
 
-        print("\n".join(MODULES))
+    name, *options = arguments or ["--help"]
+    if name.startswith("-"):
+        print(f"{__doc__}\n" + "\n".join(MODULES))
         return
-    name, *options = arguments
+    if name not in MODULES and ":" not in name:
+        raise SystemExit(f"there is no harness {name!r}; there are {', '.join(MODULES)}")
     keep = None
     if "--keep-going" in options:
         at = options.index("--keep-going")
