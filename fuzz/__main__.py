@@ -23,9 +23,12 @@ ROOM = 1 << 30
 def main(arguments: list[str]) -> None:
     from fuzz.harnesses import MODULES
 
-    name, *options = arguments or ["--help"]
-    if name.startswith("-"):
-        print(f"{__doc__}\n" + "\n".join(MODULES))
+    if not arguments:
+        print("\n".join(MODULES))
+        return
+    name, *options = arguments
+    if name in ("-h", "--help"):
+        print(__doc__)
         return
     if name not in MODULES and ":" not in name:
         raise SystemExit(f"there is no harness {name!r}; there are {', '.join(MODULES)}")
