@@ -12,6 +12,7 @@ from isomorph.formats.checkpoint import FileCheckpoint
 from isomorph.job.outputs import SEPARATOR, Output
 from isomorph.job.plan_file import CLOSED, OPENED, header_digest, state
 from isomorph.job.tasks.shares import share_digest, whole_source
+from isomorph.plan.needs import Needs
 from isomorph.plan.serial import move_to_json, programs_to_json
 from isomorph.plan.texts import spec_texts
 
@@ -116,6 +117,7 @@ class _Made:
         self._places: tuple[Output | None, Mapping[str, int]] = None, {}
         self._texts = spec_texts()
         self._home = {name: number for number, part in enumerate(parts) for name in part or ()}
+        self._needs = Needs(self.plan)
         self._first: dict[str, int] = {}
         for number, move in enumerate(self.plan.moves):
             self._first.setdefault(move.target.tensor, number)
@@ -143,11 +145,11 @@ class _Made:
             "digest": share_digest([prefix + name for name in names], self.plan, of.__getitem__),
             "tensors": tensors,
         }
-        needs = self._needs([prefix + name for name in names])
-        if needs is None:
-            return {"also": None, "reads": None, **line}
-        reads = sorted({self._home[name] for name in needs}) if self._home else None
-        return {"also": [name for name in needs if name not in whole], "reads": reads, **line}
+        # what makes no target (a constant that is only checked) is the first file's to prove
+        need = self._needs.of([prefix + name for name in names], and_checks=self.count == 1)
+        reads = sorted({self._home[name] for name in need.sources}) if self._home else None
+        also = [name for name in need.sources if name not in whole]
+        return {"also": also, "through": need.through, "reads": reads, **line}
 
     def _ordered(self, output: Output, offsets: Mapping[str, int]) -> list[str]:
         """The file's tensors in the order of the plan: what lays them out again must begin with the same."""
@@ -163,16 +165,3 @@ class _Made:
         while stop < len(moves) and moves[stop].target.tensor == name:
             stop += 1
         return moves[first:stop]
-
-    def _needs(self, names: list[str]) -> dict[str, None] | None:
-        """The sources without which these targets cannot be proved: those of their instances. None: all of them.
-
-        What makes no target (a constant that is only checked) is the first file's to prove.
-        """
-        if len(self.plan.programs) != 1:
-            return None
-        instances = dict.fromkeys(self.plan.targets[name].instance for name in names)
-        needs = {source: None for number in instances for source in self.plan.instances[number].sources}
-        if self.count == 1:
-            needs.update({source: None for one in self.plan.instances if not one.targets for source in one.sources})
-        return needs

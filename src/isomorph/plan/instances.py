@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
@@ -281,5 +281,7 @@ def _source(source: SourceOf, left: list[list[str]]) -> Source:
     return source
 
 
-def made_manifest(made: Made, origin: str) -> Manifest:
-    return Manifest({name: target.spec for name, target in made.targets.items()}, origin=origin)
+def made_manifest(made: Made, origin: str, only: Collection[str] | None = None) -> Manifest:
+    """What a stage makes, as the next one reads it; `only` these of it."""
+    tensors = {name: target.spec for name, target in made.targets.items() if only is None or name in only}
+    return Manifest(tensors, origin=origin)

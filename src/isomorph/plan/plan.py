@@ -43,6 +43,15 @@ class Instance:
     targets: tuple[str, ...]
 
 
+@made_often(frozen=True, slots=True)
+class Link:
+    """One use of a rule in a stage before the last: the tensors on both sides, and whether values of the first are checked."""
+
+    sources: tuple[str, ...]
+    targets: tuple[str, ...]
+    is_checked: bool
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a conversion does, whole.
@@ -50,8 +59,9 @@ class Plan:
     `moves` are grouped by target in the order of `targets`, and sorted by target offset within each; every element of every target
     is the target of exactly one move. `dropped` are the source names nothing of which reaches a target or a constant; `unmade`
     lists the targets that cannot be made in this direction because they need a dropped block. `rules` are those of all stages,
-    one after the other; the last `last_stage` of them are the last stage's. `taken_by_general` maps a rule of the last stage to the
-    keys it took. `programs`, `config`, `sizes` and `cast` are what the plan was made from.
+    one after the other; the last `last_stage` of them are the last stage's, and so are `instances`: `before[k]` are those of stage
+    k + 1 of a chain. `taken_by_general` maps a rule of the last stage to the keys it took. `programs`, `config`, `sizes` and `cast`
+    are what the plan was made from.
     """
 
     source: Manifest
@@ -67,6 +77,7 @@ class Plan:
     idle_later: tuple[str, ...] = ()
     last_stage: int = 0
     taken_by_general: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    before: tuple[tuple[Link, ...], ...] = ()
     programs: tuple[Program, ...] = ()
     config: Mapping[str, object] = field(default_factory=dict)
     sizes: Mapping[str, int] = field(default_factory=dict)

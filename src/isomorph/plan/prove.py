@@ -6,7 +6,7 @@ each further program is applied to the manifest of the one before, and its moves
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from isomorph.collector import uncollected
@@ -20,7 +20,8 @@ from isomorph.plan.instances import Made, Maker, made_manifest
 from isomorph.plan.leftovers import idle_gaps, unmatched_gaps
 from isomorph.plan.like import unlike
 from isomorph.plan.match import Group, Matching, match_names
-from isomorph.plan.plan import Plan, Target
+from isomorph.plan.moves import names_of
+from isomorph.plan.plan import Link, Plan, Target
 from isomorph.plan.readback import read_back
 from isomorph.plan.stage import Stage, make_stage
 from isomorph.tensors import Manifest
@@ -35,19 +36,21 @@ def make_plan(
     cast: Op | None = None,
     like: Manifest | None = None,
     is_part: bool = False,
+    through: Sequence[Collection[str] | None] = (),
 ) -> Plan:
     """Prove that the programs, one after the other, carry every tensor of `source`, and say how.
 
     `sizes` are axis sizes from outside (`--set`): they win over every `where`. `cast` is one operator that acts after everything
     else of the last program. `like` is a target's manifest: names, shapes and dtypes made must be its own. `is_part`: `source`
-    holds the tensors of some instances of a plan that was proved whole, so that rules may be idle.
+    holds the tensors of some instances of a plan that was proved whole, so that rules may be idle; of what stage k + 1 makes of
+    them, `through[k]` go further (`needs.py`; None: all).
 
     Raises MorphError with every gap that can be found (LANGUAGE.md 3, statement 19).
     """
     if not programs:
         raise ValueError("a plan needs at least one program")
     with uncollected():
-        return _make_plan(programs, source, config, sizes, cast, like, is_part)
+        return _make_plan(programs, source, config, sizes, cast, like, is_part, through)
 
 
 def _make_plan(
@@ -58,6 +61,7 @@ def _make_plan(
     cast: Op | None,
     like: Manifest | None,
     is_part: bool,
+    through: Sequence[Collection[str] | None],
 ) -> Plan:
     config, sizes = config or {}, sizes or {}
     manifest: Manifest = source
@@ -69,6 +73,7 @@ def _make_plan(
     stages: list[Stage] = []
     is_chain_backward = len(programs) > 1 and all(program.is_inverse for program in programs)
     taken: dict[int, tuple[str, ...]] = {}
+    links: list[tuple[Link, ...]] = []
     for number, program in enumerate(programs):
         is_last = number == len(programs) - 1
         stage = make_stage(program, config, sizes)
@@ -97,7 +102,10 @@ def _make_plan(
         if gaps:
             break  # the next stage would only repeat what is wrong here
         before = made if before is None else substitute(before, made)
-        manifest = made_manifest(made, origin=f"stage {number + 1}")
+        if not is_last:
+            links.append(_links(made))
+            only = through[number] if number < len(through) else None
+            manifest = made_manifest(made, origin=f"stage {number + 1}", only=only)
     unknown = sorted(set(sizes) - {shown(axis) for stage in stages for rule in stage.rules for axis in rule.axes})
     if unknown and len(stages) == len(programs) and not any(stage.gaps for stage in stages):
         axes = sorted(
@@ -115,7 +123,13 @@ def _make_plan(
         raise MorphError(gaps)
     assert before is not None
     plan = _plan(source, before, stages, warnings, idle_later, unmade, taken)
-    return replace(plan, programs=tuple(programs), config=config, sizes=sizes, cast=cast)
+    return replace(plan, programs=tuple(programs), config=config, sizes=sizes, cast=cast, before=tuple(links))
+
+
+def _links(made: Made) -> tuple[Link, ...]:
+    """The instances of a stage that another follows."""
+    checked = {name for check in made.checks for side in (check.source, check.expected) for name in names_of(side)}
+    return tuple(Link(one.sources, one.targets, not checked.isdisjoint(one.sources)) for one in made.instances)
 
 
 def _did_you_mean(likely: Sequence[str], axes: Sequence[str]) -> str:

@@ -27,8 +27,13 @@ def read_stages(
     config: Mapping[str, object] | None = None,
     sizes: Mapping[str, int] | None = None,
     cast: Op | None = None,
+    through: Sequence[Collection[str] | None] | None = None,
 ) -> tuple[list[Stage], list[Gap], list[str]]:
-    """The stages of a chain, one after the other; gaps where one does not apply (then the later ones are not read); notes."""
+    """The stages of a chain, one after the other; gaps where one does not apply (then the later ones are not read); notes.
+
+    `through`: `source` holds what some tensors alone are made of; of what stage k + 1 makes of it, the next reads `through[k]`
+    (None: all).
+    """
     stages: list[Stage] = []
     notes: list[str] = []
     specs: Mapping[str, TensorSpec] = source
@@ -48,7 +53,11 @@ def read_stages(
         if gaps:
             return stages, gaps, notes
         if number + 1 < len(programs):
-            specs, ghosts = stage.specs, tuple(stage.unmade)
+            if through is None:
+                specs, ghosts = stage.specs, tuple(stage.unmade)
+            else:  # what is made of these alone is made of nothing that could not be made
+                kept = through[number] if number < len(through) else None
+                specs = {name: spec for name, spec in stage.specs.items() if kept is None or name in kept}
     return stages, [], notes
 
 
@@ -63,18 +72,19 @@ def verify(
     max_memory: int = 256 << 20,
     progress: Progress | None = None,
     only: Collection[str] | None = None,
+    through: Sequence[Collection[str] | None] | None = None,
 ) -> Report:
     """Compare `target`, element by element and bit for bit, with what the programs make of `source`.
 
     A morph that does not apply is a failed Report (its `problems`), never a pass. Raises FormatError and SourceChanged for
     files that cannot be read, and FormatError where the source keeps checksums and its bytes are not those that were saved.
     `only`: the target holds these tensors of what is made and no others, and the source may hold what they are made of alone, so
-    that rules may be idle.
+    that rules may be idle. `through`, with such a source: see `read_stages`.
     """
     started = time.perf_counter()
     report = Report()
     with uncollected():
-        _verify(programs, source, target, report, config or {}, sizes or {}, cast, max_memory, progress, only)
+        _verify(programs, source, target, report, config or {}, sizes or {}, cast, max_memory, progress, only, through)
     report.seconds = time.perf_counter() - started
     return report
 
@@ -90,9 +100,12 @@ def _verify(
     max_memory: int,
     progress: Progress | None,
     only: Collection[str] | None,
+    through: Sequence[Collection[str] | None] | None,
 ) -> None:
     try:
-        stages, gaps, notes = read_stages(programs, source.manifest, config=config, sizes=sizes, cast=cast)
+        stages, gaps, notes = read_stages(
+            programs, source.manifest, config=config, sizes=sizes, cast=cast, through=through
+        )
     except MorphError as error:
         report.problems.extend(error.gaps)
         return

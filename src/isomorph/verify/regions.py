@@ -217,6 +217,8 @@ def follow(leaf: Leaf, shape: tuple[int, ...], pieces: list[Region]) -> Node | S
     for piece in pieces:
         origin = piece.left
         assert isinstance(origin, Leaf)
+        if not piece.numel:
+            continue  # an empty part of a sum begins where the next one does
         digits = [
             (step, size, axis)
             for axis, (size, step) in enumerate(zip(piece.shape, origin.strides, strict=True))

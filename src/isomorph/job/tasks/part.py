@@ -2,12 +2,13 @@
 
 A plan is proved instance by instance, and an instance takes whole tensors of the source. So the tensors of the instances that make
 a file are proved by themselves, as if there were no others, and must give what plan.json says of the file: a task of a checkpoint
-of a million tensors reads and proves some thousand. Where that is not enough (a chain of morphs) the whole is proved again.
+of a million tensors reads and proves some thousand. In a chain of morphs only what the file needs goes from stage to stage. Where
+that does not give what plan.json says, the whole is proved again.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
 from types import TracebackType
@@ -26,6 +27,15 @@ if TYPE_CHECKING:
 
     from isomorph.plan.moves import Move
     from isomorph.plan.plan import Plan
+
+
+@dataclass(frozen=True)
+class Part:
+    """`source` holds what a share needs, `plan` is proved on it; `through` goes from stage to stage. None: it is the whole."""
+
+    source: Checkpoint
+    plan: Plan
+    through: tuple[frozenset[str] | None, ...] | None
 
 
 class Selected(Subset):
@@ -83,21 +93,21 @@ class Sources:
         self.plan.check_plan(plan)
         return plan
 
-    def part(self, share: Share) -> tuple[Checkpoint, Plan]:
-        """(the tensors that the share needs, its plan), proved. SourceChanged, FormatError when they are not as plan.json says."""
+    def part(self, share: Share) -> Part:
+        """What the share needs, proved. SourceChanged, FormatError when it is not as plan.json says."""
         if share.needs is not None:
             source = self._tensors(share)
             try:
-                plan = _restricted(_proved(self.plan, source), share)
+                plan = _restricted(_proved(self.plan, source, share), share)
             except (MorphError, KeyError):
                 plan = None
             if plan is not None:
-                return source, plan
+                return Part(source, plan, share.through)
         plan = _restricted(self.whole_plan, share)
         if plan is None:
             problem = f"what it says of {share.name} is not what planning again gives"
             raise FormatError(self.plan.path, problem, "It was edited, or made by another version: plan again")
-        return self.whole, plan
+        return Part(self.whole, plan, None)
 
     def _tensors(self, share: Share) -> Checkpoint:
         assert share.needs is not None
@@ -124,12 +134,18 @@ class Sources:
         return Selected(source, share.needs)
 
 
-def _proved(plan: PlanFile, source: Checkpoint) -> Plan:
+def _proved(plan: PlanFile, source: Checkpoint, share: Share) -> Plan:
     from isomorph.plan.prove import make_plan
 
     port = plan.port
     return make_plan(
-        port.programs, source.manifest, config=port.config, sizes=port.sizes or None, cast=port.cast, is_part=True
+        port.programs,
+        source.manifest,
+        config=port.config,
+        sizes=port.sizes or None,
+        cast=port.cast,
+        is_part=True,
+        through=share.through,
     )
 
 

@@ -12,12 +12,12 @@ from isomorph.errors import Different, FormatError, printable
 from isomorph.formats.allowance import allowed, buffers_beside, looking
 from isomorph.job.convert import WORKERS, Writing
 from isomorph.job.plan_file import PlanFile
-from isomorph.job.tasks.part import Sources
+from isomorph.job.tasks.part import Part, Sources
 from isomorph.job.tasks.shares import Share, balanced
 from isomorph.job.tasks.workplaces import open_workplace
 
 if TYPE_CHECKING:
-    from isomorph.formats.base import Checkpoint, OutputLayout
+    from isomorph.formats.base import OutputLayout
     from isomorph.job.progress import Stage
     from isomorph.job.tasks.workplaces import AnyWorkplace
 
@@ -104,23 +104,26 @@ def _write_file(
 ) -> int | None:
     """Write, verify and record one file; the number of elements that were compared."""
     with looking(sources.plan.path):
-        source, plan = sources.part(share)
+        part = sources.part(share)
     writing = replace(
         writing,
         max_memory=buffers_beside(
-            writing.max_memory, source.manifest, printable(str(sources.plan.path)), [source.format, share.format]
+            writing.max_memory,
+            part.source.manifest,
+            printable(str(sources.plan.path)),
+            [part.source.format, share.format],
         ),
     )
     verified: list[int] = []
     with workplace.run() as folder:
         workplace.write(
-            plan,
-            source,
+            part.plan,
+            part.source,
             _layout(sources.plan, share),
             folder / share.name,
             max_memory=writing.max_memory,
             workers=writing.workers if writing.workers is not None else WORKERS,
-            verify=(lambda path: verified.append(_verify(sources.plan, source, share, path, writing)))
+            verify=(lambda path: verified.append(_verify(sources.plan, part, share, path, writing)))
             if writing.verify
             else None,
             progress=stage("writing") if stage is not None else None,
@@ -147,7 +150,7 @@ def _layout(plan: PlanFile, share: Share) -> OutputLayout:
     return layout
 
 
-def _verify(plan: PlanFile, source: Checkpoint, share: Share, path: Path, writing: Writing) -> int:
+def _verify(plan: PlanFile, part: Part, share: Share, path: Path, writing: Writing) -> int:
     """Compare every element of a written file by the second path. The number of elements; raises Different."""
     from isomorph.formats.joined import Joined
     from isomorph.formats.registry import open_checkpoint
@@ -157,13 +160,14 @@ def _verify(plan: PlanFile, source: Checkpoint, share: Share, path: Path, writin
     with open_checkpoint(path) as opened:
         report = verify(
             port.programs,
-            source,
+            part.source,
             Joined({share.output: opened}) if share.output else opened,
             config=port.config,
             sizes=port.sizes or None,
             cast=port.cast,
             max_memory=writing.max_memory,
             only=frozenset(share.names),
+            through=part.through,
         )
     if report.problems or report.wrong or report.elements != sum(spec.numel for spec in share.specs.values()):
         raise Different(report)

@@ -25,8 +25,9 @@ SEPARATOR = "::"
 class Share:
     """One file of a target. `specs` are its tensors under the names they have in it, in the plan's order, `offsets` where they lie.
 
-    `needs` are the source tensors that a proof of these targets takes, `reads` the numbers of the source files that hold them;
-    None: all. `digest` is that of specs, classes and moves.
+    `needs` are the source tensors that a proof of these targets takes, `through` what goes on from each stage of a chain
+    (`plan/needs.py`), `reads` the numbers of the source files that hold the needs; None: all. `digest` is that of specs,
+    classes and moves.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Share:
     specs: Mapping[str, TensorSpec]
     offsets: Mapping[str, int]
     needs: frozenset[str] | None
+    through: tuple[frozenset[str] | None, ...]
     reads: tuple[int, ...] | None
     digest: str
 
@@ -69,6 +71,7 @@ class Share:
             specs={name: spec(text) for name, (_, text, _, _) in tensors.items()},
             offsets={name: offset for name, (offset, _, _, _) in tensors.items()},
             needs=needs,
+            through=tuple(None if names is None else frozenset(names) for names in line.get("through", ())),
             reads=None if line["reads"] is None else tuple(line["reads"]),
             digest=line["digest"],
         )
