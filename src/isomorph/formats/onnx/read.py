@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from isomorph.collector import uncollected
@@ -122,7 +123,7 @@ class _Walk:
         self.leaves: dict[str, str] = {}
         self.metadata: dict[str, str] = {}
         self.constants = 0
-        self._graphs: list[tuple[str, int, int, int, int]] = []
+        self._graphs: deque[tuple[str, int, int, int, int]] = deque()
         """(what names begin with, first byte, last, how deep, the number of the field that holds nodes)."""
         self._texts = 0
         self._renamed = 0
@@ -152,9 +153,9 @@ class _Walk:
             raise FormatError(self.source.path, "an ONNX file without a graph: truncated, or something else")
         if not opsets and (version is None or version >= 3):
             raise FormatError(self.source.path, "an ONNX model without its operator set (opset_import): truncated?")
-        self._graphs.insert(0, ("", graph.begin, graph.end, 0, 1))
+        self._graphs.appendleft(("", graph.begin, graph.end, 0, 1))
         while self._graphs:
-            self._graph(*self._graphs.pop(0))
+            self._graph(*self._graphs.popleft())
 
     def notes(self) -> tuple[str, ...]:
         notes = []
@@ -187,9 +188,9 @@ class _Walk:
             if inner.number in (1, 2):
                 self._wait(f"training/{('initialization', 'algorithm')[inner.number - 1]}/", inner, 0)
 
-    def _fields(self, found: Field) -> list[Field]:
+    def _fields(self, found: Field) -> Iterator[Field]:
         self.wire.require(found, BYTES)
-        return list(self.wire.fields(found.begin, found.end))
+        return self.wire.fields(found.begin, found.end)
 
     def _wait(self, prefix: str, found: Field, depth: int, nodes: int = 1) -> None:
         self.wire.require(found, BYTES)
@@ -199,10 +200,14 @@ class _Walk:
 
     def _name(self, found: Field) -> str:
         text = self.wire.text(found)
-        self._texts += len(text)
+        self._count(len(text))
+        return text
+
+    def _count(self, characters: int) -> None:
+        """So many characters are kept: a prefix that a thousand names begin with is a thousand of them."""
+        self._texts += characters
         if self._texts > MAX_TEXTS:
             raise FormatError(self.source.path, f"its names and metadata take more than {MAX_TEXTS >> 20} MiB")
-        return text
 
     def _pair(self, found: Field) -> tuple[str, str]:
         """StringStringEntryProto."""
@@ -212,7 +217,7 @@ class _Walk:
             if inner.number == 1:
                 key = self._name(inner)
             elif inner.number == 2:
-                self._texts += inner.end - inner.begin
+                self._count(inner.end - inner.begin)
                 value = self.wire.text(inner, 16 << 20)
         return key, value
 
@@ -233,7 +238,7 @@ class _Walk:
         """Look for graphs and constants among the attributes of a node."""
         self.wire.require(node, BYTES)
         said: dict[int, Field] = {}
-        graphs: list[tuple[str, Field]] = []
+        graphs: list[tuple[str, list[Field]]] = []
         for found in self.wire.fields(node.begin, node.end):
             if found.number in (3, 4):
                 said[found.number] = found
@@ -247,24 +252,23 @@ class _Walk:
                         self.constants += 1
                     elif part.number in (6, 11):
                         inside.append(part)
-                graphs += [
-                    (f"{attribute}/" if len(inside) == 1 else f"{attribute}/{k}/", each)
-                    for k, each in enumerate(inside)
-                ]
+                if inside:
+                    graphs.append((attribute, inside))
         if not graphs:
             return
         name, operation = (self.wire.text(said[key]) if key in said else "" for key in (3, 4))
-        for below, graph in graphs:
-            whole = f"{prefix}{name or f'{operation}_{number}'}/{below}"
-            self._texts += len(whole)
-            self._wait(whole, graph, depth + 1)
+        for attribute, inside in graphs:
+            whole = f"{prefix}{name or f'{operation}_{number}'}/{attribute}/"
+            for k, graph in enumerate(inside):
+                self._count(len(whole))
+                self._wait(whole if len(inside) == 1 else f"{whole}{k}/", graph, depth + 1)
 
     def _initialiser(self, prefix: str, found: Field) -> None:
         tensor = self._tensor(found)
         if not tensor.name:
             self.wire.broken("an initialiser without a name", found.begin)
+        self._count(len(prefix))
         name = self._whole_name(prefix + tensor.name)
-        self._texts += len(prefix)
         if name in self.tensors or name in self.leaves:
             raise FormatError(self.source.path, f"two initialisers have the name `{printable(name)}`")
         if tensor.data_type == STRING:
@@ -287,6 +291,7 @@ class _Walk:
                 name = self._tensor(part).name
             elif part.number == 3:
                 dims += self.wire.numbers(part, MAX_DIMS)
+        self._count(len(prefix))
         whole = self._whole_name(prefix + (name or f"sparse_{len(self.leaves)}"))
         if whole in self.tensors or whole in self.leaves:
             raise FormatError(self.source.path, f"two initialisers have the name `{printable(whole)}`")

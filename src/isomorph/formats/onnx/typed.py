@@ -34,6 +34,8 @@ IN_FIELD = {
 """dtype -> the field that holds it; all others are in int32_data."""
 
 CHUNK = 1 << 20
+MOST_ALONE = 1 << 14
+"""Numbers, each a field of its own, that are decoded at a time."""
 
 
 def where_typed(spec: TensorSpec, chunks: Mapping[int, Sequence[Field]], message: Field) -> Location:
@@ -71,11 +73,29 @@ def decoded(source: Source, where: Location) -> Iterator[bytes]:
     """The elements of the TensorProto at `where`, little-endian, a chunk at a time. FormatError for a number without an end."""
     wire = Wire(source, "ONNX")
     field, _, kind = where.inside.partition(" ")
-    number = int(field)
+    held = bytearray()  # numbers may be a field each: they are handed on many at a time
+    for piece in _pieces(wire, where, int(field), kind):
+        held += piece
+        if len(held) >= CHUNK:
+            yield bytes(held)
+            held.clear()
+    yield bytes(held)
+
+
+def _pieces(wire: Wire, where: Location, number: int, kind: str) -> Iterator[bytes]:
     one = TYPED[number][1]
+    alone: list[int] = []
     for found in wire.fields(where.byte_offset, where.byte_offset + where.encoded_nbytes):
         if found.number != number:
             continue
+        if found.wire == VARINT:
+            alone.append(found.value)
+            if len(alone) == MOST_ALONE:
+                yield _little(alone, kind)
+                alone.clear()
+            continue
+        yield _little(alone, kind)
+        alone.clear()
         if one in FIXED:
             yield from (wire.bytes(at, min(at + CHUNK, found.end)) for at in range(found.begin, found.end, CHUNK))
             continue
@@ -85,17 +105,19 @@ def decoded(source: Source, where: Location) -> Iterator[bytes]:
             try:
                 values, taken = packed_varints(data)
             except ValueError as error:
-                raise FormatError(source.path, f"{TYPED[number][0]} at byte {at:,}: {error}") from None
+                raise FormatError(wire.source.path, f"{TYPED[number][0]} at byte {at:,}: {error}") from None
             if not taken:
-                raise FormatError(source.path, f"{TYPED[number][0]} at byte {at:,}: truncated in a number")
+                raise FormatError(wire.source.path, f"{TYPED[number][0]} at byte {at:,}: truncated in a number")
             yield _little(values, kind)
             at += taken
+    yield _little(alone, kind)
 
 
 def _little(values: Any, kind: str) -> bytes:
     """64-bit numbers as little-endian bytes of so many each; `bool` is 1 where the lower 32 bits are not 0, as protobuf has it."""
     import numpy as np
 
+    values = np.asarray(values, np.uint64)
     if kind == "bool":
         return bytes((values.astype(np.uint32) != 0).astype(np.uint8))
     return bytes(values.astype(f"<u{kind}"))
