@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, Protocol
 
 from isomorph.errors import FormatError, UnsafeError, printable
-from isomorph.formats.pickle.names import GLOBALS, SCRIPT_GLOBALS, script_class, storage_of
+from isomorph.formats.pickle.calls import storage_of
+from isomorph.formats.pickle.names import GLOBALS, SCRIPT_GLOBALS, script_class
 from isomorph.formats.pickle.objects import (
     Array,
     Global,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Location
-from isomorph.formats.pickle.names import NUMPY_CODES
+from isomorph.formats.pickle.dtypes import EXTENDED, NUMPY_CODES
 from isomorph.formats.pickle.objects import Array, NumpyDType, Payload, Storage, Tensor, payload_of
 from isomorph.tensors import BLOCK_DTYPES, DTYPES, OPAQUE_DTYPES, TensorSpec
 
@@ -150,12 +150,12 @@ def array_location(
     shape = sizes(array.shape)
     if shape is None:
         raise wrong("its shape is not a tuple of sizes")
-    if code[:1] in ("S", "U", "a", "M", "m"):
+    if code[:1] in ("S", "U", "a", "M", "m") and not code.startswith(EXTENDED):
         return f"an array of {'text' if code[:1] in 'SUa' else 'dates'} {list(shape)}"
-    element = code.removeprefix("ml_dtypes.") if code.startswith("ml_dtypes.") else NUMPY_CODES.get(code)
+    element = code.removeprefix(EXTENDED) if code.startswith(EXTENDED) else NUMPY_CODES.get(code)
     if element == "u16" and isinstance(array.dtype.metadata, dict) and array.dtype.metadata.get("paddle") == "bfloat16":
         element = "bf16"  # said by whoever wrote the file, never guessed
-    if element is None:
+    if element not in DTYPE_OF:
         raise wrong(f"its dtype {printable(code, 40)!r} is not one isomorph has")
     spec = TensorSpec(DTYPE_OF[element], shape)
     if spec.numel == 0:

@@ -19,8 +19,8 @@ from typing import Any
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import flatten
+from isomorph.formats.pickle.dtypes import STORAGE_DTYPES
 from isomorph.formats.pickle.interpreter import Interpreter
-from isomorph.formats.pickle.names import STORAGE_DTYPES
 from isomorph.formats.pickle.objects import Global, Payload, Storage, Tensor
 from isomorph.formats.pickle.tensors import DTYPE_OF, Region, place_all, tensor_location
 from isomorph.formats.source import Source

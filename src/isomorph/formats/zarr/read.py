@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, Protocol
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Location, Tile
-from isomorph.formats.pickle.names import NUMPY_CODES
+from isomorph.formats.pickle.dtypes import NUMPY_CODES
 from isomorph.formats.pickle.tensors import DTYPE_OF, sizes
 from isomorph.formats.strict_json import load_strictly
 from isomorph.formats.tf.crc32c import crc32c
