@@ -174,13 +174,14 @@ def verify(
 
     Gives the report; raises Different when they are not equal, unless `check` is False.
     """
-    from isomorph.job.convert import compare
+    from isomorph.job.session import compare_entered
 
+    places = [place(target)] if isinstance(target, str | os.PathLike) else []
     port = _port(morph, inverse, config, {**(sizes or {}), **axes}, dtype, exact, to, from_)
     first, second = open_sources([source]), open_sources([target])
     try:
         port = port.with_config_beside([*first.paths[:1], *second.paths[:1]]).settled(first.manifest)
-        report = compare(port, first, second, max_memory=byte_size(max_memory), stage=notebook_stages())
+        report = compare_entered(port, first, second, places, max_memory=byte_size(max_memory), stage=notebook_stages())
     finally:
         for given, opened in ((source, first), (target, second)):
             if isinstance(given, str | os.PathLike):

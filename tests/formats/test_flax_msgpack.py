@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import isomorph
+from isomorph.cli.app import run
 from isomorph.errors import FormatError
 from isomorph.formats.base import Literal
 from isomorph.formats.flax import read as flax_msgpack
@@ -327,3 +328,28 @@ def test_a_large_array_is_never_read_for_its_header(tmp_path: Path) -> None:
             "a/b": "f32[3]",
         }
         assert file.tensors == {name: (checkpoint.run(name) or (0, 0))[1] for name in specs}
+
+
+@pytest.mark.parametrize("names", [["params/w", "params/b"], ["a/b/w"], ["state/params/w", "state/step"], ["w", "a/w"]])
+def test_what_one_container_holds_is_verified_by_its_whole_names(names: list[str], tmp_path: Path) -> None:
+    """A reader enters the one container that holds all; a conversion that names it is equal, and so says `verify`."""
+    source, target = tmp_path / "s.safetensors", tmp_path / "t.msgpack"
+    isomorph.convert({name: np.arange(3, dtype="f4") for name in names}, source)
+    assert isomorph.convert(source, target).report.equal
+    assert isomorph.verify(source, target).equal
+    assert isomorph.verify(source, f"{target}#").equal
+    other = {name: np.arange(1, 4, dtype="f4") for name in names}
+    report = isomorph.verify(other, target, check=False)
+    assert (len(names), []) == (len(report.differences), report.missing)
+
+
+def test_shards_of_one_container_are_verified_in_tasks(tmp_path: Path) -> None:
+    """Each file by its whole names; the command says so of the folder too."""
+    isomorph.convert({f"params/{name}": np.arange(30, dtype="f4") for name in "abc"}, tmp_path / "s.safetensors")
+    steps = [
+        f"plan {tmp_path}/s.safetensors -o {tmp_path}/plan.json --output {tmp_path}/out/ --format flax --max-shard-size 200",
+        f"convert {tmp_path}/plan.json --task 0/1",
+        f"convert {tmp_path}/plan.json --finish",
+        f"verify {tmp_path}/s.safetensors {tmp_path}/out",
+    ]
+    assert [0] * 4 == [run(step.split()) for step in steps]

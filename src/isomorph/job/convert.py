@@ -312,7 +312,7 @@ def verify_targets(
     from isomorph.formats.registry import open_checkpoint
 
     with ExitStack() as stack:
-        opened = {name: stack.enter_context(open_checkpoint(path)) for name, path in targets.items()}
+        opened = {name: stack.enter_context(open_checkpoint(path, inner="")) for name, path in targets.items()}
         for one in opened.values():
             if isinstance(one, FileCheckpoint):
                 one.forget_members()

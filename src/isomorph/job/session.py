@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import MorphError, UsageError
@@ -135,12 +135,30 @@ def verify_places(
             buffers_beside(max_memory, one.manifest, origin_of(one), [one.format]) for one in (source, target)
         )
         port = port.settled(source.manifest)
-        report = compare(port, source, target, max_memory=max_memory, stage=stage)
+        report = compare_entered(port, source, target, targets, max_memory=max_memory, stage=stage)
         source.check_unchanged()
         target.check_unchanged()
         if any(problem.kind in ("idle", "unmatched") for problem in report.problems):
             _say_wrong_way(port, source, report)
         return report
+
+
+def compare_entered(
+    port: Port,
+    source: Checkpoint,
+    target: Checkpoint,
+    places: Sequence[Place],
+    *,
+    max_memory: int = 256 << 20,
+    stage: Stage | None = None,
+) -> Any:
+    """The report on `target`, opened at `places`: with nothing entered by itself, where only then it has the names."""
+    report = compare(port, source, target, max_memory=max_memory, stage=stage)
+    if report.finds_nothing and any(one.inner is None for one in places):
+        with _open([replace(one, inner=one.inner or "") for one in places]) as outside:
+            again = compare(port, source, outside, max_memory=max_memory, stage=stage)
+        return report if again.finds_nothing else again
+    return report
 
 
 def _open(places: Sequence[Place]) -> Checkpoint:

@@ -88,6 +88,11 @@ class Report:
         )
 
     @property
+    def finds_nothing(self) -> bool:
+        """True when the target has not one of the names that the morph makes."""
+        return 0 < self.expected_tensors == len(self.missing)
+
+    @property
     def wrong(self) -> int:
         """How many tensors are different, missing or unexpected."""
         return len(self.differences) + len(self.missing) + len(self.unexpected)

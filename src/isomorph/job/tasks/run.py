@@ -157,7 +157,7 @@ def _verify(plan: PlanFile, part: Part, share: Share, path: Path, writing: Writi
     from isomorph.verify.compare import verify
 
     port = plan.port
-    with open_checkpoint(path) as opened:
+    with open_checkpoint(path, inner="") as opened:
         report = verify(
             port.programs,
             part.source,
