@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import safetensors
 from safetensors.numpy import load_file, save_file
 
+import isomorph
 from isomorph.errors import FormatError
 from isomorph.formats.registry import lay_out, open_checkpoint
 from isomorph.formats.safetensors import aligned_offsets
@@ -169,8 +171,23 @@ def test_a_dtype_it_cannot_hold_is_named(tmp_path: Path) -> None:
     with pytest.raises(FormatError) as caught:
         lay_out({"a": spec("c128[2]"), "b": spec("f32[2]")}, tmp_path / "m.safetensors")
     assert str(caught.value) == (
-        f"{tmp_path}/m.safetensors: safetensors cannot hold `a` c128[2]. Cast them (--dtype c64), or choose another format"
+        f"{tmp_path}/m.safetensors: safetensors cannot hold `a` c128[2]. "
+        "Cast them (in the morph: | c128 ~> c64), or choose another format"
     )
+    morph = isomorph.morph(text="a [i] <-> a [i] | c128 ~> c64\n** <-> **\n")
+    isomorph.convert({"a": np.array([0.5, 1j]), "b": np.ones(2, "f4")}, tmp_path / "m.safetensors", morph)
+
+
+def test_what_is_said_of_dtypes_of_several_kinds(tmp_path: Path) -> None:
+    """Each kind has its own way; what is only carried has none."""
+    for dtypes, said in {
+        "bf16 f8e5m2": "Cast them (--dtype f32), or",
+        "f8e8m0 f8e5m2": "Cast them (--dtype f32) where that goes (`0` is carried whole, never cast), or",
+        "f8e8m0": "They are carried whole and never cast: dequantize them first, or",
+    }.items():
+        specs = {str(number): spec(f"{name}[2]") for number, name in enumerate(dtypes.split())}
+        with pytest.raises(FormatError, match=re.escape(said)):
+            lay_out(specs, tmp_path / "m.npz")
 
 
 @pytest.mark.parametrize("length", [0x80, 0x180, 0x280, 0x380, 0x480, 0x580, 0x10280])

@@ -185,7 +185,7 @@ class Writer:
     def check(self, specs: Mapping[str, TensorSpec]) -> None:
         bad = {name: spec for name, spec in specs.items() if spec.dtype.name not in CODES}
         if bad:
-            raise unsupported("npz", bad, "f32")
+            raise unsupported("npz", bad)
         odd = [name for name in specs if not name or "\0" in name]
         if odd:
             raise FormatError("npz", f"cannot hold a tensor called {printable(odd[0])!r}", "Rename it")

@@ -170,7 +170,7 @@ class Writer:
         kinds = {spec.dtype for spec in {id(spec): spec for spec in specs.values()}.values()}
         if any(code(kind) is None for kind in kinds):
             bad = {name: spec for name, spec in specs.items() if code(spec.dtype) is None}
-            raise unsupported("safetensors", bad, "c64")
+            raise unsupported("safetensors", bad)
         if "__metadata__" in specs:
             raise FormatError(
                 "safetensors", "cannot hold a tensor called `__metadata__`: the name is taken", "Rename it"
@@ -269,12 +269,18 @@ def require_unicode(where: str, names: Iterable[str]) -> None:
             ) from None
 
 
-def unsupported(where: str, bad: Mapping[str, TensorSpec], instead: str) -> FormatError:
-    """The error that a format cannot hold these tensors."""
+def unsupported(where: str, bad: Mapping[str, TensorSpec]) -> FormatError:
+    """The error that a format, which has f32 and c64, cannot hold these tensors."""
     listed = ", ".join(f"`{printable(name)}` {spec}" for name, spec in list(bad.items())[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    if all(spec.dtype.kind == "opaque" for spec in bad.values()):
+    kinds = {spec.dtype.kind for spec in bad.values()}
+    if kinds == {"opaque"}:
         advice = "They are carried whole and never cast: dequantize them first, or choose a format that has them"
     else:
-        advice = f"Cast them (--dtype {instead}), or choose another format"
+        ways = [
+            way for kind, way in (("float", "--dtype f32"), ("complex", "in the morph: | c128 ~> c64")) if kind in kinds
+        ]
+        whole = next((name for name, spec in bad.items() if spec.dtype.kind == "opaque"), None)
+        but = "" if whole is None else f" where that goes (`{printable(whole)}` is carried whole, never cast)"
+        advice = f"Cast them ({'; '.join(ways)}){but}, or choose another format"
     return FormatError(where, f"cannot hold {listed}{more}", advice)

@@ -27,7 +27,7 @@ class Writer:
         """FormatError that names what Flax's files cannot hold: a dtype, an array too large, names that are in each other."""
         bad = {name: spec for name, spec in specs.items() if spec.dtype.name not in CODES}
         if bad:
-            raise unsupported("flax", bad, "f32")
+            raise unsupported("flax", bad)
         require_unicode("flax", specs)
         large = [name for name, spec in specs.items() if spec.nbytes > LARGEST]
         if large:

@@ -43,7 +43,7 @@ class Writer:
         """FormatError for dtypes and names that HDF5 does not hold; MissingExtra without h5py."""
         bad = {name: spec for name, spec in specs.items() if spec.dtype.name not in DTYPES}
         if bad:
-            raise unsupported("hdf5", bad, "f32")
+            raise unsupported("hdf5", bad)
         require_unicode("hdf5", specs)
         require_nesting("hdf5", specs)
         for name, spec in specs.items():

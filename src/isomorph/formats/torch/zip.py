@@ -215,7 +215,7 @@ class Writer:
             raise FormatError("target", f"cannot hold names longer than {MAX_TEXT:,} bytes: {printable(long[0], 60)}")
         unknown = {name: spec for name, spec in specs.items() if spec.dtype.name not in DTYPE_OF}
         if unknown:
-            raise unsupported("target", unknown, "f32")
+            raise unsupported("target", unknown)
 
     def lay_out(
         self,
