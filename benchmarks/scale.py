@@ -2,6 +2,7 @@
 
     python benchmarks/scale.py terabyte --folder F [--task 0/400]    a Mixtral-like checkpoint of 1 TB: plan, tasks, balance
     python benchmarks/scale.py linear --folder F                     10,000, 100,000 and 1,000,000 tensors: time and memory a tensor
+    python benchmarks/scale.py chained --folder F                    10,000 and 100,000 tensors through a chain of two morphs
 
 The files are sparse: they take no room, and their tensors are zeros; what is planned, written and verified is done by the commands
 as anyone would give them. Times are CPU seconds of the command and wall seconds.
@@ -27,6 +28,12 @@ model.layers.{l}.block_sparse_moe.experts.{e}.w3.weight <-> model.layers.{l}.mlp
 model.layers.{l}.self_attn.{p=q|k|v}_proj.weight [o i] <-> model.layers.{l}.self_attn.qkv_proj.weight [(p o) i]
 ** <-> **
 """
+
+THEN = """\
+model.layers.{l}.mlp.experts.{e}.{p=gate|up}_proj.weight [o i] <-> model.layers.{l}.mlp.experts.{e}.gate_up_proj.weight [(p o) i]
+** <-> **
+"""
+"""The second morph of a chain: what the first has named is joined."""
 
 
 @dataclass(frozen=True)
@@ -120,10 +127,13 @@ def isomorph(*arguments: str, cwd: Path) -> Cost:
     return Cost(usage.ru_utime + usage.ru_stime, wall, usage.ru_maxrss / 1024, said)
 
 
-def plan(folder: Path, shard_nbytes: int) -> Cost:
-    (folder / "rename.morph").write_text(MORPH)
-    options = ("-m", "rename.morph", "-o", "plan.json", "--output", "out/", "--max-shard-size", str(shard_nbytes))
-    return isomorph("plan", "src", *options, cwd=folder)
+def plan(folder: Path, shard_nbytes: int, morphs: tuple[str, ...] = (MORPH,)) -> Cost:
+    mapping: list[str] = []
+    for number, text in enumerate(morphs):
+        (folder / f"{number}.morph").write_text(text)
+        mapping += ["-m", f"{number}.morph"]
+    options = ("-o", "plan.json", "--output", "out/", "--max-shard-size", str(shard_nbytes))
+    return isomorph("plan", "src", *mapping, *options, cwd=folder)
 
 
 def balance(folder: Path, counts: tuple[int, ...]) -> Iterator[str]:
@@ -162,7 +172,7 @@ def terabyte(folder: Path, task: str | None) -> None:
         print(f"task {task}  {cost}  {what}")
 
 
-def linear(folder: Path, counts: tuple[int, ...]) -> None:
+def linear(folder: Path, counts: tuple[int, ...], morphs: tuple[str, ...] = (MORPH,)) -> None:
     """The same model with more experts, so small that its headers are all there is to it."""
     print("tensors    plan -o plan.json                                     a tensor      plan.json   one task of 100")
     for count in counts:
@@ -170,7 +180,7 @@ def linear(folder: Path, counts: tuple[int, ...]) -> None:
         experts = round((count / 10 - 7) / 3) if count <= 10_000 else round((count / 100 - 7) / 3)
         model = Model(layers=10 if count <= 10_000 else 100, experts=experts, hidden=8, inner=16, vocabulary=320)
         tensors, nbytes, _ = make(place / "src", model, model.experts * 800 * model.layers // 100)
-        cost = plan(place, max(1, nbytes // 150))
+        cost = plan(place, max(1, nbytes // 150), morphs)
         size = (place / "plan.json").stat().st_size
         task = isomorph("convert", "plan.json", "--task", "3/100", cwd=place)
         print(f"{tensors:9,}  {cost}  {cost.cpu / tensors * 1e6:5.1f} µs  {size / tensors:4.0f} B  {task}")
@@ -178,19 +188,21 @@ def linear(folder: Path, counts: tuple[int, ...]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("what", choices=["terabyte", "linear"])
+    parser.add_argument("what", choices=["terabyte", "linear", "chained"])
     parser.add_argument(
         "--folder", type=Path, required=True, help="An empty folder on a file system with sparse files."
     )
     parser.add_argument("--task", metavar="i/n", help="Of `terabyte`: carry this task out, too.")
-    parser.add_argument("--tensors", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--tensors", type=int, nargs="+", default=None)
     given = parser.parse_args()
     soft = min(12_000_000_000, resource.getrlimit(resource.RLIMIT_AS)[1] & (1 << 62) - 1)
     resource.setrlimit(resource.RLIMIT_AS, (soft, resource.getrlimit(resource.RLIMIT_AS)[1]))
     if given.what == "terabyte":
         terabyte(given.folder, given.task)
+    elif given.what == "linear":
+        linear(given.folder, tuple(given.tensors or (10_000, 100_000, 1_000_000)))
     else:
-        linear(given.folder, tuple(given.tensors))
+        linear(given.folder, tuple(given.tensors or (10_000, 100_000)), (MORPH, THEN))
 
 
 if __name__ == "__main__":
