@@ -19,6 +19,7 @@ from isomorph.errors import FormatError, UnsafeError
 from isomorph.formats.registry import open_checkpoint
 from isomorph.formats.tf.crc32c import crc32c, masked
 from isomorph.formats.tf.read import slice_key
+from isomorph.formats.tf.table import MAGIC
 from isomorph.testing.formats import whole
 
 DATA = Path(__file__).parent / "data"
@@ -311,6 +312,19 @@ def test_a_broken_index_is_refused(tmp_path: Path) -> None:
                 assert original == dict(checkpoint.manifest)
         except FormatError as error:
             assert str(path) in str(error)
+
+
+def test_the_first_format_says_what_to_do(tmp_path: Path) -> None:
+    """V1 has no index: its table holds the tensors, and begins with a message (SavedTensorSliceMeta) where V2 counts shards."""
+    path = tmp_path / "model.ckpt"
+    path.write_bytes(table_of({b"": field(1, field(1, b"w")), b"\0w": field(2, b"1234")}))
+    assert "TensorFlow's first format (V1, which `Saver` wrote before 2017)" in failure(path)
+    assert "Restore it in TensorFlow and save it with tf.compat.v1.train.Saver()" in failure(path)
+    with path.open("r+b") as file:
+        file.truncate(300 << 20)
+        file.seek(-8, 2)
+        file.write(MAGIC)
+    assert "an index of 314,572,800 bytes; at most 268,435,456 are read. If it is of" in failure(path)
 
 
 def test_a_table_that_is_compressed_says_so(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from isomorph.formats.base import Contents, Location, Tile
 from isomorph.formats.protobuf import BYTES, FIXED32, VARINT, Field, Wire
 from isomorph.formats.shelf import open_all
 from isomorph.formats.source import Source
-from isomorph.formats.tf.table import MAGIC, Table
+from isomorph.formats.tf.table import MAGIC, SAVE_AGAIN, Table
 from isomorph.formats.zip.archive import Member
 from isomorph.tensors import DTYPES, OPAQUE_DTYPES, TensorSpec
 
@@ -36,6 +36,8 @@ DTYPE_OF = {
     19: "f16", 22: "u32", 23: "u64", 24: "f8e5m2", 25: "f8e4m3", 26: "f8e4m3fnuz", 28: "f8e5m2fnuz",
 }  # fmt: skip
 """tensorflow/core/framework/types.proto."""
+
+FIRST_FORMAT = "a checkpoint of TensorFlow's first format (V1, which `Saver` wrote before 2017), which is not read"
 
 NO_NUMBERS = {7: "text", 20: "a resource", 21: "a variant"}
 
@@ -92,6 +94,8 @@ def read(source: Source) -> tuple[Contents, list[Source]]:
 def _header(wire: Wire, begin: int, end: int) -> tuple[int, bool]:
     shards, big = 0, False
     for field in wire.fields(begin, end):
+        if field.number == 1 and field.wire == BYTES:
+            raise FormatError(wire.source.path, FIRST_FORMAT, SAVE_AGAIN)
         if field.number == 1:
             shards = wire.signed(field)
         elif field.number == 2:

@@ -25,6 +25,8 @@ MOST_KEYS = 64 << 20
 
 TRAILER = 5
 
+SAVE_AGAIN = "Restore it in TensorFlow and save it with tf.compat.v1.train.Saver(), which writes V2"
+
 
 class Table:
     """A table in memory. FormatError for every way in which it can be broken."""
@@ -34,7 +36,8 @@ class Table:
         if source.size < FOOTER:
             raise self.broken(f"truncated: {source.size} bytes")
         if source.size > LARGEST_TABLE:
-            raise self.broken(f"{source.size:,} bytes; at most {LARGEST_TABLE:,} are read")
+            problem = f"an index of {source.size:,} bytes; at most {LARGEST_TABLE:,} are read"
+            raise FormatError(source.path, problem, f"If it is of TensorFlow's first format (V1): {SAVE_AGAIN}")
         self.data = source.read(0, source.size)
 
     def broken(self, problem: str) -> FormatError:
