@@ -14,6 +14,7 @@ IsomorphError
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -38,6 +39,23 @@ KINDS = (
     "like",
     "layout",
 )
+
+
+ADVICE = {
+    errno.ENOSPC: "Nothing was left under the final name. Free some space, or write elsewhere",
+    errno.EDQUOT: "Nothing was left under the final name. Free some of the quota, or write elsewhere",
+    errno.EACCES: "Check its permissions, and those of the folders above it",
+    errno.EPERM: "Check its permissions, and those of the folders above it",
+    errno.EROFS: "Write elsewhere",
+    errno.ENOENT: "Check the path",
+    errno.EISDIR: "Name a file in it",
+    errno.ENOTDIR: "A part of the path is a file, not a folder",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.EMFILE: "Raise the limit of open files (ulimit -n)",
+    errno.EFBIG: "The file system or a limit (ulimit -f) does not allow files of this size",
+    errno.EIO: "The disk or the network failed while reading or writing",
+}
+"""What may help, by what the system said."""
 
 
 class IsomorphError(Exception):
@@ -140,6 +158,13 @@ class RefusedError(IsomorphError, OSError):
 
     def __str__(self) -> str:
         return str(self.args[0])
+
+    @classmethod
+    def by_system(cls, path: object, error: OSError, at: object = None) -> RefusedError:
+        """What the system said when `path` was to be written; `at` is the place that it said it of, where that is another."""
+        said = (error.strerror or str(error) or type(error).__name__).lower()
+        problem = f"cannot be written: {said}" + (f" ({at})" if at is not None else "")
+        return cls(path, problem, ADVICE.get(error.errno or 0))
 
 
 class SourceChanged(IsomorphError, OSError):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -135,20 +134,9 @@ def _sentence(text: str) -> str:
 
 def os_message(error: OSError) -> str:
     """What the system said, about which file, and what may help."""
+    from isomorph.errors import ADVICE
+
     where = str(error.filename) if error.filename is not None else ""
     what = (error.strerror or str(error) or type(error).__name__).lower()
-    advice = {
-        errno.ENOSPC: "Nothing was left under the final name. Free some space, or write elsewhere",
-        errno.EDQUOT: "Nothing was left under the final name. Free some of the quota, or write elsewhere",
-        errno.EACCES: "Check its permissions, and those of the folders above it",
-        errno.EPERM: "Check its permissions, and those of the folders above it",
-        errno.EROFS: "Write elsewhere",
-        errno.ENOENT: "Check the path",
-        errno.EISDIR: "Name a file in it",
-        errno.ENOTDIR: "A part of the path is a file, not a folder",
-        errno.ENAMETOOLONG: "Choose a shorter name",
-        errno.EMFILE: "Raise the limit of open files (ulimit -n)",
-        errno.EFBIG: "The file system or a limit (ulimit -f) does not allow files of this size",
-        errno.EIO: "The disk or the network failed while reading or writing",
-    }.get(error.errno or 0)
+    advice = ADVICE.get(error.errno or 0)
     return f"{where}: {what}" + (f". {advice}" if advice else "") if where else what + (f". {advice}" if advice else "")

@@ -44,13 +44,15 @@ def command(
     """
     from isomorph.cli.options import port_of
     from isomorph.collector import uncollected
-    from isomorph.job.plan_file import write_plan_file
+    from isomorph.job.plan_file import check_plan_free, write_plan_file
     from isomorph.job.session import plan_places
 
     if bool(out) != bool(outputs):
         raise click.UsageError(
             "-o plan.json and --output DST go together: a plan that is written down says where its result goes"
         )
+    if out is not None:
+        check_plan_free(out)
     with uncollected(), plan_places(port_of(mapping), paths, outputs, like=like) as planned:
         if out is not None:
             write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)

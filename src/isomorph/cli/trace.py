@@ -30,6 +30,7 @@ from isomorph.cli.options import output_options
 @click.option(
     "-o", "--out", metavar="FILE", help="Write the report too: .json, .svg (error against depth), .html, .txt."
 )
+@click.option("--overwrite", is_flag=True, help="With -o: replace a report that exists.")
 @output_options
 def command(
     reference: str,
@@ -44,6 +45,7 @@ def command(
     dtype: str | None,
     outputs: tuple[str, ...],
     out: str | None,
+    overwrite: bool,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -59,10 +61,10 @@ def command(
     Example:  isomorph trace transformers:ViTModel@vit-base/ mypkg.model:build@vit.safetensors -m port.morph
               isomorph trace transformers:CLIPModel@clip/ mypkg.clip:build@port.pth -o trace.svg
     """
-    from isomorph.job.trace import check_suffix, trace_models, write_report
+    from isomorph.job.trace import check_report_free, trace_models, write_report
 
     if out is not None:
-        check_suffix(out)
+        check_report_free(out, overwrite=overwrite)
     report = trace_models(
         reference,
         candidate,
@@ -77,7 +79,7 @@ def command(
         outputs=_pairs(outputs),
     )
     if out is not None:
-        write_report(report, out)
+        write_report(report, out, overwrite=overwrite)
     if as_json:
         print_json(report.to_json())
     elif not quiet:

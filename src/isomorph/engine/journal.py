@@ -102,7 +102,7 @@ class Journal:
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
                 self._fd = os.open(path, flags, 0o600)
             except OSError as error:
-                raise RefusedError(target, f"cannot be written: {error.strerror} ({path})") from None
+                raise RefusedError.by_system(target, error, path) from None
             found = os.fstat(self._fd)  # what has a second name is another's: it is not truncated
             if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
                 os.close(self._fd)

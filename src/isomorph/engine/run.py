@@ -305,7 +305,7 @@ class _Run:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise self._full(error) from None
-            raise RefusedError(self.place.shown, f"cannot be written: {error.strerror}") from None
+            raise RefusedError.by_system(self.place.shown, error) from None
 
     def _write_pieces(
         self, descriptor: int, number: int, layout: FileLayout, start: Progress, syncer: Syncer

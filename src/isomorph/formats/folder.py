@@ -6,7 +6,7 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from isomorph.errors import FormatError, printable
+from isomorph.errors import ADVICE, FormatError, printable
 from isomorph.formats.hdf5.shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.hub_cache import models_in, within
 from isomorph.formats.sniff import DCP_SHARD
@@ -48,7 +48,9 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
         folder = within(folder)
         names = sorted(entry.name for entry in list(folder.iterdir()) if not entry.is_dir())
     except OSError as error:
-        raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
+        raise FormatError(
+            folder, f"the folder cannot be listed: {error.strerror}", ADVICE.get(error.errno or 0)
+        ) from None
     indexes = [name for name in names if name.endswith((".index.json", INDEX_SUFFIX))]
     indexed = {name.removesuffix(".index.json") for name in indexes}
     weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]

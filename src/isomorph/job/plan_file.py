@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from isomorph.errors import FormatError, IsomorphError, SourceChanged, UsageError, printable
 from isomorph.job.inputs import Place
 from isomorph.job.port import Port
+from isomorph.job.small_file import check_free, named
 from isomorph.plan.serial import programs_from_json
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ class PlanFile:
 
         file = self.files[number]
         with _whole_or_refused(self.path):
-            return Share.from_json(self._line(Line(*file["line"])), file, self.head["outputs"][file["output"]])
+            line, output = self._line(Line(*file["line"])), self.head["outputs"][file["output"]]
+            return Share.from_json(line, file, output, len(self.head["files"]))
 
     def check_whole(self) -> None:
         """FormatError when any line was edited, or is missing, or is one too many."""
@@ -306,15 +308,28 @@ def _line_fields(line: Any) -> Iterator[tuple[str, object, tuple[type, ...]]]:
     yield from (("offset", offset, (int,)), ("nbytes", nbytes, (int,)), ("digest", digest, (str,)))
 
 
+def check_plan_free(path: str) -> None:
+    """RefusedError where a plan would replace anything but an earlier plan (or an empty file), or has no folder to lie in."""
+    check_free(path, "plan.json", replaces=_is_replaced, advice="It is no plan.json: give another name")
+
+
+def _is_replaced(path: str) -> bool:
+    return is_plan_file(path) or (Path(path).is_file() and not Path(path).stat().st_size)
+
+
 def write_plan_file(path: str, planned: Any, *, format: str | None = None, max_shard_size: int | None = None) -> None:
-    """Write a plan down, and every byte offset of its outputs. The file appears whole or not at all."""
+    """Write a plan down, and every byte offset of its outputs. The file appears whole or not at all.
+
+    RefusedError where anything but an earlier plan has its name.
+    """
     from isomorph.job.plan_lines import write_lines
 
+    check_plan_free(path)
     target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}")
-    body = target.with_name(f".{target.name}.{os.getpid()}-lines")
+    temporary = target.with_name(f".{target.name[:64]}.{os.getpid()}")
+    body = target.with_name(f".{target.name[:64]}.{os.getpid()}-lines")
     try:
-        with body.open("w+b") as lines:
+        with named(path), body.open("w+b") as lines:
             raw = json.dumps(write_lines(lines, planned, format, max_shard_size)).encode()
             digest = hashlib.sha256(raw).hexdigest()
             said = json.dumps({"kind": KIND, "version": VERSION, "digest": digest})
@@ -325,7 +340,8 @@ def write_plan_file(path: str, planned: Any, *, format: str | None = None, max_s
                     file.write(chunk)
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(target)
+        with named(path):
+            temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
         body.unlink(missing_ok=True)

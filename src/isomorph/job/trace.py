@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, UsageError
+from isomorph.job.small_file import check_free, write_text
 from isomorph.job.traced_models import built, config_mapping, known_facts
 from isomorph.job.traced_plan import traced_plan
 
@@ -156,8 +157,11 @@ def _whole(held: Checkpoint, name: str) -> Any:
     return np.array(values(held, name, view(held.manifest[name].shape, ...)))  # the file is closed when it is used
 
 
-def write_report(report: TraceReport, path: str | os.PathLike[str]) -> None:
-    """The report in a file: JSON, an SVG of error against depth, HTML of both, or text, as its suffix says."""
+def write_report(report: TraceReport, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """The report in a file: JSON, an SVG of error against depth, HTML of both, or text, as its suffix says.
+
+    Raises UsageError for another suffix, RefusedError where something has that name, or the file cannot be written.
+    """
     import json
 
     from isomorph.trace.report import text, to_html, to_json
@@ -170,12 +174,13 @@ def write_report(report: TraceReport, path: str | os.PathLike[str]) -> None:
         ".html": lambda: f"<!doctype html>\n<meta charset='utf-8'>\n<title>isomorph trace</title>\n{to_html(report)}\n",
         ".txt": lambda: text(report) + "\n",
     }
-    check_suffix(path)
-    written.write_text(makers[written.suffix.lower()](), encoding="utf-8")
+    check_report_free(path, overwrite=overwrite)
+    write_text(makers[written.suffix.lower()](), path)
 
 
-def check_suffix(path: str | os.PathLike[str]) -> None:
-    """Raises UsageError for a suffix that no report has."""
+def check_report_free(path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """UsageError for a suffix that no report has, RefusedError where something has that name: to be asked before the models run."""
     suffixes = (".json", ".svg", ".html", ".txt")
     if Path(path).suffix.lower() not in suffixes:
         raise UsageError(f"{path}: a report is written as {', '.join(suffixes[:-1])} or {suffixes[-1]}, by its suffix")
+    check_free(path, "report", overwrite=overwrite)

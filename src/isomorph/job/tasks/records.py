@@ -86,7 +86,7 @@ class Workplace:
             try:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise RefusedError(self.target, f"cannot be written: {error.strerror} ({self.folder})") from None
+                raise RefusedError.by_system(self.target, error, self.folder) from None
 
     def path(self, name: str) -> Path:
         return self.folder / "files" / name
