@@ -174,7 +174,12 @@ def test_one_file_is_the_work_of_one_task(isomorph: Isomorph, folder: Path) -> N
     assert isomorph("convert", "src", "whole.pth", "-m", "port.morph")[0] == 0
     assert isomorph("verify", "src", "model.pth", "-m", "port.morph")[0] == 0
     assert (folder / "model.pth").stat().st_size == (folder / "whole.pth").stat().st_size
-    for task, problem in (("3/3", "numbered from 0 to 2"), ("x", "write it as  i/n"), ("0/0", "write it as  i/n")):
+    for task, problem in (
+        ("3/3", "numbered from 0 to 2"),
+        ("x", "write it as  i/n"),
+        ("", "write it as  i/n"),
+        ("0/0", "write it as  i/n"),
+    ):
         code, _, err = isomorph("convert", "plan.json", "--task", task)
         assert code == 2 and problem in err
 

@@ -75,7 +75,8 @@ def command(
         recorded = read_plan_file(paths[0])
         port, arguments = recorded.port, [*recorded.sources, *recorded.targets]
         writing = recorded.writing(writing)
-    in_tasks = [option for option, given in (("--task", task), ("--finish", finish), ("--executor", executor)) if given]
+    steps = (("--task", task is not None), ("--finish", finish), ("--executor", executor is not None))
+    in_tasks = [option for option, given in steps if given]
     if in_tasks:
         _carry_out_in_tasks(recorded, writing, in_tasks, task, executor, like, dry_run, as_json, quiet)
         return

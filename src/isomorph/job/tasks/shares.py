@@ -54,9 +54,13 @@ class Share:
         return [self.prefix + name for name in self.specs]
 
     @classmethod
-    def from_json(cls, line: Mapping[str, Any], file: Mapping[str, Any], output: Mapping[str, Any]) -> Share:
-        """Read a line of plan.json, of which nothing is believed that is not proved again."""
+    def from_json(
+        cls, line: Mapping[str, Any], file: Mapping[str, Any], output: Mapping[str, Any], source_files: int
+    ) -> Share:
+        """Read a line of plan.json, of which nothing is believed that is not proved again. ValueError where it cannot be one."""
         tensors = line["tensors"]
+        if any(type(number) is not int or not 0 <= number < source_files for number in line["reads"] or ()):
+            raise ValueError(f"{file['name']} reads a source file that is none")
         needs = None
         if line["also"] is not None:
             whole = (told for _, _, _, told in tensors.values() if isinstance(told, str))
