@@ -26,8 +26,9 @@ def test_a_plan_replaces_no_other_file(isomorph: Isomorph, folder: Path, taken: 
     assert not (folder / "nowhere.json").exists()
 
 
-def test_a_plan_replaces_an_earlier_plan_and_an_empty_file(isomorph: Isomorph, folder: Path) -> None:
-    (folder / "p.json").touch()
+@pytest.mark.parametrize("empty", ["", "{}", "{}\n"])
+def test_a_plan_replaces_an_earlier_plan_and_what_is_empty(isomorph: Isomorph, folder: Path, empty: str) -> None:
+    (folder / "p.json").write_text(empty)
     for _ in range(2):
         assert isomorph(*PLAN, "p.json").code == 0
     assert isomorph("convert", "p.json").code == 0

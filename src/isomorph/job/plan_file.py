@@ -174,8 +174,12 @@ def state(path: Path) -> dict[str, Any]:
 
 
 def check_state(path: Path, expected: Mapping[str, Any] | None, plan: str) -> None:
-    """SourceChanged when a source file has another size or mtime than when the plan was made."""
-    if expected is None or any(expected.get(key) != value for key, value in state(path).items()):
+    """SourceChanged when a source file has another size or mtime than when the plan was made, or is gone."""
+    try:
+        found = state(path)
+    except (FileNotFoundError, NotADirectoryError):
+        raise SourceChanged(path, f"is no longer there: it was when {plan} was made") from None
+    if expected is None or any(expected.get(key) != value for key, value in found.items()):
         raise SourceChanged(path, f"is not what it was when {plan} was made (size or mtime differ)")
 
 
@@ -227,9 +231,9 @@ def _read_plan_file(path: str) -> PlanFile:
         raise FormatError(
             path, "is not written as isomorph writes plans: its first line is another, as after an editor", "Plan again"
         )
-    if said["version"] != VERSION:
+    if type(said["version"]) is not int or said["version"] != VERSION:
         raise FormatError(
-            path, f"is a plan of version {said['version']}, and this isomorph reads {VERSION}", "Plan again"
+            path, f"is a plan of version {said['version']!r}, and this isomorph reads {VERSION}", "Plan again"
         )
     raw = second.removeprefix(b'"plan": ').removesuffix(b",\n")
     digest = hashlib.sha256(raw).hexdigest()
@@ -309,12 +313,15 @@ def _line_fields(line: Any) -> Iterator[tuple[str, object, tuple[type, ...]]]:
 
 
 def check_plan_free(path: str) -> None:
-    """RefusedError where a plan would replace anything but an earlier plan (or an empty file), or has no folder to lie in."""
+    """RefusedError where a plan would replace anything but an earlier plan (or an empty document), or has no folder to lie in."""
     check_free(path, "plan.json", replaces=_is_replaced, advice="It is no plan.json: give another name")
 
 
 def _is_replaced(path: str) -> bool:
-    return is_plan_file(path) or (Path(path).is_file() and not Path(path).stat().st_size)
+    file = Path(path)
+    return is_plan_file(path) or (
+        file.is_file() and file.stat().st_size < 9 and file.read_bytes().strip() in (b"", b"{}")
+    )
 
 
 def write_plan_file(path: str, planned: Any, *, format: str | None = None, max_shard_size: int | None = None) -> None:
