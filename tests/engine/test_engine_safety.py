@@ -398,6 +398,10 @@ def test_a_target_without_a_folder_or_that_is_one_is_refused(source: Path, tmp_p
     """What to do is said."""
     with pytest.raises(RefusedError, match="there is no folder"):
         convert(source, tmp_path / "no" / "t.safetensors")
+    (tmp_path / "file").touch()
+    for below in ("file/t.safetensors", "file/no/t.safetensors"):
+        with pytest.raises(RefusedError, match=r"cannot be written: .*/file is a file, not a folder"):
+            convert(source, tmp_path / below)
     (tmp_path / "dir.safetensors").mkdir()
     with open_checkpoint(source) as opened:
         plan = identity(opened.manifest)

@@ -137,6 +137,22 @@ def test_a_changed_source_is_an_error_of_every_step(isomorph: Isomorph, folder: 
         assert code == 2 and "is not what it was when plan.json was made" in err
 
 
+def test_a_source_that_is_gone_is_an_error_of_every_step(
+    isomorph: Isomorph, folder: Path, expected: dict[str, str]
+) -> None:
+    """What was there is named, and when; nothing of it lies under the final name."""
+    assert isomorph("convert", "plan.json", "--task", "0/2")[0] == 0
+    shutil.move("src", "moved")
+    for step in (("--task", "1/2"), ("--task", "0/1")):
+        code, _, err = isomorph("convert", "plan.json", *step)
+        assert code == 2 and "is no longer there: it was when plan.json was made" in err
+    shutil.move("moved", "src")
+    assert isomorph("convert", "plan.json", "--task", "1/2")[0] == 0
+    shutil.move("src", "moved")
+    code, _, err = isomorph("convert", "plan.json", "--finish")
+    assert code == 2 and "no such file or folder" in err and not (folder / "out").exists()
+
+
 def test_a_source_of_the_same_state_and_another_header_is_an_error(
     isomorph: Isomorph, folder: Path, expected: dict[str, str]
 ) -> None:
