@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -239,6 +240,20 @@ class TensorSpec:
         return f"[{' '.join(map(str, self.shape))}] {self.dtype}"
 
 
+def by_identity(specs: Iterable[TensorSpec]) -> dict[int, TensorSpec]:
+    """The specs by their `id`: readers give tensors of one kind one spec, so a checkpoint of very many has few.
+
+    What is asked of each is asked of these once, and found by `id(spec)`, which is much quicker than hashing a spec.
+    """
+    return {id(spec): spec for spec in specs}
+
+
+def total_nbytes(specs: Collection[TensorSpec]) -> int:
+    """The bytes of all together."""
+    counts, kinds = Counter(map(id, specs)), by_identity(specs)
+    return sum(kinds[identity].nbytes * count for identity, count in counts.items())
+
+
 def spec(text: str) -> TensorSpec:
     """Read `f32[3,2]`.
 
@@ -308,12 +323,21 @@ class Manifest(Mapping[str, TensorSpec]):
     def __len__(self) -> int:
         return len(self.tensors)
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.tensors
+
+    def items(self) -> ItemsView[str, TensorSpec]:
+        return self.tensors.items()
+
+    def values(self) -> ValuesView[TensorSpec]:
+        return self.tensors.values()
+
     def __hash__(self) -> int:
         return id(self)
 
     @property
     def nbytes(self) -> int:
-        return sum(spec.nbytes for spec in self.tensors.values())
+        return total_nbytes(self.tensors.values())
 
     @property
     def numel(self) -> int:

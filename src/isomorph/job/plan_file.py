@@ -158,9 +158,9 @@ def header_digest(manifest: Mapping[str, Any]) -> str:
     """SHA-256 of all names and specs."""
     from isomorph.plan.texts import spec_texts
 
-    digest, texts = hashlib.sha256(), spec_texts()
+    digest, texts = hashlib.sha256(), spec_texts(manifest.values())
     names = iter(manifest.items())
-    while lines := "".join([f"{name}\0{texts(spec)}\n" for name, spec in islice(names, 4096)]):
+    while lines := "".join([f"{name}\0{texts[id(spec)]}\n" for name, spec in islice(names, 4096)]):
         digest.update(lines.encode("utf-8", "surrogatepass"))
     return digest.hexdigest()
 

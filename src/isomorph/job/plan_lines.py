@@ -37,11 +37,11 @@ def _write_lines(file: BinaryIO, planned: Planned, format: str | None, max_shard
         {"path": str(path.absolute()), **state(path), "digest": header_digest(part) if part is not None else None}
         for path, part in zip(source.paths, parts, strict=True)
     ]
-    texts = spec_texts()
+    texts = spec_texts(source.manifest.values())
     file.write(OPENED[0])
     for number, (one, part) in enumerate(zip(files, parts, strict=True)):
         held = part if part is not None else source.manifest if number == 0 else {}
-        line = {"path": one["path"], "tensors": {name: texts(spec) for name, spec in held.items()}}
+        line = {"path": one["path"], "tensors": {name: texts[id(spec)] for name, spec in held.items()}}
         one["line"] = _write(file, line, is_last=number + 1 == len(files))
     file.write(CLOSED + b",\n" + OPENED[1])
     made = _Made(planned, parts)
@@ -115,7 +115,7 @@ class _Made:
         self.count = 0
         """Lines asked for so far."""
         self._places: tuple[Output | None, Mapping[str, int]] = None, {}
-        self._texts = spec_texts()
+        self._texts = spec_texts(target.spec for target in self.plan.targets.values())
         self._home = {name: number for number, part in enumerate(parts) for name in part or ()}
         self._needs = Needs(self.plan)
         self._first: dict[str, int] = {}
@@ -140,7 +140,7 @@ class _Made:
             else:
                 of[prefix + name] = moves
                 told = [move_to_json(move) for move in moves]
-            tensors[name] = [offsets[name], self._texts(target.spec), target.klass, told]
+            tensors[name] = [offsets[name], self._texts[id(target.spec)], target.klass, told]
         line: dict[str, Any] = {
             "digest": share_digest([prefix + name for name in names], self.plan, of.__getitem__),
             "tensors": tensors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from isomorph.errors import MorphError
 from isomorph.plan.moves import names_of
@@ -42,7 +42,8 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     from isomorph.plan.prove import make_plan
 
     kinds: dict[tuple[object, ...], list[Instance]] = {}
-    texts = spec_texts()
+    texts = spec_texts(plan.source.values())
+    texts.update(spec_texts(target.spec for target in plan.targets.values()))
     for instance in plan.instances:
         kinds.setdefault(_kind(plan, instance, texts), []).append(instance)
     chosen = [one for alike in kinds.values() for one in alike[:OF_A_KIND]]
@@ -62,10 +63,10 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     return returned
 
 
-def _kind(plan: Plan, instance: Instance, texts: Callable[[TensorSpec], str]) -> tuple[object, ...]:
+def _kind(plan: Plan, instance: Instance, texts: Mapping[int, str]) -> tuple[object, ...]:
     if len(instance.sources) == len(instance.targets) == 1:
-        source, target = plan.source[instance.sources[0]], plan.targets[instance.targets[0]].spec
-        return instance.rule, texts(source), texts(target)  # quicker than specs, whose hashes are not kept
+        source, target = plan.source.tensors[instance.sources[0]], plan.targets[instance.targets[0]].spec
+        return instance.rule, texts[id(source)], texts[id(target)]  # quicker than specs, whose hashes are not kept
     return (
         instance.rule,
         tuple(instance.sizes.items()),

@@ -21,6 +21,7 @@ from isomorph.plan.folding import fold_numbers, folded, last_pieces, template
 from isomorph.plan.moves import Along, Box, Fill, Mix, Move, names_of
 from isomorph.plan.plan import Plan
 from isomorph.plan.sizes import dims_text
+from isomorph.tensors import by_identity, total_nbytes
 
 WIDEST = 90
 """A longer cell is no part of the alignment of its column."""
@@ -67,14 +68,14 @@ def _explain(plan: Plan, title: str, show_all: bool, seconds: float | None) -> s
 
 
 def _head(plan: Plan, title: str) -> str:
-    kinds = Counter(target.spec for target in plan.targets.values())
-    nbytes = sum(spec.nbytes * count for spec, count in kinds.items())
-    numel = sum(spec.numel * count for spec, count in kinds.items())
+    specs = [target.spec for target in plan.targets.values()]
+    kinds, counts = by_identity(specs), Counter(map(id, specs))
+    numel = sum(kinds[identity].numel * count for identity, count in counts.items())
     used = len(plan.source) - len(plan.dropped)
     dropped = f" + {len(plan.dropped):,} dropped" if plan.dropped else ""
     return (
         f"{title}{'   ' if title else ''}{len(plan.source):,} in = {used:,} used{dropped} · {len(plan.targets):,} out · "
-        f"{numel:,} elements · {_bytes(nbytes)}"
+        f"{numel:,} elements · {_bytes(total_nbytes(specs))}"
     )
 
 
@@ -98,7 +99,7 @@ def made_lines(plan: Plan) -> list[Line]:
         Line(fold_numbers(names), shape, how, klass, len(names)) for (_, shape, how, klass), names in special.items()
     ]
     for (klass, operators), names in plain.items():
-        renamed = sum(1 for name in names if name not in plan.source)
+        renamed = len(names) - sum(map(plan.source.tensors.__contains__, names))
         how = "renamed or unchanged" if 0 < renamed < len(names) else "renamed" if renamed else "unchanged"
         how += f"  | {operators}" if operators else ""
         lines.append(Line(" · ".join(folded(names, most=8)), "", how, klass, len(names)))
@@ -192,10 +193,11 @@ def _square_lines(plan: Plan) -> list[str]:
     """Every square matrix: kept or transposed. Shapes cannot show which."""
     kept: Counter[str] = Counter()
     turned: Counter[str] = Counter()
+    specs = plan.source.tensors
     for move in plan.moves:
         if not isinstance(move.source, Box):
             continue
-        shape = plan.source[move.source.tensor].shape
+        shape = specs[move.source.tensor].shape
         if len(shape) == 2 and shape[0] == shape[1] > 1 and move.source.numel == shape[0] * shape[1]:
             label = f"{_stem(move.source.tensor)} [{shape[0]} {shape[1]}]"
             (kept if _is_run(move) else turned)[label] += 1
@@ -250,7 +252,9 @@ def _general_lines(plan: Plan, show_all: bool) -> list[str]:
 def _check_lines(plan: Plan) -> list[str]:
     ties = sum(check.kind == "tie" for check in plan.checks)
     constants = sum(check.kind == "constant" for check in plan.checks)
-    casts = sum(1 for move in plan.moves if any(op.name == "cast" and not op.rounding for op in move.operators))
+    casts = sum(
+        any(op.name == "cast" and not op.rounding for op in move.operators) for move in plan.moves if move.operators
+    )
     parts = [
         text
         for count, text in (

@@ -74,20 +74,22 @@ def _head_piece(name: str) -> str:
 
 def _beginning(names: Sequence[str]) -> str:
     """What all names begin with, to a border of pieces, numbers folded: `transformer.layers.{0..23}.`"""
-    opened = set(map(template, names))
-    first, last = min(opened), max(opened)
+    first, last = template(min(names)), template(max(names))  # all names share no more than these two
     at = next((k for k, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), min(len(first), len(last)))
-    border = max(first.rfind(".", 0, at), first.rfind("/", 0, at))
-    pieces = len(re.findall(r"[./]", first[: border + 1]))
-    begun = dict.fromkeys(_first_pieces(name, pieces) for name in names)
-    return fold_numbers(list(begun)) if pieces else ""
+    for count in range(first.count(".", 0, at) + first.count("/", 0, at), 0, -1):
+        begun = dict.fromkeys(_first_pieces(name, count) for name in names)
+        if len(set(map(template, begun))) == 1:
+            return fold_numbers(list(begun))
+    return ""
 
 
 def _first_pieces(name: str, count: int) -> str:
     """The first so many pieces, each with what ends it."""
     if "/" in name:
         return "".join(re.split(r"([./])", name)[: 2 * count])
-    return "".join(f"{piece}." for piece in name.split(".", count)[:count])
+    pieces = name.split(".", count)
+    pieces[-1] = ""
+    return ".".join(pieces)
 
 
 def differing(names: Sequence[str]) -> list[str]:

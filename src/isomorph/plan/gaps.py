@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from isomorph.errors import Gap
 from isomorph.language.rules import Rule
@@ -13,8 +14,15 @@ from isomorph.language.tokens import DEFAULT_FILE, WIDEST, gap_at, snippet
 from isomorph.language.tree import Span
 from isomorph.plan.folding import fold_numbers, template
 
+if TYPE_CHECKING:
+    from isomorph.plan.stage import StageRule
+
 MOST_SHOWN = 20
 """So many names are listed in one gap; the rest are counted."""
+MOST_GAPS = 12
+"""So many different problems of one rule are told; the rest are counted."""
+MOST_KEPT = 2_000
+"""So many instances of one rule tell what is wrong with them, before what they say is folded; the rest are counted."""
 
 
 def rule_gap(
@@ -72,6 +80,31 @@ def listed(names: Sequence[str], most: int = MOST_SHOWN, total: int | None = Non
 
 _NAMED_NUMBER = re.compile(r"`[^`]*`|(?<=[a-z]=)\d+")
 """In a message: a name between backticks, or the value of an axis."""
+
+
+class Told:
+    """Gaps of many instances, as they are found: of one kind of one rule `MOST_KEPT` are kept, the others are counted."""
+
+    def __init__(self) -> None:
+        self._kept: list[Gap] = []
+        self._rules: dict[tuple[int, str], Rule] = {}
+        self._counts: Counter[tuple[int, str]] = Counter()
+
+    def add(self, rule: StageRule, gap: Gap) -> None:
+        key = (rule.number, gap.kind)
+        self._rules[key] = rule.rule
+        self._counts[key] += 1
+        if self._counts[key] <= MOST_KEPT:
+            self._kept.append(gap)
+
+    def all(self) -> list[Gap]:
+        """Those that say the same as one, then how many more there are."""
+        gaps = list(merged(self._kept, MOST_GAPS))
+        for key, count in self._counts.items():
+            if count > MOST_KEPT:
+                more = f"{count - MOST_KEPT:,} more instances of this rule have the same problem"
+                gaps.append(rule_gap(self._rules[key], key[1], more))
+        return gaps
 
 
 def merged(gaps: Sequence[Gap], most: int) -> Iterator[Gap]:

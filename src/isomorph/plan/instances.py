@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 
 from isomorph.errors import Gap, MorphError
-from isomorph.language.names import Unsized, Value
+from isomorph.language.names import Unsized, Value, Values
 from isomorph.language.rules import shown
 from isomorph.language.tree import Op
 from isomorph.plan.complete import Completion
-from isomorph.plan.gaps import merged, rule_gap
+from isomorph.plan.gaps import Told, rule_gap
 from isomorph.plan.kinds import AlongOf, BoxOf, MixOf, MoveOf, Naming, Part, Settled, SourceOf, TargetOf, Unsettled
 from isomorph.plan.match import Group, Matching, Slot
 from isomorph.plan.moves import Along, Box, Check, Mix, Move, Source
@@ -19,11 +19,6 @@ from isomorph.plan.plan import Instance, Target
 from isomorph.plan.settle import settle
 from isomorph.plan.stage import NamedTerm, Stage, StageRule, located
 from isomorph.tensors import Manifest, TensorSpec
-
-MOST_GAPS = 12
-"""So many different problems of one rule are told; the rest are counted."""
-MOST_KEPT = 2_000
-"""So many instances of one rule tell what is wrong with them, before what they say is folded; the rest are counted."""
 
 
 @dataclass
@@ -43,6 +38,10 @@ class Made:
     lossy_rules: set[int] = field(default_factory=set)
 
 
+OfOne = tuple[TargetOf, MoveOf, BoxOf, Mapping[str, int]]
+"""What makes the one target of an instance of one tensor: the target, the move, its source, the instance's sizes."""
+
+
 class Maker:
     """Turns the groups of one stage into targets, moves and checks."""
 
@@ -53,54 +52,42 @@ class Maker:
         self.manifest = manifest.tensors if isinstance(manifest, Manifest) else manifest
         self.cast = cast
         self.base = base
+        self._told = Told()
+        self._gap = self._told.add
         self._completion = seen = Completion(stage, self.manifest, lost_before, base, self._gap)
         self.made = Made(checks=seen.checks, unmade=seen.unmade, unbound=seen.unbound)
         self._settled: dict[tuple[object, ...], Settled | Unsettled] = {}
-        self._of_one: dict[tuple[int, TensorSpec], tuple[TargetOf, MoveOf, BoxOf, Settled]] = {}
-        self._by_identity: dict[tuple[int, int], tuple[TargetOf, MoveOf, BoxOf, Settled]] = {}
-        """The same, found without hashing specs: readers give tensors of one kind one spec, and the manifest holds it."""
-        self._told: dict[tuple[int, str], int] = {}
+        self._of_one: dict[tuple[int, TensorSpec], OfOne] = {}
+        self._by_identity: list[dict[int, OfOne]] = [{} for _ in stage.rules]
+        """The same by rule, found without hashing specs: readers give tensors of one kind one spec, and the manifest holds it."""
 
     def make(self, matching: Matching) -> Made:
         for group in matching.order:
-            if group.rule.makes and not self._group_of_one(group):
+            rule, held = group.rule, group.held
+            if rule.makes and not (type(held) is str and self._group_of_one(rule, group.values, held)):
                 self._group(group)
         for rule in self.stage.rules:
             if not rule.left and rule.makes and rule.right:
                 self._group(Group(rule, {}, []))
-        self.made.gaps = list(merged(self.made.gaps, MOST_GAPS))
-        for (number, kind), count in self._told.items():
-            if count > MOST_KEPT:
-                more = f"{count - MOST_KEPT:,} more instances of this rule have the same problem"
-                self.made.gaps.append(rule_gap(self.stage.rules[number].rule, kind, more))
+        self.made.gaps = self._told.all()
         return self.made
 
-    def _gap(self, rule: StageRule, gap: Gap) -> None:
-        key = (rule.number, gap.kind)
-        self._told[key] = self._told.get(key, 0) + 1
-        if self._told[key] <= MOST_KEPT:
-            self.made.gaps.append(gap)
-
-    def _group_of_one(self, group: Group) -> bool:
+    def _group_of_one(self, rule: StageRule, values: Values, source: str) -> bool:
         """Make the one target of an instance of one tensor, when an instance like it was settled before. False: make it in full.
 
         In a checkpoint of many tensors nearly all instances are such, and all that is new about each are its two names.
         """
-        rule = group.rule
-        if len(group.parts) != 1 or rule.left[0].slots:
-            return False
-        (source,) = group.parts[0].values()
         spec = self.manifest[source]
-        known = self._by_identity.get((rule.number, id(spec)))
+        known = self._by_identity[rule.number].get(id(spec))
         if known is None:
             known = self._of_one.get((rule.number, spec))
             if known is None:
                 return False
-            self._by_identity[(rule.number, id(spec))] = known
-        target, move, box, settled = known
+            self._by_identity[rule.number][id(spec)] = known
+        target, move, box, sizes = known
         term, made = rule.right[0], self.made
         try:
-            name = term.pattern.write(group.values, settled.sizes)
+            name = term.pattern.write(values, sizes)
         except (ValueError, Unsized):
             return False
         if name in made.targets:
@@ -109,8 +96,8 @@ class Maker:
         made.targets[name] = Target(name, target.spec, target.klass, number, len(made.instances))
         filled = Box(name, move.target.offset, move.target.shape, move.target.strides)
         made.moves[name] = [Move(filled, Box(source, box.offset, box.shape, box.strides), move.operators)]
-        made.made_by[name] = (rule, term.index, group.values)
-        made.instances.append(Instance(number, group.values, settled.sizes, (source,), (name,)))
+        made.made_by[name] = (rule, term.index, values)
+        made.instances.append(Instance(number, values, sizes, (source,), (name,)))
         made.used.add(source)
         return True
 
@@ -121,7 +108,7 @@ class Maker:
             return
         (target,), (move,) = settled.targets, settled.moves
         if isinstance(move.source, BoxOf):
-            self._of_one[(rule.number, spec)] = target, move, move.source, settled
+            self._of_one[(rule.number, spec)] = target, move, move.source, settled.sizes
 
     # ── one instance ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -22,21 +22,22 @@ Slot = tuple[Value, ...]
 class Group:
     """One instance of a rule on the reading side: keys with equal values of the counting axes.
 
-    `parts[k]` maps the slots of the k-th named term to the key that fills it.
+    `held[k]` maps the slots of the k-th named term to the key that fills it; or `held` is the one key of a rule of which each
+    instance has one (`StageRule.takes_one`), as nearly all are in a checkpoint of many tensors.
     """
 
     rule: StageRule
     values: Values
-    parts: list[dict[Slot, str]]
+    held: list[dict[Slot, str]] | str
+
+    @property
+    def parts(self) -> list[dict[Slot, str]]:
+        """`held` by part and slot, whatever the rule."""
+        return [{(): self.held}] if isinstance(self.held, str) else self.held
 
 
-@dataclass(slots=True)
-class Taken:
-    """One key, and what took it."""
-
-    rule: StageRule
-    part: int
-    values: Values
+Taken = tuple[StageRule, int, Values]
+"""What took a key: the rule, the number of its named term, the values that it read."""
 
 
 @dataclass
@@ -69,30 +70,31 @@ class Matcher:
                 self._open.append(number)
         self._by_piece: dict[str, list[int]] = {}
 
-    def _candidates(self, name: str) -> Iterator[tuple[StageRule, int, NamedTerm]]:
+    def _candidates(self, name: str) -> Iterable[int]:
         """The terms that can read this name, in order: those that are its very text, and those whose fixed beginning begins it."""
-        head = name[: name.find(".") + 1] if "." in name else name
+        head = name[: name.find(".") + 1] or name[: name.find("/") + 1] or name[:1]
         found = self._by_piece.get(head)
         if found is None:
             prefixes = ((number, self.terms[number][2].pattern.prefix) for number in self._open)
             found = [number for number, prefix in prefixes if head.startswith(prefix) or prefix.startswith(head)]
             self._by_piece[head] = found
         plain = self._plain.get(name)
-        return map(self.terms.__getitem__, found if plain is None else merge(plain, found))
+        return found if plain is None else merge(plain, found)
 
     def take(self, name: str) -> Taken | None:
         """The rule, term and values that take this key (statement 18). Raises TwoCuts, Unsized, MorphError."""
         against: Taken | None = None
-        for rule, part, term in self._candidates(name):
-            if against is not None and not rule.is_along:
+        for number in self._candidates(name):
+            rule, part, term = self.terms[number]
+            pattern = term.pattern
+            if not name.endswith(pattern.suffix) or (against is not None and not rule.is_along):
                 continue
-            values = term.pattern.read(name)
+            values = pattern.read(name)
             if values is None or (rule.dynamic and not _fits_dynamic(self.stage, rule, term, values)):
                 continue
-            taken = Taken(rule, part, values)
             if not rule.is_against:
-                return taken
-            against = against or taken
+                return rule, part, values
+            against = against or (rule, part, values)
         return against
 
 
@@ -118,7 +120,7 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
     """Give every key to its rule, and gather instances. Keys that cannot be read are gaps, keys without a rule are `unmatched`."""
     matching = Matching()
     matcher = Matcher(stage)
-    index: dict[tuple[int, tuple[Value, ...]], Group] = {}
+    index: dict[tuple[int, tuple[Value, ...]], list[dict[Slot, str]]] = {}
     unsized: set[int] = set()
     cuts: dict[int, int] = {}
     for name in names:
@@ -141,23 +143,28 @@ def match_names(stage: Stage, names: Iterable[str]) -> Matching:
         if taken is None:
             matching.unmatched.append(name)
             continue
-        rule, values = taken.rule, taken.values
+        rule, part, values = taken
+        if rule.takes_one:  # no other key has these values
+            _add(matching, Group(rule, {axis: values[axis] for axis in rule.counting}, name))
+            continue
         counted = tuple([values[axis] for axis in rule.counting])
-        term = rule.left[taken.part]
         key = (rule.number, counted) if rule.makes else (rule.number, (name,))
-        group = index.get(key)
-        if group is None:
-            group = Group(rule, dict(zip(rule.counting, counted, strict=True)), [{} for _ in rule.left])
-            index[key] = group
-            matching.order.append(group)
-            matching.groups.setdefault(rule.number, []).append(group)
-        slot = tuple(values[axis] for axis in term.slots) if term.slots else ()
-        group.parts[taken.part][slot] = name
+        parts = index.get(key)
+        if parts is None:
+            parts = index[key] = [{} for _ in rule.left]
+            _add(matching, Group(rule, dict(zip(rule.counting, counted, strict=True)), parts))
+        slots = rule.left[part].slots
+        parts[part][tuple([values[axis] for axis in slots]) if slots else ()] = name
     for number, count in cuts.items():
         if count > MOST_GAPS:
             more = f"{count - MOST_GAPS} more names can be read in two ways by this rule"
             matching.gaps.append(rule_gap(stage.rules[number].rule, "two-cuts", more))
     return matching
+
+
+def _add(matching: Matching, group: Group) -> None:
+    matching.order.append(group)
+    matching.groups.setdefault(group.rule.number, []).append(group)
 
 
 def _culprit(stage: Stage, name: str) -> StageRule:

@@ -17,6 +17,9 @@ from isomorph.language.tree import Op
 from isomorph.plan.made_often import made_often
 from isomorph.tensors import DType
 
+_RUN = (1,)
+"""The strides of a box that is one run."""
+
 
 @made_often(frozen=True, slots=True)
 class Box:
@@ -34,7 +37,7 @@ class Box:
     @property
     def is_run(self) -> bool:
         """True when the elements are one row-major run: flat indices offset, offset+1, …, in this order."""
-        if len(self.shape) == 1:  # nearly all: boxes are simplified
+        if len(self.shape) == 1:
             return self.strides[0] == 1 or self.shape[0] == 1
         return _is_run(self.shape, self.strides)
 
@@ -108,7 +111,11 @@ class Move:
     def is_range(self) -> bool:
         """True when both boxes are one run of elements in the same order and nothing is computed: bytes can be copied undecoded."""
         source, target = self.source, self.target
-        if self.operators or type(source) is not Box or not source.is_run:
+        if self.operators or type(source) is not Box:
+            return False
+        if source.strides == target.strides == _RUN:  # nearly all: boxes are simplified
+            return True
+        if not source.is_run:
             return False
         return (target.shape == source.shape and target.strides == source.strides) or target.is_run
 

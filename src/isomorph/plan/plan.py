@@ -102,10 +102,11 @@ class Plan:
         from isomorph.plan.texts import check_text, move_text, spec_texts
 
         found = hashlib.sha256()
-        texts = spec_texts()
+        texts = spec_texts(self.source.values())
+        texts.update(spec_texts(target.spec for target in self.targets.values()))
         for part in (
-            (f"S{name}\0{texts(spec)}\n" for name, spec in self.source.items()),
-            (f"T{name}\0{texts(target.spec)}\0{target.klass}\n" for name, target in self.targets.items()),
+            (f"S{name}\0{texts[id(spec)]}\n" for name, spec in self.source.items()),
+            (f"T{name}\0{texts[id(target.spec)]}\0{target.klass}\n" for name, target in self.targets.items()),
             map(move_text, self.moves),
             map(check_text, self.checks),
         ):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from isomorph.collector import uncollected
 from isomorph.errors import Gap, MorphError, near_misses
@@ -183,7 +184,13 @@ def _prove_stage(
 
 
 def _keys(groups: Sequence[Group]) -> list[str]:
-    return [name for group in groups for part in group.parts for name in part.values()]
+    found: list[str] = []
+    for group in groups:
+        if isinstance(group.held, str):
+            found.append(group.held)
+        else:
+            found.extend(name for part in group.held for name in part.values())
+    return found
 
 
 def _warnings(stage: Stage, made: Made) -> list[str]:
@@ -216,7 +223,7 @@ def _plan(
     dropped = tuple(name for name in source if name not in used)
     targets: dict[str, Target] = made.targets
     rules = tuple(rule for stage in stages for rule in stage.program.rules)
-    moves = tuple(move for name in targets for move in made.moves[name])
+    moves = tuple(chain.from_iterable(map(made.moves.__getitem__, targets)))
     return Plan(
         source=source,
         targets=targets,

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from isomorph.errors import Gap
-from isomorph.language.names import TwoCuts, Unsized, Values
+from isomorph.language.names import TwoCuts, Unsized
 from isomorph.language.rules import Rule, shown
 from isomorph.plan.gaps import MOST_SHOWN, rule_gap
 from isomorph.plan.instances import Made
@@ -45,11 +43,11 @@ def read_back(stage: Stage, made: Made) -> list[Gap]:
             )
             continue
         if rule.rule.arrow == "->":
-            if taken is None or taken.rule.rule.arrow != "<->":
+            if taken is None or taken[0].rule.arrow != "<->":
                 continue
-        elif taken is not None and taken.rule.number == rule.number:
-            back = taken.rule.left[taken.part]
-            if back.index == term and _same(taken.values, values):
+        elif taken is not None:
+            back, part, read = taken
+            if back.number == rule.number and back.left[part].index == term and read.items() <= values.items():
                 continue
         gaps.append(_readback_gap(rule.rule, name, taken))
         if len(gaps) >= MOST_SHOWN:
@@ -57,17 +55,13 @@ def read_back(stage: Stage, made: Made) -> list[Gap]:
     return gaps
 
 
-def _same(values: Values, expected: Mapping[str, object]) -> bool:
-    return all(expected.get(axis) == value for axis, value in values.items())
-
-
 def _readback_gap(rule: Rule, name: str, taken: Taken | None) -> Gap:
     if taken is None:
         back, hint = "by no rule", "Write its name so that this rule reads it back"
-    elif taken.rule.rule.number == rule.number:
+    elif taken[0].rule.number == rule.number:
         back, hint = "by the same rule with other values", "Write the holes so that one name has one reading"
     else:
-        other = taken.rule.rule.origin
+        other = taken[0].rule.origin
         back = f"by line {other.line}:  {other.text}"
         hint = (
             "Make the two right sides disjoint, move the special rule above the general one, or make the rule one-way"

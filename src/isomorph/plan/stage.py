@@ -43,7 +43,9 @@ class StageRule:
     """A rule made ready to take keys (left) and to make names (right).
 
     `known` are the sizes that hold for every instance; `dynamic` the `where` expressions that need captures or solved axes.
-    `labels` gives the label lists' length of every axis of labels. `counting` are the axes that count instances.
+    `labels` gives the label lists' length of every axis of labels. `counting` are the axes that count instances. `makes` is False
+    for a rule that only takes keys away: `X <-> drop`, or a one-way rule met against its arrow. `takes_one`: each key is an
+    instance by itself, since its name says the values of the counting axes and nothing else.
     """
 
     number: int
@@ -58,11 +60,12 @@ class StageRule:
     is_along: bool
     is_against: bool
     is_drop: bool
+    makes: bool = field(init=False)
+    takes_one: bool = field(init=False)
 
-    @property
-    def makes(self) -> bool:
-        """False for a rule that only takes keys away: `X <-> drop`, or a one-way rule met against its arrow."""
-        return not self.is_against and not self.is_drop
+    def __post_init__(self) -> None:
+        self.makes = not self.is_against and not self.is_drop
+        self.takes_one = len(self.left) == 1 and not self.left[0].slots
 
 
 @dataclass(slots=True)

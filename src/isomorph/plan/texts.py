@@ -1,11 +1,13 @@
-"""Moves and checks as lines of text, for digests: equal lines say equal things. Made for many: a plan may have a million moves."""
+"""Moves, checks and specs as texts, for digests: equal lines say equal things. Made for many: a plan may have a million moves."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
+from functools import lru_cache
 
+from isomorph.plan.boxes import Shape
 from isomorph.plan.moves import Box, Check, Move
-from isomorph.tensors import TensorSpec
+from isomorph.tensors import TensorSpec, by_identity
 
 
 def move_text(move: Move) -> str:
@@ -13,26 +15,21 @@ def move_text(move: Move) -> str:
     target, source = move.target, move.source
     if type(source) is Box and not move.operators:
         return (
-            f"{target.tensor!r} {target.offset} {target.shape} {target.strides}"
-            f" = {source.tensor!r} {source.offset} {source.shape} {source.strides}\n"
+            f"{target.tensor!r} {_place(target.offset, target.shape, target.strides)}"
+            f" = {source.tensor!r} {_place(source.offset, source.shape, source.strides)}\n"
         )
     return f"{move}\n"
+
+
+@lru_cache(maxsize=1 << 16)
+def _place(offset: int, shape: Shape, strides: Shape) -> str:
+    return f"{offset} {shape} {strides}"
 
 
 def check_text(check: Check) -> str:
     return f"{check}\n"
 
 
-def spec_texts() -> Callable[[TensorSpec], str]:
-    """`str` of specs, of which a checkpoint has few kinds."""
-    known: dict[int, str] = {}  # by identity: readers give tensors of one kind one spec
-    held: list[TensorSpec] = []  # so that an identity stays its own
-
-    def text(spec: TensorSpec) -> str:
-        found = known.get(id(spec))
-        if found is None:
-            found = known[id(spec)] = str(spec)
-            held.append(spec)
-        return found
-
-    return text
+def spec_texts(specs: Iterable[TensorSpec]) -> dict[int, str]:
+    """`str` of specs by their `id`, as long as the specs are held."""
+    return {identity: str(spec) for identity, spec in by_identity(specs).items()}

@@ -182,7 +182,7 @@ def _instance(
                 taken = matcher.take(name)
             except (KeyError, ValueError, Unsized, TwoCuts, MorphError):
                 return None
-            if taken is None or taken.rule is not rule or taken.part != part:
+            if taken is None or taken[0] is not rule or taken[1] != part:
                 return None
             made[name] = TensorSpec(kind, shape)
     return made

@@ -83,16 +83,17 @@ class Share:
 
 def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Sequence[Move] | str]) -> str:
     """SHA-256 of all that is done for these targets: specs, classes, moves, or the source of which one is a whole copy."""
-    found, texts = hashlib.sha256(), spec_texts()
-    for name in names:
-        target = plan.targets[name]
-        text = f"{name!r} {texts(target.spec)} {target.klass}\n"
-        made = moves(name)
+    found = hashlib.sha256()
+    targets = [plan.targets[name] for name in names]
+    texts = spec_texts(target.spec for target in targets)
+    for target in targets:
+        made = moves(target.name)
         whole = made if isinstance(made, str) else whole_source(plan, target.spec, made)
         if isinstance(made, str) or whole is not None:
-            text += f"= {whole!r}\n"
+            how = f"= {whole!r}\n"
         else:
-            text += "".join(map(move_text, made))
+            how = "".join(map(move_text, made))
+        text = f"{target.name!r} {texts[id(target.spec)]} {target.klass}\n{how}"
         found.update(text.encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
@@ -102,7 +103,7 @@ def whole_source(plan: Plan, spec: TensorSpec, moves: Sequence[Move]) -> str | N
     source = moves[0].source if len(moves) == 1 and moves[0].is_range else None
     if not isinstance(source, Box):
         return None
-    held = plan.source[source.tensor]
+    held = plan.source.tensors[source.tensor]
     return source.tensor if held is spec or held.numel == spec.numel else None
 
 
