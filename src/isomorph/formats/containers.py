@@ -6,7 +6,7 @@ and bounded: what a pickle describes may refer to itself, or to the same thing 2
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -103,12 +103,37 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
             break
         else:
             frames.pop()
+    lengths = set(map(len, holders))
     for begin, name in slashed:  # `{"a/w": …, "a": {…}}`: `a/w` is not in `a`, so that `a` cannot be entered
         at = name.find("/", begin)
         while at >= 0:
-            holders.pop(name[:at], None)
+            if at in lengths:  # a key of thousands of slashes is not copied at each of them
+                holders.pop(name[:at], None)
             at = name.find("/", at + 1)
     return Flat(tensors, leaves, tuple(sorted(holders, key=lambda name: name.count("/"))))
+
+
+def holders_of(names: Iterable[str], path: object) -> tuple[str, ...]:
+    """The containers of tensors whose names are paths, the outer first. FormatError where they are too deep, or too long.
+
+    >>> holders_of(["a/b/w", "a/c"], "m")
+    ('a', 'a/b')
+    """
+    found: set[str] = set()
+    characters = 0
+    for name in names:
+        if name.count("/") >= MAX_DEPTH:
+            raise FormatError(path, f"arrays nested deeper than {MAX_DEPTH} (at `{printable(name, 80)}`)")
+        at = name.rfind("/")
+        while at >= 0 and name[:at] not in found:
+            found.add(name[:at])
+            characters += at
+            at = name.rfind("/", 0, at)
+        if characters > MAX_NAME_CHARACTERS:
+            raise FormatError(
+                path, f"the groups of its arrays have names of more than {MAX_NAME_CHARACTERS:,} characters"
+            )
+    return tuple(sorted(found, key=lambda name: (name.count("/"), name)))
 
 
 def _is_named_array(value: Any) -> bool:

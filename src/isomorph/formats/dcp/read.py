@@ -28,6 +28,8 @@ from isomorph.tensors import TensorSpec
 
 MOST_FILES = 100_000
 FILE_SUFFIX = ".distcp"
+CHUNKS_BESIDES = 1000
+"""Chunks that may be listed beyond two for each item: one list of chunks, in the pickle once, may be that of every tensor."""
 
 _METADATA = "torch.distributed.checkpoint.metadata"
 _OLD = "torch.distributed._shard.sharded_tensor.metadata"
@@ -76,10 +78,12 @@ def read(source: Source) -> tuple[Contents, list[Source]]:
     items = _items(path, state.get("storage_data"))
     wanted: dict[str, tuple[TensorSpec, list[_Chunk]]] = {}
     leaves: dict[str, str] = {}
+    listed = 0
     for name, entry in entries.items():
         kind = entry.name.rpartition(".")[2] if type(entry) is Object else ""
         if kind == "TensorStorageMetadata":
-            wanted[name] = _tensor(path, name, _attributes(entry))
+            wanted[name] = _tensor(path, name, _attributes(entry), 2 * len(items) + CHUNKS_BESIDES - listed)
+            listed += len(wanted[name][1])
         elif kind == "BytesStorageMetadata":
             found = items.get((name, None))
             leaves[name] = "an object" if found is None else f"an object of {found.nbytes:,} bytes"
@@ -150,7 +154,7 @@ def _items(path: object, stored: Any) -> dict[tuple[str, tuple[int, ...] | None]
     return found
 
 
-def _tensor(path: object, name: str, entry: Mapping[str, Any]) -> tuple[TensorSpec, list[_Chunk]]:
+def _tensor(path: object, name: str, entry: Mapping[str, Any], most: int) -> tuple[TensorSpec, list[_Chunk]]:
     def wrong(problem: str) -> FormatError:
         return FormatError(path, f"tensor `{printable(name)}`: {problem}")
 
@@ -168,6 +172,8 @@ def _tensor(path: object, name: str, entry: Mapping[str, Any]) -> tuple[TensorSp
     chunks = entry.get("chunks")
     if shape is None or type(chunks) is not list:
         raise wrong("it has no size and chunks")
+    if len(chunks) > most:
+        raise wrong(f"with its {len(chunks):,} chunks there are many more than items in the storage_data")
     found = []
     for chunk in chunks:
         state = _attributes(chunk)

@@ -25,9 +25,14 @@ MAX_LINK_BYTES = 64 << 20
 MAX_MESSAGES = 100_000
 MAX_ALL_MESSAGES = 4_000_000
 """Messages of one object, and of all together."""
+LEAST_MESSAGE = 4
+"""Bytes of a message. A header is read twice at most: where a link leads to it, and where it is a type that others refer to."""
 
 MAX_READ = 512 << 20
 """Bytes of blocks, in a file of any size."""
+READ_TIMES, READ_BESIDES = 8, 1 << 20
+"""All blocks together are at most so many times the file, and so many bytes; each counts for 64 besides its own. (Objects may
+share them; files of h5py come to three times.)"""
 
 TREE_DEPTH = 32
 
@@ -101,8 +106,9 @@ class Blocks:
         self.base = base
         self.nbytes = nbytes
         self.offset_bytes = self.length_bytes = 8
-        self.budget = min(4 * nbytes, MAX_READ) + (64 << 20)
+        self.budget = min(READ_TIMES * nbytes, MAX_READ) + READ_BESIDES
         self.parsed = 0
+        self.most_parsed = min(2 * nbytes // LEAST_MESSAGE, MAX_ALL_MESSAGES)
         self.links = self.link_bytes = 0
         self.types: dict[int, Any] = {}
         """Types that have been read, by where they lie: any number of attributes may refer to one."""
@@ -216,8 +222,8 @@ class Blocks:
                 elif kind:
                     found.append(Message(kind, data, bool(flags & 2), begin + cursor.at - size))
                 self.parsed += 1
-                if len(found) > MAX_MESSAGES or self.parsed > MAX_ALL_MESSAGES:
-                    self.broken(f"an object of more than {MAX_MESSAGES:,} messages, or {MAX_ALL_MESSAGES:,} in all")
+                if len(found) > MAX_MESSAGES or self.parsed > self.most_parsed:
+                    self.broken(f"an object of more than {MAX_MESSAGES:,} messages, or {self.most_parsed:,} in all")
 
     # --- the links of a group
 

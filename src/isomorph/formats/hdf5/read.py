@@ -20,6 +20,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, MissingExtra, UnsafeError, printable
 from isomorph.formats.base import Contents, Location
+from isomorph.formats.containers import holders_of
 from isomorph.formats.hdf5 import decode as hdf5_decode
 from isomorph.formats.hdf5 import messages as hdf5_messages
 from isomorph.formats.hdf5.blocks import (
@@ -54,6 +55,7 @@ SLAB = 32 << 20
 """Bytes decoded at a time, where chunks are not larger than that."""
 
 MAX_LISTED = 200_000
+"""Names in Keras's lists, all together; lists beyond that order nothing."""
 SAID = ("backend", "keras_version")
 """Attributes of the file that are kept."""
 
@@ -103,6 +105,7 @@ class _Walk:
         self.ranks: dict[str, int] = {}
         """The order in which Keras's lists name weights, by path."""
         self.characters = 0
+        self.may_list = MAX_LISTED
 
     def contents(self) -> Contents:
         frames = [("", self._children("", self.file.root, self.file.messages(self.file.root)))]
@@ -123,7 +126,6 @@ class _Walk:
         for name, folder, target in self.soft:
             self._soft(name, folder, target)
         order = self._order()
-        holders = {name[:at]: None for name in self.tensors for at in range(len(name)) if name[at] == "/"}
         return Contents(
             (self.path,),
             {name: self.tensors[name] for name in order},
@@ -131,7 +133,7 @@ class _Walk:
             self.metadata,
             self.leaves,
             format="hdf5",
-            containers=tuple(sorted(holders, key=lambda name: name.count("/"))),
+            containers=holders_of(self.tensors, self.path),
             is_tree=True,
         )
 
@@ -174,14 +176,17 @@ class _Walk:
 
     def _listed(self, attributes: dict[bytes, Attribute], key: bytes) -> list[bytes]:
         """A list of names that Keras keeps in an attribute, or cut into several."""
-        whole = attributes.get(key)
-        if whole is not None:
-            return texts_of(self.file, self.texts, whole, MAX_LISTED) or []
         found: list[bytes] = []
         number = 0
-        while (part := attributes.get(key + str(number).encode())) is not None:
-            found += texts_of(self.file, self.texts, part, MAX_LISTED) or []
+        part = attributes.get(key)
+        if part is None:
+            part = attributes.get(key + b"0")
+        while part is not None:
+            texts = texts_of(self.file, self.texts, part, self.may_list) or []
+            self.may_list -= len(texts)
+            found += texts
             number += 1
+            part = None if key in attributes else attributes.get(key + str(number).encode())
         return found
 
     def _say(self, attributes: dict[bytes, Attribute]) -> None:

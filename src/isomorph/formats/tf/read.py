@@ -225,6 +225,8 @@ def _contents(path: Path, sources: list[Source], entries: Mapping[bytes, _Entry]
         if not entry.slices:
             locations[name] = place(name, entry, spec)
             continue
+        if len(set(entry.slices)) != len(entry.slices):
+            raise FormatError(path, f"tensor `{printable(name)}`: its index lists one slice of it twice")
         tiles = []
         for extents in entry.slices:
             inner = slice_key(key, extents)
@@ -271,7 +273,7 @@ def _shown(extents: tuple[tuple[int, int], ...]) -> str:
 
 def slice_key(name: bytes, extents: tuple[tuple[int, int], ...]) -> bytes:
     """The key of a slice's entry: 0, name, rank, start and length of each axis, in the order-preserving code."""
-    text = b"".join({0: b"\0\xff", 0xFF: b"\xff\0"}.get(byte, bytes([byte])) for byte in name)
+    text = b"\xff\0".join(part.replace(b"\0", b"\0\xff") for part in name.split(b"\xff"))
     parts = [b"\0", text, b"\0\1", _number(len(extents))]
     for start, length in extents:
         parts += [_signed(start), _signed(length)]

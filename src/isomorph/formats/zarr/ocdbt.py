@@ -31,6 +31,8 @@ MOST_NODES = 100_000
 MOST_ENTRIES = 4_000_000
 MOST_HEIGHT = 32
 LONGEST_PATH = 1 << 12
+MOST_UNPACKED, UNPACKED_BESIDES = 64, 64 << 20
+"""Times their bytes that compressed nodes may become, all together, and so many bytes besides."""
 MOST_KEY_BYTES = 64 << 20
 """Of all keys and of all paths: each may begin as the one before did, so that a few bytes can stand for a long one."""
 
@@ -103,7 +105,7 @@ class Reader:
     def __init__(self, manifest: Source, open_file: Callable[[str], Source]) -> None:
         self.manifest, self.open_file = manifest, open_file
         self.values: dict[str, Value] = {}
-        self.nodes = self.entries = self.texts = 0
+        self.nodes = self.entries = self.texts = self.packed = self.unpacked = 0
         self.seen: set[tuple[str, int]] = set()
 
     def read(self) -> dict[str, Value]:
@@ -147,7 +149,14 @@ class Reader:
         if version != 0 or packed > 1:
             broken(f"version {version}, compression {packed}: only version 0, plain or zstd, is read")
         body = data[HEAD + 2 : -4]
-        return unpacked(body, path, MOST_NODE) if packed else body
+        if not packed:
+            return body
+        found = unpacked(body, path, MOST_NODE)
+        self.packed += len(body)
+        self.unpacked += len(found)
+        if self.unpacked > MOST_UNPACKED * self.packed + UNPACKED_BESIDES:
+            broken(f"{self.packed:,} bytes of nodes unfold to more than {self.unpacked:,}")
+        return found
 
     def _files(self, cursor: _Cursor, transitive: str) -> list[tuple[str, str]]:
         """(path below the folder, what paths of nodes in that file are relative to) of each file of the table."""

@@ -18,12 +18,13 @@ from typing import Any
 
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location
+from isomorph.formats.containers import holders_of
 from isomorph.formats.links import open_beside
 from isomorph.formats.shelf import MOST_OPEN, Shelf, ShelvedSource
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.formats.zarr.ocdbt import MANIFEST, Reader, Value
-from isomorph.formats.zarr.read import Place, is_group, locate
+from isomorph.formats.zarr.read import MOST_MISSING, Place, is_group, locate
 from isomorph.stores.url import Url
 from isomorph.tensors import TensorSpec
 
@@ -31,6 +32,9 @@ METADATA = "_METADATA"
 LARGEST_METADATA = 64 << 20
 LARGEST_ARRAY_METADATA = 1 << 20
 MOST_FILES = 500_000
+READ_TWICE, READ_BESIDES = 2, 1 << 20
+"""What describes arrays (and where chunks lie in a shard) is at most so many times what the files hold, and so many bytes: each
+part is read once, where no two keys of a database mean one place."""
 DESCRIPTIONS = {".zarray": 2, "zarr.json": 3}
 PLACEHOLDER = "PLACEHOLDER:"
 
@@ -75,6 +79,7 @@ class _Folder:
         self.shelf = Shelf()
         self.sources: list[Source] = []
         self.numbers: dict[str, int] = {}
+        self.read_nbytes = self.held_nbytes = 0
 
     def open(self, path: str) -> int:
         """The number of the file at `path` (parts joined by `/`), which no link but one of the hub's cache leads to."""
@@ -86,15 +91,24 @@ class _Folder:
                 if where.is_symlink():
                     raise UnsafeError(where, "a link where a folder of the checkpoint belongs", "Copy the folder here")
             shelved = len(self.sources) >= MOST_OPEN and not (where / name).is_symlink()
-            self.sources.append(ShelvedSource(where / name, self.shelf) if shelved else open_beside(where, name))
-            self.numbers[path] = len(self.sources) - 1
+            source = ShelvedSource(where / name, self.shelf) if shelved else open_beside(where, name)
+            self.numbers[path] = self.add(source)
         return self.numbers[path]
 
     def add(self, source: Source) -> int:
         self.sources.append(source)
+        self.held_nbytes += source.size
         return len(self.sources) - 1
 
     def read(self, place: Place) -> bytes:
+        """What describes something. FormatError when so much was read that keys must mean the same places."""
+        self.read_nbytes += place.nbytes
+        if self.read_nbytes > READ_TWICE * self.held_nbytes + READ_BESIDES:
+            raise FormatError(
+                self.folder,
+                f"its arrays lie on each other: {self.held_nbytes:,} bytes of files describe more than there is",
+                "Save it again, each array by itself",
+            )
         return self.sources[place.file].read(place.offset, place.nbytes)
 
 
@@ -139,6 +153,7 @@ class _Database(_Folder):
         if key not in self.places:
             if value.inline is not None:
                 self.places[key] = Place(self.memory, self.inline.put(value.inline), value.nbytes)
+                self.held_nbytes += value.nbytes
             else:
                 self.places[key] = Place(self.open(value.path), value.offset, value.nbytes)
         return self.places[key]
@@ -174,6 +189,7 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
     tensors: dict[str, TensorSpec] = {}
     locations: dict[str, Location] = {}
     absent: dict[str, int] = {}
+    may_miss = MOST_MISSING
     if source.path.name == "checkpoint":
         _add_msgpack(source, store, tensors, locations, leaves)
     found = sorted(key for key in store.keys if key.rpartition("/")[2] in DESCRIPTIONS)
@@ -186,12 +202,13 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
         raw = store.read(place)
         if kind == "zarr.json" and b'"group"' in raw and is_group(folder / key, raw):
             continue
-        spec, where, missing = locate(folder / key, name, raw, DESCRIPTIONS[kind], store, inside)
+        spec, where, missing = locate(folder / key, name, raw, DESCRIPTIONS[kind], store, inside, may_miss)
         if name in tensors:
             raise FormatError(folder, f"two arrays are called `{printable(name)}`")
         tensors[name], locations[name] = spec, where
         if missing:
             absent[name] = missing
+            may_miss -= missing
     lost = [name for name in names.values() if name not in tensors and name not in leaves]
     if lost:
         raise FormatError(
@@ -211,13 +228,9 @@ def _contents(folder: Path, source: Source, store: _Files | _Database) -> Conten
                 "Fetch the whole folder",
             )
         notes.append(f"{sum(absent.values()):,} chunks are not stored, and read as the fill value: {shown}")
-    containers = {
-        "/".join(parts[:count]) for name in tensors for parts in (name.split("/"),) for count in range(1, len(parts))
-    }
-    ordered = tuple(sorted(containers, key=lambda name: (name.count("/"), name)))
     return Contents(
         tuple(each.path for each in store.sources), tensors, locations, leaves=leaves, notes=tuple(notes), format="orbax",
-        containers=ordered, is_tree=True,
+        containers=holders_of(tensors, folder), is_tree=True,
     )  # fmt: skip
 
 

@@ -28,7 +28,7 @@ from isomorph.tensors import DType, TensorSpec, dtype
 
 MOST_CHUNKS = 1_000_000
 MOST_MISSING = 50_000
-"""Chunks of an array that may be missing: they take no byte of the file, and time all the same."""
+"""Chunks of all arrays together that may be missing: they take no byte of a file, and time all the same."""
 EMPTY = (1 << 64) - 1
 COMPRESSED = {"zstd": "zstd", "gzip": "gzip", "zlib": "zlib"}
 
@@ -67,11 +67,11 @@ class _Layout(NamedTuple):
 
 
 def locate(
-    path: object, name: str, raw: bytes, version: int, store: Store, key: str
+    path: object, name: str, raw: bytes, version: int, store: Store, key: str, most_missing: int = MOST_MISSING
 ) -> tuple[TensorSpec, Location, int]:
     """(spec, where its elements lie, how many chunks are not stored) of the array at `key`.
 
-    FormatError for a description that is broken, or says more than is read here.
+    FormatError when more than `most_missing` are not, for a description that is broken, or says more than is read here.
     """
     layout = (_version_2 if version == 2 else _version_3)(path, name, raw)
     spec, chunk = layout.spec, layout.chunk
@@ -85,8 +85,11 @@ def locate(
         found = store.find((f"{key}/" if key else "") + _chunk_key(layout, number, version))
         if found is None:
             missing += 1
-            if missing > MOST_MISSING:
-                raise _wrong(path, name, f"more than {MOST_MISSING:,} of its {math.prod(grid):,} chunks are not there")
+            if missing > most_missing:
+                what = f"of its {math.prod(grid):,} chunks"
+                if most_missing < MOST_MISSING:
+                    what = f"of the chunks of all arrays so far, with those {what},"
+                raise _wrong(path, name, f"more than {MOST_MISSING:,} {what} are not there")
             tiles.append(_tile(layout, start, chunk, Location(0, 0, encoding="fill", inside=layout.fill)))
         elif layout.is_sharded:
             tiles += _shard(path, name, layout, start, found, store)
