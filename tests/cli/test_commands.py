@@ -316,6 +316,7 @@ def test_folder_to_folder_copies_what_belongs_to_the_weights(isomorph: Isomorph,
         "LICENSE",
         "modeling.py",
         "training_args.bin",
+        "x.index.fp16.json",
         "x.index.json",
     ):
         (model / name).write_text("{}")
@@ -325,7 +326,10 @@ def test_folder_to_folder_copies_what_belongs_to_the_weights(isomorph: Isomorph,
     assert {"model.safetensors", "config.json", "tokenizer.json", "vocab.txt", "README.md", "LICENSE"} == {
         path.name for path in (folder / "out").iterdir()
     }
-    assert "left      modeling.py, training_args.bin, x.index.json: beside the source, not copied" in said.out
+    assert (
+        "left      modeling.py, training_args.bin, x.index.fp16.json, x.index.json: beside the source, not copied"
+        in said.out
+    )
     assert json.loads((folder / "out" / "config.json").read_text()) == {
         "vocab": 8,
         "torch_dtype": "bfloat16",

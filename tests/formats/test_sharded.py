@@ -27,6 +27,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "m"
 
 
+@pytest.mark.parametrize("variant", ["fp16", "bf16", "non_ema"])
+def test_the_index_of_a_variant_is_known(variant: str, folder: Path) -> None:
+    """`model.safetensors.index.fp16.json` and `model.fp16-00001-of-00003.safetensors`, as transformers and diffusers name them."""
+    text = (folder / INDEX).read_text()
+    for path in sorted(folder.iterdir()):
+        path.rename(folder / path.name.replace("model-", f"model.{variant}-"))
+    (folder / INDEX).rename(folder / f"model.safetensors.index.{variant}.json")
+    index = folder / f"model.safetensors.index.{variant}.json"
+    index.write_text(text.replace("model-", f"model.{variant}-"))
+    for path in (folder, index):
+        with open_checkpoint(path) as checkpoint:
+            assert set(checkpoint.manifest) == set(TENSORS)
+    index.write_text(text.replace("model-", f"model.{variant}-").replace("00003.safetensors", "00003.bin"))
+    assert "is not a .safetensors file" in failure(folder)
+    index.unlink()
+    assert f"holds shards of model.{variant}.safetensors, but not their index" in failure(folder)
+
+
 def edit(folder: Path, **changes: Any) -> None:
     index = json.loads((folder / INDEX).read_text())
     index.update(changes)
@@ -127,10 +145,10 @@ def test_every_disagreement_is_in_one_report(folder: Path) -> None:
     mapped["ghost"] = mapped.pop("layers.4.w")
     edit(folder, weight_map=mapped)
     text = failure(folder)
-    assert "tensors 2 in two shards: layers.0.w, layers.3.w; " in text
-    assert "1 in no shard although the index names them: ghost; " in text
-    assert "2 in another shard than the index says: layers.1.w, layers.2.w; " in text
-    assert "2 in a shard although the index does not name them: layers.4.w, extra. " in text
+    assert ": 2 tensors in two shards: layers.0.w, layers.3.w; " in text
+    assert "1 tensor that the index names, in no shard: ghost; " in text
+    assert "2 tensors in another shard than the index says: layers.1.w, layers.2.w; " in text
+    assert "2 tensors in a shard, and not in the index: layers.4.w, extra. " in text
     assert text.endswith("Fetch index and shards of one version")
 
 

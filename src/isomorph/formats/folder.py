@@ -9,6 +9,7 @@ from pathlib import Path
 from isomorph.errors import ADVICE, FormatError, printable
 from isomorph.formats.hdf5.shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.hub_cache import models_in, within
+from isomorph.formats.sharded import whole_of_index
 from isomorph.formats.sniff import DCP_SHARD
 from isomorph.formats.tf.folder import latest, saved_model, tf_tables
 from isomorph.stores.url import Url
@@ -51,8 +52,8 @@ def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
         raise FormatError(
             folder, f"the folder cannot be listed: {error.strerror}", ADVICE.get(error.errno or 0)
         ) from None
-    indexes = [name for name in names if name.endswith((".index.json", INDEX_SUFFIX))]
-    indexed = {name.removesuffix(".index.json") for name in indexes}
+    indexes = [name for name in names if name.endswith((".index.json", INDEX_SUFFIX)) or whole_of_index(name)]
+    indexed = {whole_of_index(name) for name in indexes}
     weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]
     weights = [name for name in weights if index_of_shard(name) not in indexes]
     shards = [name for name in weights if _whole_name(name) is not None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,8 +16,19 @@ from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
 from isomorph.tensors import TensorSpec
 
+_INDEX = re.compile(r"(.+)(\.[a-z0-9]+)\.index(\.[A-Za-z0-9_-]+)?\.json")
 LARGEST_INDEX = 256 << 20
 MOST_SHARDS = 10_000
+
+
+def whole_of_index(name: str) -> str | None:
+    """The file that the shards of an index stand for, which a variant has its name in; None for what is no index.
+
+    >>> whole_of_index("model.safetensors.index.json"), whole_of_index("model.safetensors.index.fp16.json")
+    ('model.safetensors', 'model.fp16.safetensors')
+    """
+    match = _INDEX.fullmatch(name)
+    return None if match is None else match[1] + (match[3] or "") + match[2]
 
 
 def read_index(source: Source) -> tuple[Contents, list[Source]]:
@@ -102,8 +114,7 @@ def _require_plain(path: Path, name: str) -> None:
             f"its index names the shard {printable(name)!r}, which is not a file beside it",
             "Nothing was read from there",
         )
-    whole = path.name.removesuffix(".index.json")
-    expected = Path(whole).suffix if whole != path.name else ""
+    expected = Path(whole_of_index(path.name) or "").suffix
     from isomorph.formats.registry import format_of_suffix
 
     if format_of_suffix(Path(name)) is None or (expected and Path(name).suffix != expected):
@@ -152,19 +163,19 @@ def _require_agreement(path: Path, mapped: Mapping[str, str], parts: Mapping[str
     elsewhere = [name for name, shard in mapped.items() if name in homes and shard not in homes[name]]
     unnamed = [name for name in homes if name not in mapped]
     problems = [
-        f"{len(names):,} {what}: {_listed(names)}"
+        f"{len(names):,} tensor{'s' * (len(names) > 1)} {what}: {_listed(names)}"
         for names, what in [
             (twice, "in two shards"),
-            (absent, "in no shard although the index names them"),
+            (absent, "that the index names, in no shard"),
             (elsewhere, "in another shard than the index says"),
-            (unnamed, "in a shard although the index does not name them"),
+            (unnamed, "in a shard, and not in the index"),
         ]
         if names
     ]
     if problems:
         raise FormatError(
             path,
-            "its index and its shards disagree: tensors " + "; ".join(problems),
+            f"its index and its shards disagree: {'; '.join(problems)}",
             "Fetch index and shards of one version",
         )
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 CONFIGS = (CONFIG, "params.json")
 COPIED = ("*.json", "*.txt", "*.model", "*.jinja", "README*", "LICENSE*")
-NOT_COPIED = ("*.index.json",)
+NOT_COPIED = ("*.index.json", "*.index.*.json", "*.weights.json")
 TORCH_NAMES = {
     "f64": "float64",
     "f32": "float32",
