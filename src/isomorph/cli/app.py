@@ -90,7 +90,7 @@ def run(arguments: Sequence[str]) -> int:
 
 def main() -> Any:
     """The entry point of the console script."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
+    from isomorph.cli.streams import open_streams
+
+    open_streams()
     sys.exit(run(sys.argv[1:]))

@@ -9,6 +9,8 @@ from typing import Any
 
 import click
 
+from isomorph.cli.streams import NotPrinted
+
 NOT_TOTAL = frozenset({"syntax", "unpaired", "use", "config"})
 """Gaps of these kinds mean that the morph could not be read or asked: bad input (2), not the answer no (1)."""
 
@@ -18,16 +20,28 @@ class AnswerIsNo(Exception):
 
 
 def handled(command: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
-    """Run the command; 0 when it was done, 1 when the answer is no, 2 when it was refused."""
+    """Run the command; 0 when it was done, 1 when the answer is no, 2 when it was refused, or what it says cannot be printed."""
+    try:
+        code = _run(command, arguments)
+        sys.stdout.flush()
+    except NotPrinted as error:
+        if not error.is_unread:
+            say(f"{error}; files that were written are whole")
+        return 2
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes again at its end
+        return 2
+    return code
+
+
+def _run(command: Callable[[], Any], arguments: Sequence[str]) -> int:
     debug = os.environ.get("ISOMORPH_DEBUG", "") not in ("", "0")
     try:
         result = command()
-        sys.stdout.flush()
     except AnswerIsNo:
-        return _flushed(1)
-    except BrokenPipeError:
-        _close_stdout()
-        return 2
+        return 1
+    except (NotPrinted, BrokenPipeError):
+        raise
     except BaseException as error:
         if debug and not isinstance(error, click.exceptions.Exit | SystemExit):
             import traceback
@@ -35,20 +49,6 @@ def handled(command: Callable[[], Any], arguments: Sequence[str] = ()) -> int:
             traceback.print_exception(error)
         return _report(error, arguments)
     return result if isinstance(result, int) and not isinstance(result, bool) else 0
-
-
-def _flushed(code: int) -> int:
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _close_stdout()
-        return 2
-    return code
-
-
-def _close_stdout() -> None:
-    """What reads our output has stopped reading: say nothing more, not even when the interpreter flushes at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report(error: BaseException, arguments: Sequence[str]) -> int:
@@ -60,6 +60,7 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
     code = exit_code(error, arguments)
     if "--json" in arguments:
         import json
+        from contextlib import suppress
 
         from isomorph.describe.text import escaped_lines
 
@@ -70,9 +71,10 @@ def _report(error: BaseException, arguments: Sequence[str]) -> int:
         found = {
             "error": {"kind": type(error).__name__, "message": escaped_lines(text), **({"gaps": gaps} if gaps else {})}
         }
-        print(json.dumps(found, indent=2))
+        with suppress(NotPrinted):  # the text says it as well
+            print(json.dumps(found, indent=2), flush=True)
     say(text)
-    return _flushed(code)
+    return code
 
 
 def say(text: str) -> None:
