@@ -116,7 +116,10 @@ def _probes(first: Given, second: Given, sides: tuple[Side, Side], inputs: Any) 
     if inputs is not None:
         return (given_probe(*sides, read_inputs(inputs)),)
     facts = known_facts((first.model, second.model), (first.manifest, second.manifest), first.config)
-    return make_probes(*sides, facts).probes
+    made = make_probes(*sides, facts)
+    if made.refused is not None:
+        raise made.refused
+    return made.probes
 
 
 @dataclass

@@ -39,6 +39,8 @@ def trace_models(
 ) -> TraceReport:
     """Run two models on the same inputs, and find where they stop being one function, and why. Neither model is changed.
 
+    Inputs that the candidate alone refuses are left out where others show a divergence; else they are the error.
+
     Raises UsageError for models that do not run or have nothing in common, MorphError for a morph that does not fit.
     """
     from isomorph.trace.bridge import Bridge
@@ -78,11 +80,12 @@ def trace_models(
             notes.append("the morph was not used: a function without weights is compared by what comes out alone")
         proved = traced_plan(*(type(manifests[0])({}),) * 2)
     said("the inputs")
+    refused: UsageError | None = None
     if inputs is not None:
         probes: tuple[Probe, ...] = (given_probe(sides[0], sides[1], read_inputs(inputs)),)
     else:
         made_probes = make_probes(sides[0], sides[1], known_facts((models[0], models[1]), manifests, _given(config)))
-        probes, notes = made_probes.probes, [*notes, *made_probes.notes]
+        probes, notes, refused = made_probes.probes, [*notes, *made_probes.notes], made_probes.refused
     report = trace(
         sides[0],
         sides[1],
@@ -93,6 +96,8 @@ def trace_models(
         outputs=outputs,
         progress=progress,
     )
+    if refused is not None and not report.diverged:
+        raise refused
     written = f"# {proved.title}\n{proved.text}" if proved.is_found else proved.title
     return replace(
         report, notes=tuple(dict.fromkeys((*notes, *proved.notes, *report.notes))), morph=written if is_mapped else ""

@@ -54,13 +54,16 @@ class Probes:
 
     probes: tuple[Probe, ...]
     notes: tuple[str, ...] = ()
+    refused: UsageError | None = None
+    """What the candidate alone refused, after it took another: two models of which that is true are not one function."""
 
 
 def make_probes(reference: Side, candidate: Side, facts: Facts | None = None, *, seed: int = 0) -> Probes:
     """Inputs that both sides take, each tried on both.
 
     `facts` are what configs say; what they lack is found by trial. A probe that the reference refuses is left out, with a note.
-    Raises UsageError where the two have no input in common, where sizes cannot be found, and where only the candidate refuses one.
+    One that only the candidate refuses, after it took another, is left out and `refused`: where the rest shows why, that says more.
+    Raises UsageError where the two have no input in common, where no sizes are found, where only the candidate refuses the first.
     """
     known = facts or Facts()
     guess: tuple[Role, ...] = ()
@@ -103,6 +106,8 @@ class _Maker:
     made: list[Probe] = field(default_factory=list)
     batches: dict[Role, int] = field(default_factory=dict)
     forms: dict[tuple[str, Role], MaskForm] = field(default_factory=dict)
+    refused: UsageError | None = None
+    left_out: str = ""
 
     def all(self) -> Probes:
         self.taken = {
@@ -122,7 +127,8 @@ class _Maker:
             self._try("long", {FEATURES: LONG})
         if IMAGE in mains:
             self._of_images()
-        return Probes(tuple(self.made), tuple(self.notes))
+        left_out = (self.left_out,) if self.left_out else ()
+        return Probes(tuple(self.made), (*left_out, *self.notes), self.refused)
 
     # sizes
 
@@ -149,6 +155,12 @@ class _Maker:
         return distinct(start, held, most=most, times=[self.batches[role]])
 
     # one probe
+
+    def _word(self, side: Side) -> str:
+        """Its title; where both have the same, which of them it is."""
+        if self.reference.title != self.candidate.title:
+            return side.title
+        return f"the {'reference' if side is self.reference else 'candidate'}, {side.title},"
 
     def _try(
         self,
@@ -177,10 +189,17 @@ class _Maker:
             if optional:
                 self.notes.append(f"not run: {name}, which the candidate refuses ({_first_line(refused)})")
                 return False
-            raise UsageError(
-                f"{self.candidate.title} does not run on what {self.reference.title} runs on ({name}: {_shapes(probe.candidate)}): "
-                f"{refused}\nIf it takes something else, give the inputs: {EXAMPLE}"
-            ) from refused
+            error = UsageError(
+                f"{self._word(self.candidate)} does not run on what {self._word(self.reference)} runs on "
+                f"({name}: {_shapes(probe.candidate)}): {refused}\nIf it takes something else, give the inputs: {EXAMPLE}"
+            )
+            if not self.made:
+                raise error from refused
+            if self.refused is None:
+                self.refused = error
+                shapes = _shapes(probe.candidate)
+                self.left_out = f"not run: {name}, {shapes}, which the candidate alone refuses ({_first_line(refused)})"
+            return False
         self.made.append(probe)
         return True
 
