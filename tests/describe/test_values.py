@@ -60,13 +60,16 @@ def test_slices_as_written() -> None:
         ("a[x]", "`x` in [x] is no index; write numbers and ranges, for example  [0, 3:5, ::2, ...]"),
         ("a[9]", "a [2 3] f32: index 9 is out of range for axis 0 of size 2"),
         ("a[0,0,0]", "a [2 3] f32: 3 indices for a tensor of 2 axes, [2 3]"),
+        ("a[::0]", "a [2 3] f32: a step of 0 leads nowhere"),
+        ("a.weight[0, 1]", "a.weight [1] f32: 2 indices for a tensor of 1 axis, [1]"),
+        ("s[0]", "s [] f32: 1 index for a tensor of 0 axes, []"),
         ("a.weigth", "there is no tensor `a.weigth` in this checkpoint; did you mean a.weight?"),
-        ("zzz", "there is no tensor `zzz` in this checkpoint; `isomorph inspect --keys` lists its 2 tensors"),
+        ("zzz", "there is no tensor `zzz` in this checkpoint; `isomorph inspect --keys` lists its 3 tensors"),
     ],
 )
 def test_a_slice_that_does_not_fit_is_explained(text: str, message: str) -> None:
     """Where, what, what next."""
-    held = ArrayCheckpoint({"a": np.zeros((2, 3), "f4"), "a.weight": np.zeros(1, "f4")})
+    held = ArrayCheckpoint({"a": np.zeros((2, 3), "f4"), "a.weight": np.zeros(1, "f4"), "s": np.zeros((), "f4")})
     with pytest.raises(UsageError) as caught:
         find(held.manifest, text)
     assert message == str(caught.value)

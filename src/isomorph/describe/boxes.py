@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
@@ -70,9 +71,9 @@ def view(shape: tuple[int, ...], key: object = ()) -> View:
     if len(dots) > 1:
         raise IndexError("`...` stands in an index more than once")
     if len(keys) - len(dots) > len(shape):
-        raise IndexError(
-            f"{len(keys) - len(dots)} indices for a tensor of {len(shape)} axes, [{' '.join(map(str, shape))}]"
-        )
+        given = len(keys) - len(dots)
+        words = f"{given} {'index' if given == 1 else 'indices'} for a tensor of {len(shape)}"
+        raise IndexError(f"{words} {'axis' if len(shape) == 1 else 'axes'}, [{' '.join(map(str, shape))}]")
     at = dots[0] if dots else len(keys)
     rest = len(shape) - (len(keys) - len(dots))
     keys[at : at + len(dots)] = [slice(None)] * rest
@@ -82,6 +83,8 @@ def view(shape: tuple[int, ...], key: object = ()) -> View:
     flipped: list[int] = []
     for axis, (one, size, stride) in enumerate(zip(keys, shape, row_major(shape), strict=True)):
         if isinstance(one, slice):
+            if one.step is not None and operator.index(one.step) == 0:
+                raise IndexError("a step of 0 leads nowhere")
             start, stop, step = one.indices(size)
             number = len(range(start, stop, step))
             if step < 0:
