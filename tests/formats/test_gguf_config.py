@@ -46,9 +46,9 @@ def hub(tmp_path: Path) -> Path:
     return folder
 
 
-def with_values(path: Path, target: Path) -> None:
-    """The tensors of a GGUF file in a new one that says what llama.cpp's converter says of a Llama."""
-    writer = gguf.GGUFWriter(target, "llama")
+def with_values(path: Path, target: Path, in_part: int = 0) -> None:
+    """The tensors of a GGUF file in a new one (in parts of so many tensors) that says what llama.cpp's converter says of a Llama."""
+    writer = gguf.GGUFWriter(target, "llama", split_max_tensors=in_part)
     writer.add_block_count(LAYERS)
     writer.add_embedding_length(WIDTH)
     writer.add_feed_forward_length(FFN)
@@ -83,6 +83,26 @@ def test_a_llama_goes_to_llama_cpps_layout_and_back(
     capsys.readouterr()
     assert run(["convert", str(bare), str(tmp_path / "no.safetensors"), "--to", "hf", "--from", "llama/gguf"]) == 2
     assert "--set" in capsys.readouterr().err
+
+
+def test_the_values_are_found_wherever_the_file_lies(hub: Path, tmp_path: Path) -> None:
+    """By its folder, by any part of a split file, and in what carries them as text: to the hub's names and back, byte for byte."""
+    bare, said = tmp_path / "bare.gguf", tmp_path / "said/m.gguf"
+    said.parent.mkdir()
+    (tmp_path / "parts").mkdir()
+    assert run(["convert", str(hub), str(bare), "--to", "gguf", "-q"]) == 0
+    with_values(bare, said)
+    with_values(bare, tmp_path / "parts/m.gguf", in_part=8)
+    parts = sorted((tmp_path / "parts").iterdir())
+    assert len(parts) == 3
+    for number, path in enumerate([said.parent, tmp_path / "parts", *parts]):
+        out = tmp_path / f"out{number}"
+        assert run(["convert", str(path), f"{out}/", "--to", "hf", "--from", "llama/gguf", "-q"]) == 0
+        assert run(["diff", "--values", str(hub), str(out)]) == 0
+    back = tmp_path / "back.gguf"
+    assert run(["convert", str(tmp_path / "out0"), str(back), "--to", "llama/gguf", "--from", "llama/hf", "-q"]) == 0
+    assert run(["verify", str(said), str(back)]) == 0
+    assert said.read_bytes() == back.read_bytes()
 
 
 def arrays(path: Path) -> dict[str, Any]:

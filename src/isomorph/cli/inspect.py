@@ -29,7 +29,8 @@ def command(path: str, keys: bool, depth: int | None, as_json: bool, quiet: bool
 
     with open_place(place(path)) as checkpoint:
         summary = Summary(path, checkpoint.format, checkpoint.manifest)
-        found = None if keys or quiet else recognised(checkpoint.manifest, config_of(place(path).path))
+        config = config_of(place(path).path, checkpoint.manifest.metadata)
+        found = None if keys or quiet else recognised(checkpoint.manifest, config)
         if as_json:
             print_json({**summary.to_json(), "recognised": to_json(found)})
         elif quiet:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import FormatError, UsageError, printable
-from isomorph.formats.gguf.config import config_inside
+from isomorph.formats.gguf.config import config_of_values
 from isomorph.formats.hub_cache import within
 
 BESIDE = ("config.json", "params.json", "bert_config.json", "open_clip_config.json")
@@ -59,11 +59,11 @@ def config_beside(path: Path) -> Path | None:
     return None
 
 
-def config_of(path: Path) -> dict[str, Any] | None:
-    """The config beside a checkpoint that is only looked at, or inside of it; None when there is none or it cannot be read."""
+def config_of(path: Path, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """The config beside a checkpoint that is only looked at, or in its metadata; None when there is none or it cannot be read."""
     try:
         found = config_beside(path)
-        return config_inside(path) if found is None else read_config(found)
+        return config_of_values(metadata) or None if found is None else read_config(found)
     except (FormatError, OSError):
         return None
 

@@ -135,7 +135,8 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
             return _of_model(made, text, fresh=fresh), False
         _must_run(runs, text, word)
         checkpoint = open_sources([text])
-        return Side(checkpoint, place(text).path.name or text, config_of(place(text).path)), True
+        config = config_of(place(text).path, checkpoint.manifest.metadata)
+        return Side(checkpoint, place(text).path.name or text, config), True
     if isinstance(given, Manifest):
         _must_run(runs, given.origin or word, word)
         return Side(given, given.origin or word, fresh="a side without values: names decide"), False
@@ -145,7 +146,7 @@ def _side(given: Any, word: str, runs: bool) -> tuple[Side, bool]:
     if isinstance(given, Mapping) and not hasattr(given, "checkpoint") and _is_meta(given):
         return _of_model(given, word), False
     checkpoint = open_sources([given])
-    config = config_of(checkpoint.paths[0]) if checkpoint.paths else None
+    config = config_of(checkpoint.paths[0], checkpoint.manifest.metadata) if checkpoint.paths else None
     title = checkpoint.paths[0].name if checkpoint.paths else word
     return Side(checkpoint, title, config), False
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from isomorph.errors import FormatError, Gap, MorphError, UsageError, near_misses
-from isomorph.formats.gguf.config import config_inside
+from isomorph.formats.gguf.config import config_inside, config_of_values
 from isomorph.job.config import config_beside, parse_setting, read_config, with_settings
 from isomorph.tensors import dtype
 
@@ -104,8 +104,12 @@ class Port:
     def settled(self, source: Manifest) -> Port:
         """The port on these tensors: with `to`, their layout is recognised and the way to that one found; else it is as it is.
 
-        Raises MorphError (kind `layout`) and UsageError.
+        Where no config was found, GGUF's metadata in it is one. Raises MorphError (kind `layout`) and UsageError.
         """
+        if self.file_config is None and not self.recorded and (self.morph is not None or self.to is not None):
+            inside = config_of_values(source.metadata)
+            if inside:
+                return replace(self, file_config=inside, config_from=source.origin or None).settled(source)
         if self.to is None or self.route is not None:
             return self
         from isomorph.layouts.route import route
