@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from isomorph.errors import MissingExtra, UsageError
 from isomorph.job.loading import Held, Loaded, config_of, prepare, unequal_copies
 
 if TYPE_CHECKING:
@@ -39,10 +40,17 @@ def load_model(
 
     Raises MorphError, before anything is read, for keys that are missing or unexpected (not with `strict=False`: then they are
     returned), for shapes that differ, and for a parameter that would stay empty. Raises CheckError for values that break a tie of
-    the model, or overflow its dtype.
+    the model, or overflow its dtype. Raises UsageError for what is no layer, MissingExtra without paddle.
     """
     from isomorph.job.arrays import from_numpy, spec_of
 
+    try:
+        import paddle
+    except ModuleNotFoundError:
+        raise MissingExtra("isomorph.paddle.load_model", "paddle") from None
+
+    if not isinstance(model, paddle.nn.Layer):
+        raise UsageError(f"a paddle.nn.Layer is filled, not a {type(model).__name__}: give the model, built")
     state = model.state_dict()
     title = type(model).__name__
     empty = frozenset(name for name, value in state.items() if not value._is_initialized())

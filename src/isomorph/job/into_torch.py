@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from isomorph.errors import UsageError
+from isomorph.errors import MissingExtra, UsageError
 from isomorph.job.loading import Held, Loaded, config_of, prepare, unequal_copies
 
 if TYPE_CHECKING:
@@ -48,10 +48,15 @@ def load_model(
 
     Raises MorphError, before anything is read, for keys that are missing or unexpected (not with `strict=False`: then they are
     returned), for shapes that differ, and for a parameter that would stay empty. Raises CheckError for values that break a tie of
-    the model, or overflow its dtype.
+    the model, or overflow its dtype. Raises UsageError for what is no module, MissingExtra without torch.
     """
-    import torch
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise MissingExtra("isomorph.torch.load_model", "torch") from None
 
+    if not isinstance(model, torch.nn.Module):
+        raise UsageError(f"a torch.nn.Module is filled, not a {type(model).__name__}: give the model, built")
     places = _places(model)
     state: dict[str, Any] = dict(model.state_dict(keep_vars=True))
     held = _held(model, state, places)

@@ -17,9 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from isomorph.errors import UsageError
+from isomorph.errors import UsageError, near_misses
 
 _MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:@(.+))?", re.DOTALL)
+
+
+EXTRAS = {"torch": "torch", "paddle": "paddle"}
+"""Libraries of models, and the extras that install them."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +69,28 @@ class Model:
         try:
             return importlib.import_module(self.module)
         except (Exception, SystemExit) as error:
-            raise UsageError(f"{self}: importing {self.module} failed: {type(error).__name__}: {error}") from error
+            text = f"{self}: importing {self.module} failed: {type(error).__name__}: {error}"
+            raise UsageError(text + self._where_to_find(error)) from error
         finally:
             if added:
                 sys.path.remove(here)
+
+    def _where_to_find(self, error: BaseException) -> str:
+        """What may help where a module is missing: the extra that installs it, a name near it, where modules are looked for."""
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if not missing:
+            return ""
+        top = missing.partition(".")[0]
+        if top in EXTRAS:
+            return f". It needs a library that is not installed: pip install 'isomorph[{EXTRAS[top]}]'"
+        if top == self.module.partition(".")[0]:
+            near = near_misses(
+                top, (path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or path.is_dir())
+            )
+            if near:
+                return f". Did you mean {' or '.join(near)}?"
+        where = "Modules are looked for here, in PYTHONPATH and among what is installed"
+        return f". {where}: pip install {top}, or go where {top} lies"
 
     def _called(self, function: Any, what: str, *, meta: bool = False) -> Any:
         torch = sys.modules.get("torch")
