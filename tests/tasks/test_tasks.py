@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -13,11 +15,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from isomorph.engine.places import Place
-from isomorph.job.tasks import part
+from isomorph.job.tasks import part, records
+from isomorph.job.tasks.records import Workplace
 
 Isomorph = Callable[..., tuple[int, str, str]]
 
@@ -291,3 +295,107 @@ def test_finish_that_was_cut_off_goes_on(
     assert isomorph("convert", "plan.json", "--finish")[::2] == (0, "")
     assert left_beside(folder) == []
     assert isomorph("verify", "src", "main=one", "rest=two.npz", "-m", "prefixed.morph")[0] == 0
+
+
+def test_one_finish_at_a_time(isomorph: Isomorph, folder: Path, expected: dict[str, str]) -> None:
+    """A second one is refused while the first is at work; what is beside the tensors appears whole, whoever was killed before."""
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    (work,) = folder.glob(".out.isomorph-tasks-*")
+    (work / "files" / "config.json").write_text('{"hidd')  # as a run that was killed while it copied would leave it
+    held = os.open(work, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    code, _, err = isomorph("convert", "plan.json", "--finish")
+    assert code == 2 and "out is being finished by another run. Wait for it" in err and not (folder / "out").exists()
+    os.close(held)
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert (contents(folder / "out"), left_beside(folder)) == (expected, [])
+
+
+def test_a_finish_that_another_one_overtook_says_so(
+    isomorph: Isomorph, folder: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a file system without locks: all is there, once, and nothing is left."""
+
+    def no_locks(*_: object) -> None:
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+
+    monkeypatch.setattr(fcntl, "flock", no_locks)
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept = Place.finish
+
+    def overtaken(place: Place) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(Place, "finish", kept)
+            assert isomorph("convert", "plan.json", "--finish")[0] == 0
+        kept(place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Place, "finish", overtaken)
+        code, _, err = isomorph("convert", "plan.json", "--finish")
+    assert code == 2 and ("was finished by another run meanwhile" in err or "not touched" in err), err
+    assert (contents(folder / "out"), left_beside(folder)) == (expected, [])
+
+
+@pytest.mark.parametrize("at", ["make", "_own_folder", "put"])
+def test_a_task_that_finish_overtook_says_so_and_leaves_nothing(
+    isomorph: Isomorph, folder: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """All files are done by other runs, and named while a late run of a task is at work: before it begins, and at its end."""
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept = getattr(Workplace, at)
+
+    def late(place: Workplace, *arguments: Any, **options: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(Workplace, at, kept)
+            assert isomorph("convert", "plan.json", "--finish")[0] == 0
+        return kept(place, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Workplace, at, late)
+        patch.setattr(
+            Workplace, "is_done", lambda *_, reread, **__: not reread
+        )  # the late run sees nothing done, --finish all
+        code, _, err = isomorph("convert", "plan.json", "--task", "0/1")
+    assert code == 2 and ("was finished by another run meanwhile" in err or "not touched" in err), err
+    assert (contents(folder / "out"), left_beside(folder)) == (expected, [])
+
+
+@pytest.mark.parametrize("target", ["out/", "out.npz"])
+def test_finish_that_was_cut_off_while_it_cleared_goes_on(
+    isomorph: Isomorph, folder: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    """Half of the records are gone: all has its name, and the rest is removed."""
+    assert isomorph("plan", "src", "-m", "port.morph", "-o", "plan.json", "--output", target)[0] == 0
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept = shutil.rmtree
+
+    def cut_off(path: Path, **options: Any) -> None:
+        if "isomorph-done-" not in path.name:
+            kept(path, **options)
+            return
+        for one in sorted((path / "records").iterdir())[:3]:
+            one.unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(records.shutil, "rmtree", cut_off)
+        assert isomorph("convert", "plan.json", "--finish")[0] == 2
+    assert left_beside(folder)
+    code, out, _ = isomorph("convert", "plan.json", "--finish")
+    assert code == 0 and "before the names were given" in out and left_beside(folder) == []
+    assert isomorph("verify", "src", target, "-m", "port.morph")[0] == 0
+
+
+def test_an_older_target_of_the_same_size_is_not_taken_for_the_new_one(isomorph: Isomorph, folder: Path) -> None:
+    """A task that was begun with --overwrite and cut off: --finish says what is missing."""
+    plan = ("plan", "src", "-m", "port.morph", "-o", "plan.json", "--output", "out.npz")
+    assert isomorph(*plan)[0] == 0
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    written = folder / "out.npz"
+    written.write_bytes(bytes(written.stat().st_size))
+    assert isomorph("convert", "plan.json", "--task", "1/2", "--overwrite")[0] == 0
+    digest = json.loads((folder / "plan.json").read_text())["digest"]
+    (folder / f".out.npz.isomorph-tasks-{digest[:12]}" / "records").mkdir(parents=True)
+    code, _, err = isomorph("convert", "plan.json", "--finish", "--overwrite")
+    assert code == 2 and "out.npz is not finished: 1 of 1 files" in err and not any(written.read_bytes())

@@ -82,10 +82,10 @@ class Place:
     def check(self) -> None:
         """Refuse what must not be written. Touches nothing."""
         if not self.parent.is_dir():
-            there = next(one for one in (self.parent, *self.parent.parents) if os.path.lexists(one))
-            if not there.is_dir():
+            nearest = next(one for one in (self.parent, *self.parent.parents) if os.path.lexists(one))
+            if not nearest.is_dir():
                 raise RefusedError(
-                    self.shown, f"cannot be written: {there} is a file, not a folder", "Give another name"
+                    self.shown, f"cannot be written: {nearest} is a file, not a folder", "Give another name"
                 )
             raise RefusedError(
                 self.shown,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,8 @@ MOST_NAMED = 8
 
 @dataclass(frozen=True)
 class Finished:
-    """What lies under the final names now. `elements` were compared by the tasks; None where they were told not to."""
+    """What lies under the final names now. `elements` were compared by the tasks; None where some were told not to, or where a run
+    that was cut off has removed the records already (`is_counted`)."""
 
     paths: tuple[Path, ...]
     files: int
@@ -38,6 +40,7 @@ class Finished:
     elements: int | None
     companions: Companions
     seconds: float
+    is_counted: bool = True
 
     def lines(self) -> list[str]:
         from isomorph.describe.text import bytes_text, count, escaped, listed
@@ -49,9 +52,9 @@ class Finished:
                 lines.append(f"{word:9} {listed(found, 8)}")
         if self.companions.left:
             lines.append(f"left      {listed(self.companions.left, 8)}: beside the source, not copied")
-        compared = (
-            "some files were not: --no-verify" if self.elements is None else f"{self.elements:,} elements, by the tasks"
-        )
+        compared = "some files were not: --no-verify" if self.is_counted else "before the names were given"
+        if self.elements is not None:
+            compared = f"{self.elements:,} elements, by the tasks"
         lines.append(f"verified  {compared}")
         return lines
 
@@ -78,40 +81,45 @@ def finish(plan: PlanFile, writing: Writing) -> Finished:
     plan.check_whole()
     outputs = range(len(plan.targets))
     places = [open_workplace(plan, output, overwrite=writing.overwrite) for output in outputs]
-    elements = _require_done(plan, places, writing)
-    companions = Companions()
-    with Sources(plan) as sources:
+    with ExitStack() as held, Sources(plan) as sources:
+        for place in places:
+            held.enter_context(place.alone())
+        elements, is_counted = _require_done(plan, places, writing)
+        companions = Companions()
         for output in outputs:
             if places[output].is_named:
                 continue
-            companions = _complete(sources, output, places[output], companions)
+            with places[output].while_unfinished():
+                companions = _complete(sources, output, places[output], companions)
         sources.whole.check_unchanged()
-    for place in places:
-        if not place.is_named:
-            place.finish()
-    for place in places:
-        place.clear()
+        for place in places:
+            if not place.is_named:
+                place.finish()
+        for place in places:
+            place.clear()
     nbytes = sum(file["nbytes"] for output in plan.head["outputs"] for file in output["files"])
     files = sum(len(output["files"]) for output in plan.head["outputs"])
     seconds = time.perf_counter() - began
-    return Finished(tuple(place.target for place in places), files, nbytes, elements, companions, seconds)
+    return Finished(tuple(place.target for place in places), files, nbytes, elements, companions, seconds, is_counted)
 
 
-def _require_done(plan: PlanFile, places: Sequence[AnyWorkplace], writing: Writing) -> int | None:
-    """How many elements the tasks compared. RefusedError with every file that is not done."""
+def _require_done(plan: PlanFile, places: Sequence[AnyWorkplace], writing: Writing) -> tuple[int | None, bool]:
+    """How many elements the tasks compared, and whether all have a record still. RefusedError with every file that is not done."""
     missing: list[int] = []
     elements: int | None = 0
+    is_counted = True
     for number, file in enumerate(plan.files):
         place = places[file["output"]]
         if not place.is_done(file["name"], verified=writing.verify, reread=False):
             missing.append(number)
             continue
         record = place.record(file["name"])
+        is_counted = is_counted and record is not None
         counted = None if record is None else record.elements
         elements = None if counted is None or elements is None else elements + counted
     if missing:
         raise _unfinished(plan, places, missing)
-    return elements
+    return elements, is_counted
 
 
 def _unfinished(plan: PlanFile, places: Sequence[AnyWorkplace], missing: Sequence[int]) -> RefusedError:
@@ -141,7 +149,12 @@ def _complete(sources: Sources, output: int, place: AnyWorkplace, companions: Co
     plan = sources.plan
     if not plan.head["outputs"][output]["folder"]:
         return companions
-    folder = place.beside
+    with place.beside() as folder:
+        return _written_beside(sources, output, folder, companions)
+
+
+def _written_beside(sources: Sources, output: int, folder: Path, companions: Companions) -> Companions:
+    plan = sources.plan
     layout = _layout(plan, output)
     for file in layout.files:
         if not file.tensors:
@@ -190,13 +203,11 @@ def _layout(plan: PlanFile, output: int) -> OutputLayout:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Write a small file, synced, in one step."""
+    """Write a small file, synced."""
     if is_remote(path):
         path.write_bytes(data)
         return
-    part = path.with_name(f".{path.name}.isomorph-part")
-    with part.open("wb") as file:
+    with path.open("wb") as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-    part.replace(path)

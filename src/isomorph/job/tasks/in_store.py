@@ -84,10 +84,20 @@ class StoreWorkplace:
         """True when --finish was cut off after it gave all names, before it removed what lies below `folder`."""
         return self.state == NAMED
 
-    @property
-    def beside(self) -> Url:
-        """Where --finish puts what belongs to the output besides its tensors."""
-        return self.place.temporary
+    @contextmanager
+    def beside(self) -> Iterator[Url]:
+        """Where --finish puts what belongs to the output besides its tensors: each object appears whole."""
+        yield self.place.temporary
+
+    @contextmanager
+    def while_unfinished(self) -> Iterator[None]:
+        """Nothing: what a run uploads lies under keys of its own, and stays its own."""
+        yield
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nothing: a store has no locks."""
+        yield
 
     def make(self) -> None:
         """Nothing: a store has no folders."""

@@ -2,10 +2,12 @@
 
     .out.isomorph-tasks-<plan>/files/model-00003-of-00008.safetensors       whole, verified, hashed
                                records/model-00003-of-00008.safetensors     JSON: plan, size, SHA-256, elements verified, task
-                               work/<host>-<process>-<chance>/…             one run of one task; its own, so that runs never meet
+                               work/<host>-<process>-<chance>/…             one run of one step; its own, so that runs never meet
+    .out.isomorph-done-<plan>/                                              what is left of it, when all has its name
 
-Nothing here needs a lock that works between machines: a file and its record get their names in one step each, and two runs of one
-task give them the same bytes. A record that was written by a run that was then overtaken still tells the truth.
+No task needs a lock that works between machines: a file and its record get their names in one step each, and two runs of one task
+give them the same bytes. A record that was written by a run that was then overtaken still tells the truth. `--finish` is one at a
+time where the file system has locks; what it writes itself gets its name in one step as well.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any
 
 from isomorph.engine.places import Place, sync_folder
 from isomorph.engine.run import write
-from isomorph.errors import RefusedError
+from isomorph.errors import IsomorphError, RefusedError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
 from isomorph.job.plan_file import PlanFile
 from isomorph.plan.plan import Plan
@@ -66,27 +68,80 @@ class Workplace:
         self.place.overwrite = overwrite
         beginning = self.place.temporary.name.removesuffix("part")
         self.folder = self.place.temporary.with_name(f"{beginning}tasks-{plan.digest[:12]}")
+        self.left = self.folder.with_name(f"{beginning}done-{plan.digest[:12]}")
         self.place.temporary = self.folder / "files" if told["folder"] else self.folder / "files" / files[0].name
         self.place.journal = self.folder  # of a target that is a disk, it lies inside, and is no stranger there
+        self.is_named = self._find_named()
+        """True when --finish was cut off after it gave the target its name, before it removed this folder."""
         if not self.is_named:
             self.place.check()
 
-    @property
-    def is_named(self) -> bool:
-        """True when --finish was cut off after it gave the target its name, before it removed this folder."""
-        records = self.folder / "records"
-        return self.target.exists() and records.is_dir() and not self.place.temporary.exists() and self._is_whole()
+    def _find_named(self) -> bool:
+        if self.folder.is_dir():
+            was_begun = (self.folder / "records").is_dir() and not os.path.lexists(self.place.temporary)
+        else:
+            was_begun = self.left.is_dir()
+        return was_begun and self._is_whole()
 
     def _is_whole(self) -> bool:
         sizes = {final: file.nbytes for final, file in zip(self.place.finals, self.place.layout.files, strict=True)}
         return all(final.is_file() and final.stat().st_size == nbytes for final, nbytes in sizes.items())
 
     def make(self) -> None:
+        """Make the folder. RefusedError where it cannot be, and where --finish has given the target its name meanwhile."""
         for name in ("files", "records", "work"):
             try:
                 (self.folder / name).mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise RefusedError.by_system(self.target, error, self.folder) from None
+        self.is_named = False
+        try:
+            self.place.check()
+        except RefusedError:
+            self._remove_empty()
+            raise
+
+    def _remove_empty(self) -> None:
+        for name in ("files", "records", "work", ""):
+            with contextlib.suppress(OSError):
+                (self.folder / name).rmdir()
+
+    @contextmanager
+    def while_unfinished(self) -> Iterator[None]:
+        """RefusedError in place of what goes wrong because --finish took the files away meanwhile."""
+        try:
+            yield
+        except (OSError, IsomorphError):
+            if os.path.lexists(self.target) and not (self.folder / "files").is_dir():
+                self._remove_empty()
+                raise self._finished_meanwhile() from None
+            raise
+
+    def _finished_meanwhile(self) -> RefusedError:
+        return RefusedError(self.target, "was finished by another run meanwhile", "There is nothing left to do")
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """RefusedError where another run of --finish is at work here, as far as the file system has locks."""
+        held = -1
+        try:
+            with contextlib.suppress(FileNotFoundError):  # nothing was done here yet, or all is
+                held = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                if held >= 0:
+                    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                problem = "is being finished by another run"
+                raise RefusedError(self.target, problem, "Wait for it, and look at what it says") from None
+            except OSError:
+                pass  # a file system without locks
+            self.is_named = self._find_named()
+            if not self.is_named:
+                self.place.check()
+            yield
+        finally:
+            if held >= 0:
+                os.close(held)
 
     def path(self, name: str) -> Path:
         return self.folder / "files" / name
@@ -110,7 +165,12 @@ class Workplace:
         return found if found.plan == self.plan.digest and found.nbytes == size else None
 
     def is_done(self, name: str, *, verified: bool, reread: bool) -> bool:
-        """True for a file whose record holds: its bytes are hashed again, with `reread` always, else where its mtime is another."""
+        """True for a file whose record holds: its bytes are hashed again, with `reread` always, else where its mtime is another.
+
+        Where the records are being removed, all was proved, and has its final name.
+        """
+        if self.is_named and not self.folder.is_dir():
+            return True
         record = self.record(name)
         if record is None or (verified and record.elements is None):
             return False
@@ -119,22 +179,35 @@ class Workplace:
             return True
         return sha256(path) == record.sha256
 
-    @property
-    def beside(self) -> Path:
-        """Where --finish puts what belongs to the output besides its tensors."""
-        return self.place.temporary
+    @contextmanager
+    def beside(self) -> Iterator[Path]:
+        """A folder for what belongs to the output besides its tensors; at the end all of it goes to the finished files."""
+        (self.folder / "work").mkdir(exist_ok=True)
+        with self.run() as folder:
+            yield folder
+            for one in sorted(folder.iterdir()):
+                one.replace(self.path(one.name))
+            sync_folder(self.folder / "files")
 
     def write(self, plan: Plan, source: Checkpoint, layout: OutputLayout, target: Path, **how: Any) -> None:
         """Write one file in the folder of a run, and verify it there. Raises what `engine.run.write` does."""
         write(plan, source, layout, target, **how)
 
     def finish(self) -> None:
-        """Give the target its name."""
-        self.place.finish()
+        """Give the target its name. RefusedError where another run did, on a file system without locks."""
+        try:
+            self.place.finish()
+        except FileNotFoundError:
+            raise self._finished_meanwhile() from None
+        self.is_named = True
 
     def clear(self) -> None:
-        """Remove what is left of the tasks."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """Remove what is left of the tasks: its name first, so that what is half removed is taken for nothing else."""
+        with contextlib.suppress(OSError):
+            if self.left.exists():
+                shutil.rmtree(self.left, ignore_errors=True)
+            self.folder.rename(self.left)
+        shutil.rmtree(self.left, ignore_errors=True)
 
     def put(self, made: Path, *, elements: int | None, task: str) -> Record:
         """Give a finished file its name, then its record. What a run of the same task has put there meanwhile is the same."""

@@ -88,10 +88,11 @@ def run_files(
                 places[output] = open_workplace(plan, output, overwrite=writing.overwrite)
                 places[output].make()
             workplace = places[output]
-            if workplace.is_done(file["name"], verified=writing.verify, reread=True):
-                skipped.append(file["name"])
-                continue
-            elements += _write_file(sources, plan.share(number), workplace, writing, task, stage) or 0
+            with workplace.while_unfinished():
+                if workplace.is_done(file["name"], verified=writing.verify, reread=True):
+                    skipped.append(file["name"])
+                    continue
+                elements += _write_file(sources, plan.share(number), workplace, writing, task, stage) or 0
             written.append(file["name"])
             nbytes += file["nbytes"]
     seconds = time.perf_counter() - began
