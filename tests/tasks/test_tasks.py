@@ -399,3 +399,20 @@ def test_an_older_target_of_the_same_size_is_not_taken_for_the_new_one(isomorph:
     (folder / f".out.npz.isomorph-tasks-{digest[:12]}" / "records").mkdir(parents=True)
     code, _, err = isomorph("convert", "plan.json", "--finish", "--overwrite")
     assert code == 2 and "out.npz is not finished: 1 of 1 files" in err and not any(written.read_bytes())
+
+
+def test_a_disk_that_is_full_at_the_end_is_said_of_the_target(
+    isomorph: Isomorph, folder: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The index has no room: nothing is named, and --finish goes on when there is."""
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        code, _, err = isomorph("convert", "plan.json", "--finish")
+    assert code == 2 and "out cannot be written: no space left on device (" in err and not (folder / "out").exists()
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert (contents(folder / "out"), left_beside(folder)) == (expected, [])

@@ -13,6 +13,7 @@ time where the file system has locks; what it writes itself gets its name in one
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -36,6 +37,7 @@ from isomorph.stores.url import path_of
 
 CHUNK = 1 << 20
 MOST_RECORD = 1 << 16
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 @dataclass(frozen=True)
@@ -108,13 +110,15 @@ class Workplace:
 
     @contextmanager
     def while_unfinished(self) -> Iterator[None]:
-        """RefusedError in place of what goes wrong because --finish took the files away meanwhile."""
+        """RefusedError where --finish took the files away meanwhile, and where nothing more can be written."""
         try:
             yield
-        except (OSError, IsomorphError):
+        except (OSError, IsomorphError) as error:
             if os.path.lexists(self.target) and not (self.folder / "files").is_dir():
                 self._remove_empty()
                 raise self._finished_meanwhile() from None
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise RefusedError.by_system(self.target, error, self.folder) from None
             raise
 
     def _finished_meanwhile(self) -> RefusedError:
