@@ -416,3 +416,24 @@ def test_a_disk_that_is_full_at_the_end_is_said_of_the_target(
     assert code == 2 and "out cannot be written: no space left on device (" in err and not (folder / "out").exists()
     assert isomorph("convert", "plan.json", "--finish")[0] == 0
     assert (contents(folder / "out"), left_beside(folder)) == (expected, [])
+
+
+def test_a_plan_for_a_folder_that_is_not_written_to_names_the_plan(
+    isomorph: Isomorph, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file system mounted read-only refuses to remove what is not there, too."""
+    kept = Path.open
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    def opened(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name.startswith(".plan.json."):
+            refuse(path)
+        return kept(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", opened)
+        patch.setattr(Path, "unlink", lambda path, **_: refuse(path))
+        code, _, err = isomorph(*PLAN)
+    assert (code, err) == (2, "plan.json cannot be written: read-only file system. Write elsewhere\n")

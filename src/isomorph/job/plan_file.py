@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -350,5 +350,6 @@ def write_plan_file(path: str, planned: Any, *, format: str | None = None, max_s
         with named(path):
             temporary.replace(target)
     finally:
-        temporary.unlink(missing_ok=True)
-        body.unlink(missing_ok=True)
+        for left in (temporary, body):
+            with suppress(OSError):  # as of a file that is not there, on a file system that is not written to
+                left.unlink()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from isomorph.errors import IsomorphError, RefusedError
@@ -62,4 +62,5 @@ def write_text(
                 os.fsync(file.fileno())
             replace(temporary, target)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # as of a file that is not there, on a file system that is not written to
+            temporary.unlink()
