@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
+import isomorph
 from isomorph.errors import FormatError, RefusedError, SourceChanged, UnsafeError, UsageError
 from isomorph.formats import decode
 from isomorph.formats.base import Contents, Location
@@ -19,7 +21,7 @@ from isomorph.formats.checkpoint import FileCheckpoint
 from isomorph.formats.joined import Joined
 from isomorph.formats.memory import ArrayCheckpoint
 from isomorph.formats.nested import enter
-from isomorph.formats.registry import format_named, lay_out, open_checkpoint, split_inner
+from isomorph.formats.registry import FORMATS, format_named, lay_out, open_checkpoint, split_inner, writable
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec, dtype, spec
 from isomorph.testing.formats import tensors_of, whole, write_checkpoint
@@ -487,3 +489,16 @@ def test_a_checkpoint_that_nobody_closed_closes_with_the_last_to_hold_it(tmp_pat
     del checkpoint
     gc.collect()
     assert before == open_files()
+
+
+@pytest.mark.parametrize("format", writable())
+def test_metadata_is_kept_or_said_to_be_lost(format: str, tmp_path: Path) -> None:
+    """A format that has no place for what the source says of itself is named; the others give it back."""
+    source, target = tmp_path / "m.safetensors", tmp_path / f"target{FORMATS[format].suffixes[0]}"
+    save_file({"dense/kernel": np.ones(2, "f4")}, source, {"format": "np", "backend": "jax", "author": "me"})
+    notes = isomorph.convert(source, target).notes
+    with open_checkpoint(source) as before, open_checkpoint(target) as after:
+        kept = {"format", *(key.removeprefix("gguf:") for key in after.manifest.metadata)}
+        lost = [key for key in before.manifest.metadata if key not in kept]
+    said = f"{format} files have no place for the source's metadata, which is not kept ({', '.join(lost)})"
+    assert notes == ((said,) if lost else ())

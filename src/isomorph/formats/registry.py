@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Format:
     """One row: `module:name` of what reads and of what writes, loaded when first used.
 
     `many_files`: what reads gives (Contents, the opened files that `Contents.files` names) and closes what it no longer needs.
+    `keeps`: the keys of a source's metadata that its files have a place for; None for all of them.
     `shares`: its writer can move tensors to where their blocks can be shared with the source (`base.Sharing`).
     `suffixes` choose the format of a target; `folder_name` is what the file is called in a folder, and `shard_name` a shard of it.
     """
@@ -40,6 +41,7 @@ class Format:
     aliases: tuple[str, ...] = ()
     folder_name: str = ""
     shard_name: str = ""
+    keeps: Collection[str] | None = ()
     shares: bool = False
 
     def read(self, source: Source) -> tuple[Contents, list[Source]]:
@@ -67,6 +69,7 @@ FORMATS: Mapping[str, Format] = {
             suffixes=(".safetensors",),
             folder_name="model.safetensors",
             shard_name="model{shard}.safetensors",
+            keeps=None,
             shares=True,
         ),
         Format(
@@ -118,6 +121,7 @@ FORMATS: Mapping[str, Format] = {
             many_files=True,
             suffixes=(".gguf",),
             folder_name="model.gguf",
+            keeps=None,
         ),
         Format(
             "hdf5",
@@ -127,6 +131,7 @@ FORMATS: Mapping[str, Format] = {
             aliases=("keras", "keras_h5", "h5", "tf"),
             folder_name="tf_model.h5",
             shard_name="tf_model{shard}.h5",
+            keeps=("backend", "keras_version"),
         ),
         Format("onnx", "isomorph.formats.onnx.read:read", many_files=True),
     ]
@@ -217,6 +222,16 @@ def format_named(name: str) -> Format:
         f"no format is called {name}"
         + (f"; did you mean {guesses[0]}?" if guesses else f"; there are {', '.join(writable())}")
     )
+
+
+def not_kept(format: str, metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """A note where a file of this format has no place for metadata of its source; `format` is no fact of the model."""
+    kept = FORMATS[format].keeps
+    lost = [] if kept is None else [key for key in metadata if key not in kept and key != "format"]
+    if not lost:
+        return ()
+    shown = ", ".join(printable(key, 60) for key in lost[:3]) + (", …" if len(lost) > 3 else "")
+    return (f"{format} files have no place for the source's metadata, which is not kept ({shown})",)
 
 
 def format_of_suffix(path: Path) -> Format | None:

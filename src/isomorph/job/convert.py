@@ -61,7 +61,7 @@ class Converted:
     layouts: str | None = None
     """From which layout to which, where the catalogue led."""
     notes: tuple[str, ...] = ()
-    """What was decided on the way between two layouts."""
+    """What was decided on the way between two layouts; what of the source its targets have no place for."""
     load: str | None = None
     """The line that loads the result in its own library."""
 
@@ -210,6 +210,7 @@ def _convert(
     source_folder: Path | None,
 ) -> Converted:
     from isomorph.engine.run import write
+    from isomorph.formats.registry import not_kept
 
     most = buffers_beside(writing.max_memory, source.manifest, origin_of(source), [source.format])
     free = plan is None  # offsets that a plan.json says are kept; others may go where blocks can be shared
@@ -280,6 +281,7 @@ def _convert(
         )
         writes.insert(0, written)
 
+    said = dict.fromkeys(note for name in formats[1:] for note in not_kept(name, source.manifest.metadata))
     began = time.perf_counter()
     write_output(0)
     return Converted(
@@ -291,7 +293,7 @@ def _convert(
         write_seconds=time.perf_counter() - began - seconds["verify"],
         verify_seconds=seconds["verify"],
         layouts=None if port.route is None else port.route.title,
-        notes=port.notes,
+        notes=(*port.notes, *said),
         load=port.load_line(outputs[0].path, outputs[0].layout) if len(outputs) == 1 else None,
     )
 
