@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.pickle.objects import Array, Global, NumpyDType, Object, Payload, Tensor
+from isomorph.formats.pickle.objects import Array, FrozenSet, Global, NumpyDType, Object, Payload, Set, Tensor
 
 MAX_DEPTH = 100
 MAX_NAME_CHARACTERS = 64 << 20
@@ -21,6 +21,7 @@ TENSOR_ALONE = "tensor"
 """What a checkpoint that is one bare tensor calls it."""
 
 _ATOMS = (str, int, float, type(None), Global, Payload, NumpyDType)
+_SEQUENCES = (list, tuple, Set, FrozenSet)
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def flatten(root: Any, path: object, *, nodes: int, named_tuples: bool = False) 
             inner: Any = None
             if isinstance(value, dict | list | tuple):
                 if len(value) and not (
-                    kind in (list, tuple) and all(type(item) in _ATOMS or isinstance(item, str) for item in value)
+                    kind in _SEQUENCES and all(type(item) in _ATOMS or isinstance(item, str) for item in value)
                 ):
                     inner = value
                 visits += len(value) >> 6
@@ -178,8 +179,8 @@ def leaf_text(value: Any) -> str:
         return "an empty dict" if not value else f"a dict of {len(value)}"
     if isinstance(value, list | tuple):
         if not value:
-            return f"an empty {type(value).__name__}"
-        few = [leaf_text(item) if type(item) not in (list, tuple, dict) else "…" for item in value[:4]]
+            return f"an empty {type(value).__name__.lower()}"
+        few = [leaf_text(item) if type(item) not in (*_SEQUENCES, dict) else "…" for item in value[:4]]
         shown = ", ".join(text if len(text) <= 20 else text[:19] + "…" for text in few)
         return f"[{shown}{f', … {len(value)} items' if len(value) > 4 else ''}]"
     if type(value) is Global:

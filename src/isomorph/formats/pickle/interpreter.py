@@ -21,7 +21,7 @@ from typing import Any, NoReturn
 from isomorph.collector import uncollected
 from isomorph.errors import FormatError
 from isomorph.formats.pickle.machine import Machine, Memory
-from isomorph.formats.pickle.objects import Global, Payload, Text
+from isomorph.formats.pickle.objects import FrozenSet, Global, Payload, Set, Text
 
 MAX_PICKLE_BYTES = 64 << 20
 MAX_NODES = 4_000_000
@@ -307,19 +307,19 @@ class Interpreter(Machine):
                 stack.append({})
                 nodes += 1
             elif op == 0x5D or op == 0x8F:  # EMPTY_LIST EMPTY_SET
-                stack.append([])
+                stack.append([] if op == 0x5D else Set())
                 nodes += 1
             elif op == 0x90:  # ADDITEMS
                 at[0] = base + i - 1
                 items = stack
                 stack = marks.pop()
-                if type(stack[-1]) is not list:
+                if type(stack[-1]) is not Set:
                     self.broken("items are added to something that is no set", at[0])
                 stack[-1].extend(items)
             elif op == 0x91 or op == 0x6C:  # FROZENSET LIST
                 items = stack
                 stack = marks.pop()
-                stack.append(items)
+                stack.append(items if op == 0x6C else FrozenSet(items))
             elif op == 0x64:  # DICT
                 at[0] = base + i - 1
                 items = stack

@@ -20,7 +20,7 @@ from isomorph.formats.pickle.dtypes import (
     STORAGE_DTYPES,
     TORCH_DTYPES,
 )
-from isomorph.formats.pickle.objects import Array, Global
+from isomorph.formats.pickle.objects import Array, FrozenSet, Global, Set
 
 COMPANIONS = {
     "datetime": "timezone",
@@ -109,7 +109,9 @@ def _table() -> dict[tuple[str, str], Global]:
     add("collections", "deque", "sequence", calls.make_deque)
     for module in ("builtins", "__builtin__"):
         add(module, "dict", "mapping", calls.make_mapping)
-        add(module, "list set frozenset", "sequence", calls.make_sequence(list))
+        add(module, "list", "sequence", calls.make_sequence(list))
+        add(module, "set", "sequence", calls.make_sequence(Set))
+        add(module, "frozenset", "sequence", calls.make_sequence(FrozenSet))
         add(module, "tuple", "sequence", calls.make_sequence(tuple))
         add(module, "bytes bytearray", "bytes", calls.make_bytes)
         add(module, "complex slice range xrange", "value", calls.make_object("builtins value", "value"))

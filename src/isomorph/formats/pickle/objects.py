@@ -16,6 +16,18 @@ class Mapping_(dict[Any, Any]):
     __slots__ = ()
 
 
+class Set(list[Any]):
+    """A set, its items in the order of the pickle: nothing is hashed."""
+
+    __slots__ = ()
+
+
+class FrozenSet(list[Any]):
+    """A frozenset, likewise; nothing is added to one."""
+
+    __slots__ = ()
+
+
 class Text(str):
     """A short byte string or an argument of `_codecs.encode`, and where its `nbytes` bytes lie in the pickle."""
 
