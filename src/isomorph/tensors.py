@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Collection, ItemsView, Iterable, Iterator, Mapping, Sequence, ValuesView
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -248,10 +247,21 @@ def by_identity(specs: Iterable[TensorSpec]) -> dict[int, TensorSpec]:
     return {id(spec): spec for spec in specs}
 
 
+_MOST_KINDS = 1 << 12
+
+
 def total_nbytes(specs: Collection[TensorSpec]) -> int:
     """The bytes of all together."""
-    counts, kinds = Counter(map(id, specs)), by_identity(specs)
-    return sum(kinds[identity].nbytes * count for identity, count in counts.items())
+    total = 0
+    known: dict[int, int] = {}
+    for spec in specs:
+        nbytes = known.get(id(spec))
+        if nbytes is None:
+            if len(known) == _MOST_KINDS:  # as many as there are tensors: nothing is gained, and no room is to be taken
+                known.clear()
+            nbytes = known[id(spec)] = spec.nbytes
+        total += nbytes
+    return total
 
 
 def spec(text: str) -> TensorSpec:

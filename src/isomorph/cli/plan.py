@@ -53,12 +53,17 @@ def command(
         )
     if out is not None:
         check_plan_free(out)
-    with uncollected(), plan_places(port_of(mapping), paths, outputs, like=like) as planned:
-        if out is not None:
-            write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)
-        if as_json:
-            print_json(planned.to_json())
-        elif not quiet:
-            print_lines(planned.lines(show_all=show_all))
+
+    def prove_and_print() -> None:
+        with plan_places(port_of(mapping), paths, outputs, like=like) as planned:
             if out is not None:
-                print_lines([f"written   {out}"])
+                write_plan_file(out, planned, format=format, max_shard_size=max_shard_size)
+            if as_json:
+                print_json(planned.to_json())
+            elif not quiet:
+                print_lines(planned.lines(show_all=show_all))
+                if out is not None:
+                    print_lines([f"written   {out}"])
+
+    with uncollected():
+        prove_and_print()  # and the plan is gone, so that the collector's next look does not go through it

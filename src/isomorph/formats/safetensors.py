@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 from isomorph.errors import FormatError, printable
@@ -15,7 +16,7 @@ from isomorph.formats.base import Contents, FileLayout, Literal, Location, Shari
 from isomorph.formats.sharing import arranged
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
-from isomorph.tensors import DType, TensorSpec, dtype, packed
+from isomorph.tensors import DType, TensorSpec, by_identity, dtype, packed, total_nbytes
 
 LARGEST_HEADER = 100_000_000
 MOST_DIMS = 64
@@ -202,7 +203,7 @@ class Writer:
                 "Write shards (--max-shard-size)",
             )
         data = 8 + len(raw)
-        nbytes = data + sum(spec.nbytes for spec in specs.values())
+        nbytes = data + total_nbytes(specs.values())
         return FileLayout(
             name,
             nbytes,
@@ -222,7 +223,7 @@ def _header(metadata: Mapping[str, str], offsets: Mapping[str, int], specs: Mapp
         if kind is None:
             begun = quoted({"dtype": code(spec.dtype), "shape": list(spec.element_shape)})[:-1] + ',"data_offsets":['
             kind = kinds[id(spec)] = begun, spec.nbytes
-        entries.append(f"{quoted(name)}:{kind[0]}{begin},{begin + kind[1]}]}}")
+        entries.append(f"{encode_basestring(name)}:{kind[0]}{begin},{begin + kind[1]}]}}")
     return "{" + ",".join(entries) + "}"
 
 
@@ -238,27 +239,29 @@ def aligned_offsets(specs: Mapping[str, TensorSpec]) -> dict[str, int]:
     The given order is kept when it does that by itself; otherwise tensors of wider elements come first.
     """
     offsets = _offsets(specs, specs)
-    if not any(offset % specs[name].dtype.alignment for name, offset in offsets.items()):
+    alignments = {identity: spec.dtype.alignment for identity, spec in by_identity(specs.values()).items()}
+    if not any(offset % alignments[id(specs[name])] for name, offset in offsets.items()):
         return offsets
     offsets = _offsets(sorted(specs, key=lambda name: -specs[name].dtype.alignment), specs)
-    if not any(offset % specs[name].dtype.alignment for name, offset in offsets.items()):
+    if not any(offset % alignments[id(specs[name])] for name, offset in offsets.items()):
         return offsets
     raise AssertionError("widths are powers of two, so that wider first is always aligned")
 
 
 def _offsets(order: Iterable[str], specs: Mapping[str, TensorSpec]) -> dict[str, int]:
+    sizes = {identity: spec.nbytes for identity, spec in by_identity(specs.values()).items()}
     offsets: dict[str, int] = {}
     reached = 0
     for name in order:
         offsets[name] = reached
-        reached += specs[name].nbytes
+        reached += sizes[id(specs[name])]
     return offsets
 
 
 def require_unicode(where: str, names: Iterable[str]) -> None:
     """FormatError when one of the names is not Unicode text (it has lone surrogates, which pickles can hold)."""
     names = list(names)
-    if all(name.isascii() for name in names):
+    if all(map(str.isascii, names)):
         return
     for name in names:
         try:

@@ -14,7 +14,7 @@ from isomorph.formats.hdf5.shards import Groups, groups_of, tensors_of
 from isomorph.formats.links import names_in, open_beside
 from isomorph.formats.source import Source
 from isomorph.formats.strict_json import load_strictly
-from isomorph.tensors import TensorSpec
+from isomorph.tensors import TensorSpec, total_nbytes
 
 _INDEX = re.compile(r"(.+)(\.[a-z0-9]+)\.index(\.[A-Za-z0-9_-]+)?\.json")
 LARGEST_INDEX = 256 << 20
@@ -151,7 +151,7 @@ def _require_agreement(path: Path, mapped: Mapping[str, str], parts: Mapping[str
     """FormatError unless each tensor lies in exactly the shard that the index says, and the index names them all."""
     held = sum(len(contents.tensors) for contents in parts.values())
     if held == len(mapped) and all(
-        mapped.get(name) == shard for shard, contents in parts.items() for name in contents.tensors
+        {shard}.issuperset(map(mapped.get, contents.tensors)) for shard, contents in parts.items()
     ):
         return
     homes: dict[str, list[str]] = {}
@@ -194,7 +194,7 @@ def _merged(path: Path, parts: list[Contents], total: int | None) -> Contents:
         locations.update({name: in_file(where, number) for name, where in part.locations.items()})
         metadata = {**part.metadata, **metadata}
         leaves.update(part.leaves)
-    held = sum(spec.nbytes for spec in tensors.values())
+    held = total_nbytes(tensors.values())
     notes = tuple(dict.fromkeys(note for part in parts for note in part.notes))
     if total is not None and total != held:
         notes += (f"{path.name} says {total:,} bytes of tensors; the shards hold {held:,}",)

@@ -114,54 +114,38 @@ class _Made:
         self.plan: Plan = planned.plan
         self.count = 0
         """Lines asked for so far."""
-        self._places: tuple[Output | None, Mapping[str, int]] = None, {}
+        self._places = {name: number for number, name in enumerate(self.plan.targets)}
         self._texts = spec_texts(target.spec for target in self.plan.targets.values())
         self._home = {name: number for number, part in enumerate(parts) for name in part or ()}
         self._needs = Needs(self.plan)
-        self._first: dict[str, int] = {}
-        for number, move in enumerate(self.plan.moves):
-            self._first.setdefault(move.target.tensor, number)
 
     def line(self, output: Output, offsets: Mapping[str, int]) -> dict[str, Any]:
         """Tensors in the plan's order, each with its byte offset, spec, class and moves; and what a proof of them needs."""
         self.count += 1
         prefix = output.name + SEPARATOR if output.name else ""
-        names = self._ordered(output, offsets)
+        names = [prefix + name for name in offsets]
+        names.sort(key=self._places.__getitem__)  # what lays them out again must begin with the order of the plan
         tensors, whole = {}, set[str]()
         of: dict[str, Sequence[Move] | str] = {}
         for name in names:
-            target = self.plan.targets[prefix + name]
-            moves = self._moves(prefix + name)
+            target, moves = self.plan.targets[name], self._moves(name)
             made = whole_source(self.plan, target.spec, moves)
             told: str | list[Any]
             if made is not None:
                 whole.add(made)
-                told = of[prefix + name] = made
+                told = of[name] = made
             else:
-                of[prefix + name] = moves
+                of[name] = moves
                 told = [move_to_json(move) for move in moves]
-            tensors[name] = [offsets[name], self._texts[id(target.spec)], target.klass, told]
-        line: dict[str, Any] = {
-            "digest": share_digest([prefix + name for name in names], self.plan, of.__getitem__),
-            "tensors": tensors,
-        }
+            own = name.removeprefix(prefix)
+            tensors[own] = [offsets[own], self._texts[id(target.spec)], target.klass, told]
+        line: dict[str, Any] = {"digest": share_digest(names, self.plan, of.__getitem__), "tensors": tensors}
         # what makes no target (a constant that is only checked) is the first file's to prove
-        need = self._needs.of([prefix + name for name in names], and_checks=self.count == 1)
+        need = self._needs.of(names, and_checks=self.count == 1)
         reads = sorted({self._home[name] for name in need.sources}) if self._home else None
         also = [name for name in need.sources if name not in whole]
         return {"also": also, "through": need.through, "reads": reads, **line}
 
-    def _ordered(self, output: Output, offsets: Mapping[str, int]) -> list[str]:
-        """The file's tensors in the order of the plan: what lays them out again must begin with the same."""
-        if self._places[0] is not output:
-            self._places = output, {name: number for number, name in enumerate(output.plan.targets)}
-        return sorted(offsets, key=self._places[1].__getitem__)
-
     def _moves(self, name: str) -> Sequence[Move]:
-        moves, first = self.plan.moves, self._first.get(name)
-        if first is None:
-            return ()
-        stop = first + 1
-        while stop < len(moves) and moves[stop].target.tensor == name:
-            stop += 1
-        return moves[first:stop]
+        number, starts = self._places[name], self.plan.starts
+        return self.plan.moves[starts[number] : starts[number + 1]]

@@ -147,7 +147,7 @@ class NamePattern:
         return values
 
     def _cut(self, name: str) -> tuple[str, ...] | None:
-        if name.count("::") != self.colons:
+        if "::" in name and name.count("::") != self.colons:
             return None  # no hole takes `::`
         if self._regex is None:
             return self._cut_by_table(name)

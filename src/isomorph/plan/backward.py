@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import chain
 
 from isomorph.errors import MorphError
 from isomorph.plan.moves import names_of
 from isomorph.plan.plan import Class, Instance, Plan
-from isomorph.plan.texts import spec_texts
 from isomorph.tensors import Manifest, TensorSpec
 
 MOST_WHOLE = 20_000
@@ -41,11 +41,12 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     """
     from isomorph.plan.prove import make_plan
 
-    kinds: dict[tuple[object, ...], list[Instance]] = {}
-    texts = spec_texts(plan.source.values())
-    texts.update(spec_texts(target.spec for target in plan.targets.values()))
+    settled: dict[int, list[Instance]] = {}
     for instance in plan.instances:
-        kinds.setdefault(_kind(plan, instance, texts), []).append(instance)
+        settled.setdefault(id(instance.sizes), []).append(instance)
+    kinds: dict[tuple[object, ...], list[Instance]] = {}
+    for alike in settled.values():
+        kinds.setdefault(_kind(plan, alike[0]), []).extend(alike)
     chosen = [one for alike in kinds.values() for one in alike[:OF_A_KIND]]
     specs: dict[str, TensorSpec] = {name: plan.targets[name].spec for one in chosen for name in one.targets}
     turned = [program.inverse for program in reversed(plan.programs)]
@@ -54,7 +55,7 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     for alike in kinds.values():
         classes = [back.targets[name].klass if name in back.targets else None for name in alike[0].sources]
         if set(classes) == {"exact"}:
-            returned.update(dict.fromkeys((name for one in alike for name in one.sources), "exact"))
+            returned.update(dict.fromkeys(chain.from_iterable([one.sources for one in alike]), "exact"))
             continue
         for one in alike:
             returned.update(
@@ -63,13 +64,11 @@ def _by_kinds(plan: Plan) -> Mapping[str, Class]:
     return returned
 
 
-def _kind(plan: Plan, instance: Instance, texts: Mapping[int, str]) -> tuple[object, ...]:
-    if len(instance.sources) == len(instance.targets) == 1:
-        source, target = plan.source.tensors[instance.sources[0]], plan.targets[instance.targets[0]].spec
-        return instance.rule, texts[id(source)], texts[id(target)]  # quicker than specs, whose hashes are not kept
+def _kind(plan: Plan, instance: Instance) -> tuple[object, ...]:
+    is_of_one = len(instance.sources) == len(instance.targets) == 1
     return (
         instance.rule,
-        tuple(instance.sizes.items()),
+        () if is_of_one else tuple(instance.sizes.items()),
         tuple(plan.source[name] for name in instance.sources),
         tuple(plan.targets[name].spec for name in instance.targets),
     )
@@ -83,7 +82,7 @@ def _in_words(plan: Plan, returned: Mapping[str, Class]) -> str:
         else set()
     )
     classes = Counter(returned.values())
-    exact = sum(1 for name, klass in returned.items() if klass == "exact" and name not in lossy_sources)
+    exact = classes["exact"] - sum(returned.get(name) == "exact" for name in lossy_sources)
     parts = []
     if exact:
         parts.append(f"{exact:,} tensors return exactly" if exact > 1 else "1 tensor returns exactly")

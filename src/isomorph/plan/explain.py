@@ -10,6 +10,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from isomorph.collector import uncollected
 from isomorph.errors import whole_line
@@ -86,8 +87,8 @@ def made_lines(plan: Plan) -> list[Line]:
     """One line for each kind of target that is more than a copy, then one for all copies of each class."""
     special: dict[tuple[str, str, str, str], list[str]] = {}
     plain: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for name, moves in _each_target(plan):
-        target = plan.targets[name]
+    for (name, target), (first, stop) in zip(plan.targets.items(), pairwise(plan.starts), strict=True):
+        moves = plan.moves[first:stop]
         if len(moves) == 1 and _keeps_order(plan, moves[0]):
             operators = ", ".join(dict.fromkeys(_operators(moves[0]))) if moves[0].operators else ""
             plain[(target.klass, operators)].append(name)
@@ -116,16 +117,6 @@ def _keeps_order(plan: Plan, move: Move) -> bool:
         and replace(move, operators=()).is_range
         and source.numel == plan.source[source.tensor].numel
     )
-
-
-def _each_target(plan: Plan) -> Iterator[tuple[str, Sequence[Move]]]:
-    """(target, its moves), in the order of the plan, which has them together."""
-    moves, at = plan.moves, 0
-    for name in plan.targets:
-        first = at
-        while at < len(moves) and moves[at].target.tensor == name:
-            at += 1
-        yield name, moves[first:at]
 
 
 def by_target(plan: Plan) -> dict[str, list[Move]]:

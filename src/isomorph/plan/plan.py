@@ -34,7 +34,10 @@ class Target:
 
 @made_often(frozen=True, slots=True)
 class Instance:
-    """One use of a rule: the values of the axes that count instances, the sizes that were solved, the tensors on both sides."""
+    """One use of a rule: the values of the axes that count instances, the sizes that were solved, the tensors on both sides.
+
+    Instances that share one `sizes` (the object) were settled as one: they are of one rule, and of the same specs on both sides.
+    """
 
     rule: int
     values: Mapping[str, int | str | tuple[str, ...]]
@@ -87,6 +90,16 @@ class Plan:
     def manifest(self) -> Manifest:
         """The specs of the targets, as a Manifest."""
         return Manifest({name: target.spec for name, target in self.targets.items()}, origin="plan")
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """`moves[starts[k] : starts[k + 1]]` fill the k-th of `targets`."""
+        moves, at, starts = self.moves, 0, [0]
+        for name in self.targets:
+            while at < len(moves) and moves[at].target.tensor == name:
+                at += 1
+            starts.append(at)
+        return starts
 
     @property
     def inverse(self) -> Plan:

@@ -86,6 +86,7 @@ def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Sequen
     found = hashlib.sha256()
     targets = [plan.targets[name] for name in names]
     texts = spec_texts(target.spec for target in targets)
+    lines = []
     for target in targets:
         made = moves(target.name)
         whole = made if isinstance(made, str) else whole_source(plan, target.spec, made)
@@ -93,8 +94,11 @@ def share_digest(names: Iterable[str], plan: Plan, moves: Callable[[str], Sequen
             how = f"= {whole!r}\n"
         else:
             how = "".join(map(move_text, made))
-        text = f"{target.name!r} {texts[id(target.spec)]} {target.klass}\n{how}"
-        found.update(text.encode("utf-8", "surrogatepass"))
+        lines.append(f"{target.name!r} {texts[id(target.spec)]} {target.klass}\n{how}")
+        if len(lines) == 4096:
+            found.update("".join(lines).encode("utf-8", "surrogatepass"))
+            lines.clear()
+    found.update("".join(lines).encode("utf-8", "surrogatepass"))
     return found.hexdigest()
 
 
@@ -104,7 +108,7 @@ def whole_source(plan: Plan, spec: TensorSpec, moves: Sequence[Move]) -> str | N
     if not isinstance(source, Box):
         return None
     held = plan.source.tensors[source.tensor]
-    return source.tensor if held is spec or held.numel == spec.numel else None
+    return source.tensor if held.shape == spec.shape or held.numel == spec.numel else None
 
 
 def balanced(sizes: Sequence[int], count: int) -> list[list[int]]:
