@@ -182,6 +182,14 @@ def test_a_set_axis_that_no_rule_has_is_an_error_with_the_axes():
         plan_of("a [(heads d)] <-> b [heads d] where heads=2", {"a": "f32[4]"}, sizes={"head": 2})
 
 
+def test_a_size_where_no_rule_names_an_axis_says_what_it_is_for():
+    """Not a list of nothing."""
+    with pytest.raises(MorphError) as caught:
+        plan_of("** <-> **", {"a": "f32[4]"}, sizes={"heads": 2})
+    advice = "No rule names an axis; a size is given to the axes of a morph (-m M.morph) or a layout (--to)"
+    assert str(caught.value) == f"--set heads: no rule has an axis `heads`\n  {advice}"
+
+
 def test_an_unbound_stack_is_a_warning():
     """The last expert missing is invisible from a source alone: the plan says so, until the size is bound."""
     source = {"x.0": "f32[2]", "x.1": "f32[2]"}

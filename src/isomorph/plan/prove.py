@@ -136,6 +136,8 @@ def _links(made: Made) -> tuple[Link, ...]:
 def _did_you_mean(likely: Sequence[str], axes: Sequence[str]) -> str:
     if likely:
         return f"Did you mean {' or '.join(likely)}?"
+    if not axes:
+        return "No rule names an axis; a size is given to the axes of a morph (-m M.morph) or a layout (--to)"
     return f"The axes are: {', '.join(axes[:MOST_SHOWN])}"
 
 
