@@ -312,7 +312,7 @@ class Manifest(Mapping[str, TensorSpec]):
     `origin` says in words where it comes from, `shared` lists groups of names that lie on the same bytes, `metadata` holds what
     the file says of itself (safetensors `__metadata__`), `leaves` what it carries that is no tensor (name -> a short text),
     `encodings` the tensors whose bytes are not plain (`deflate`, `latin-1`, `big-endian`), `strided` those whose elements do
-    not lie in one row-major run.
+    not lie in one row-major run. `parts` counts the tiles and pieces that tensors are put together from, and the files.
     """
 
     tensors: Mapping[str, TensorSpec]
@@ -323,6 +323,7 @@ class Manifest(Mapping[str, TensorSpec]):
     encodings: Mapping[str, str] = field(default_factory=dict)
     strided: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    parts: int = 0
 
     def __getitem__(self, name: str) -> TensorSpec:
         return self.tensors[name]

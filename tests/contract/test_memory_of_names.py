@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,6 +38,50 @@ def test_what_names_take_is_counted_before(tmp_path: Path, format: str) -> None:
         names_nbytes([f"model.layers.{n}.weight" for n in range(MANY)], [format]),
     )
     assert took <= counted <= 3 * took, (took, counted)
+
+
+def shard(folder: Path, parts: int) -> None:
+    """A zarr array in one shard, whose chunks are an element each."""
+    little = {"name": "bytes", "configuration": {"endian": "little"}}
+    inside = {"chunk_shape": [1], "codecs": [little], "index_codecs": [little]}
+    said = {
+        "zarr_format": 3, "node_type": "array", "shape": [parts], "data_type": "float32", "fill_value": 0,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [parts]}},
+        "chunk_key_encoding": {"name": "default"}, "codecs": [{"name": "sharding_indexed", "configuration": inside}],
+    }  # fmt: skip
+    (folder / "cut/w/c").mkdir(parents=True)
+    (folder / "cut/.zgroup").write_text('{"zarr_format": 2}')
+    (folder / "cut/w/zarr.json").write_text(json.dumps(said))
+    places = b"".join(struct.pack("<QQ", 4 * number, 4) for number in range(parts))
+    (folder / "cut/w/c/0").write_bytes(bytes(4 * parts) + places)
+
+
+def shards_of_ranks(folder: Path, parts: int) -> None:
+    """Safetensors of 64 ranks, each of which has one element of every tensor."""
+    (folder / "cut").mkdir()
+    names = [f"w{number}" for number in range(parts // 64)]
+    for rank in range(64):
+        boxes = json.dumps({name: {"saved_offsets": [rank]} for name in names})
+        header: dict[str, Any] = {"__metadata__": {"DCP_SHARDING_INFO": boxes}}
+        for at, name in enumerate(names):
+            header[name] = {"dtype": "U8", "shape": [1], "data_offsets": [at, at + 1]}
+        file = folder / f"cut/shard-{rank + 1:05d}-model-00001-of-00001.safetensors"
+        file.write_bytes(headed(json.dumps(header).encode()) + bytes(len(names)))
+
+
+@pytest.mark.parametrize("make", [shard, shards_of_ranks])
+def test_what_tiles_take_is_counted_before(tmp_path: Path, make: Callable[[Path, int], None]) -> None:
+    """A tensor may lie in very many places: those are counted as names are, and what is too much is refused."""
+    make(tmp_path, 14_400)
+    few, enough = watched_each(
+        [["convert", "cut", "out.safetensors", "--max-memory", size] for size in ("4200kB", "24MB")], folder=tmp_path
+    )
+    assert 2 == few.code
+    said = r"names (1 tensor|225 tensors) in 14,4\d\d parts; holding and proving them takes about 4\d MB, more than"
+    assert re.search(said, few.err), few.err
+    assert 0 == enough.code, enough.err
+    assert few.anon_peak <= 4.2 * MB + BESIDES
+    assert enough.anon_peak <= 24 * MB + BESIDES
 
 
 def headed(header: bytes) -> bytes:

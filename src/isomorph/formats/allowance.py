@@ -30,8 +30,10 @@ RESTING = 28_000_000
 """What of these the interpreter and the libraries take before anything is read (measured: 26 MB)."""
 EACH_TENSOR = 3_150
 """Bytes for each tensor while a conversion is written and verified (measured: 2.6 to 2.9 kB from safetensors to safetensors)."""
-MORE = {"torch_zip": 800, "npz": 1_900, "hdf5": 5_800}
+MORE = {"torch_zip": 800, "npz": 1_900, "hdf5": 5_800, "tf_checkpoint": 1_300, "torch_dcp": 3_400}
 """So many more where a source or a target is of that format: their directories name every tensor once more, with headers."""
+EACH_PART = 2_800
+"""Bytes for each tile of a tensor and for each file (measured: 0.9 to 1.7 kB, 2.7 kB where a tile is an item of its own)."""
 EACH_CHARACTER = 6
 """Bytes for each character of a name beyond NAME: source, target and their headers hold it."""
 NAME = 32
@@ -140,22 +142,31 @@ def require(path: object, what: str, nbytes: int) -> None:
         raise _too_much(path, what, held + nbytes - allowance.resting, allowance)
 
 
-def buffers_beside(max_memory: int, names: Collection[str], path: object, formats: Iterable[str] = ()) -> int:
-    """What `max_memory` leaves for buffers beside the names of so many tensors. FormatError when it is too little for both."""
+def buffers_beside(
+    max_memory: int, names: Collection[str], path: object, formats: Iterable[str] = (), parts: int = 0
+) -> int:
+    """What `max_memory` leaves for buffers beside the names of so many tensors, which lie in so many `parts`.
+
+    FormatError when it is too little for both.
+    """
     allowance = Allowance(max_memory, max_memory + BESIDES, RESTING)
-    needed = names_nbytes(names, formats)
+    needed = names_nbytes(names, formats, parts)
     left = allowance.max_memory + BESIDES - RESTING - needed
     if left < min(LEAST_BUFFERS, allowance.max_memory):
-        count = f"{len(names):,} tensors; holding and proving them"
-        raise _too_much(path, count, needed, allowance, verb="names")
+        count = f"{len(names):,} {'tensor' if len(names) == 1 else 'tensors'}"
+        count += f" in {parts:,} parts" if parts > len(names) else ""
+        raise _too_much(path, f"{count}; holding and proving them", needed, allowance, verb="names")
     return min(allowance.max_memory, left)
 
 
-def names_nbytes(names: Collection[str], formats: Iterable[str] = ()) -> int:
-    """About what the names of a checkpoint take while it is converted and verified: at least that, and not twice as much."""
+def names_nbytes(names: Collection[str], formats: Iterable[str] = (), parts: int = 0) -> int:
+    """About what the names of a checkpoint take while it is converted and verified: at least that, and not thrice as much.
+
+    `formats` are those of sources and targets; of several sources read as one they are joined by `+`.
+    """
     long = sum(map(len, names)) - NAME * len(names)
-    each = EACH_TENSOR + max((MORE.get(format, 0) for format in formats), default=0)
-    return each * len(names) + EACH_CHARACTER * max(0, long)
+    each = EACH_TENSOR + max((MORE.get(one, 0) for format in formats for one in format.split("+")), default=0)
+    return each * len(names) + EACH_CHARACTER * max(0, long) + EACH_PART * parts
 
 
 def _too_much(

@@ -251,12 +251,14 @@ def manifest_of(contents: Contents) -> Manifest:
     names: dict[tuple[object, ...], list[str]] = {}
     encodings: dict[str, str] = {}
     strided: list[str] = []
+    parts = len(contents.files)
     for name, where in contents.locations.items():
         spec = contents.tensors[name]
         if _is_one_run(where):  # nearly all are, and there may be a million
             if nbytes := spec.nbytes:
                 names.setdefault((where.file, where.byte_offset, 0, nbytes), []).append(name)
             continue
+        parts += len(where.tiles) + len(where.pieces)
         for part in _parts(where):
             if part.encoding is not None and part.encoding != "fill":
                 encodings[name] = part.encoding
@@ -277,6 +279,7 @@ def manifest_of(contents: Contents) -> Manifest:
         encodings=encodings,
         strided=frozenset(strided),
         notes=contents.notes,
+        parts=parts,
     )
 
 

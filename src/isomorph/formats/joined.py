@@ -43,6 +43,7 @@ class Joined(Checkpoint):
             encodings={prefix + name: text for prefix, part in parts for name, text in part.encodings.items()},
             strided=frozenset(prefix + name for prefix, part in parts for name in part.strided),
             notes=tuple(f"{prefix.removesuffix(SEPARATOR)}: {note}" for prefix, part in parts for note in part.notes),
+            parts=sum(part.parts for _, part in parts),
         )
 
     @property

@@ -212,7 +212,8 @@ def _convert(
     from isomorph.engine.run import write
     from isomorph.formats.registry import not_kept
 
-    most = buffers_beside(writing.max_memory, source.manifest, origin_of(source), [source.format])
+    parts = source.manifest.parts
+    most = buffers_beside(writing.max_memory, source.manifest, origin_of(source), [source.format], parts)
     free = plan is None  # offsets that a plan.json says are kept; others may go where blocks can be shared
     with looking(origin_of(source)):
         plan = plan if plan is not None else port.plan(source.manifest, like)
@@ -229,7 +230,7 @@ def _convert(
             source=source if free else None,
         )
     formats = [source.format, *(output.layout.format for output in outputs)]
-    most = min(most, buffers_beside(writing.max_memory, plan.targets, origin_of(source), formats))
+    most = min(most, buffers_beside(writing.max_memory, plan.targets, origin_of(source), formats, parts))
     writing = replace(writing, max_memory=most)
     companions, beside = Companions(), Beside()
     if len(outputs) == 1 and outputs[0].layout.is_folder:

@@ -132,7 +132,8 @@ def verify_places(
     sources, targets = sources_and_targets([_place(one) for one in paths], port)
     with allowed(max_memory), _open(sources) as source, _open(targets) as target:
         max_memory = min(
-            buffers_beside(max_memory, one.manifest, origin_of(one), [one.format]) for one in (source, target)
+            buffers_beside(max_memory, one.manifest, origin_of(one), [one.format], one.manifest.parts)
+            for one in (source, target)
         )
         port = port.settled(source.manifest)
         report = compare_entered(port, source, target, targets, max_memory=max_memory, stage=stage)

@@ -113,6 +113,7 @@ def _write_file(
             part.source.manifest,
             printable(str(sources.plan.path)),
             [part.source.format, share.format],
+            part.source.manifest.parts,
         ),
     )
     verified: list[int] = []
