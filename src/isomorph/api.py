@@ -57,6 +57,8 @@ class Morph:
 
     def __matmul__(self, second: Morph) -> Morph:
         """First this one, then `second`."""
+        if not isinstance(second, Morph):
+            return NotImplemented
         return Morph(self.language @ second.language)
 
     def plan(

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
+from isomorph.errors import UsageError
 from isomorph.formats.base import Checkpoint
 from isomorph.job.byte_sizes import byte_size
 from isomorph.job.convert import Converted, Writing
@@ -93,7 +94,14 @@ def bind(port: Port, source: Any, *, like: Any = None) -> BoundPlan:
     return BoundPlan(plan, port, checkpoint)
 
 
-def writing(format: str | None, max_shard_size: int | str | None, max_memory: int | str, *rest: Any) -> Writing:
-    """How to write; sizes are bytes, or text as on the command line (`5GB`)."""
+MOST_WORKERS = 256
+
+
+def writing(
+    format: str | None, max_shard_size: int | str | None, max_memory: int | str, workers: int | None, *rest: bool
+) -> Writing:
+    """How to write; sizes are bytes, or text as on the command line (`5GB`). UsageError for no size, or no number of threads."""
+    if workers is not None and not (isinstance(workers, int) and 1 <= workers <= MOST_WORKERS):
+        raise UsageError(f"workers={workers!r}: a number of threads is from 1 to {MOST_WORKERS}")
     cut = None if max_shard_size is None else byte_size(max_shard_size)
-    return Writing(format, cut, byte_size(max_memory), *rest)
+    return Writing(format, cut, byte_size(max_memory), workers, *rest)

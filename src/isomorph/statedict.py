@@ -111,6 +111,7 @@ class StateDict(Mapping[str, LazyTensor]):
         return "\n".join(key_lines(self.manifest))
 
     def close(self) -> None:
+        """Let go of the files: what was read stays, no more is read."""
         self.checkpoint.close()
 
     def __enter__(self) -> StateDict:

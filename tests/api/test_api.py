@@ -112,6 +112,20 @@ def test_convert_is_the_command(source: Path, tmp_path: Path) -> None:
     assert str(iso.open(tmp_path / "half.safetensors")["heads"].dtype) == "bf16"
 
 
+@pytest.mark.parametrize("workers", [0, -1, 257, "2", 1.5])
+def test_a_number_of_threads_is_one(source: Path, tmp_path: Path, workers: Any) -> None:
+    """As on the command line: 0 is not taken for the usual number."""
+    with pytest.raises(ValueError, match=r"^workers=.*: a number of threads is from 1 to 256$"):
+        iso.convert(source, tmp_path / "out.npz", workers=workers)
+    assert not (tmp_path / "out.npz").exists()
+    iso.convert(source, tmp_path / "out.npz", workers=1)
+
+
+def test_a_chain_is_of_morphs() -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        iso.morph(text="** <-> **\n") @ "other.morph"
+
+
 def test_torch_tensors_come_in_and_go_out() -> None:
     """bf16, f8, views and integers, bit for bit; --like takes a module."""
     state = {

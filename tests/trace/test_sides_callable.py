@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import isomorph as iso
 from isomorph.errors import UsageError
 from isomorph.trace.nouns import Call, Site
 from isomorph.trace.sides import side_of
@@ -107,3 +108,12 @@ def test_a_function_that_does_not_run() -> None:
         side_of(broken).run([X])
     with pytest.raises(UsageError, match=r"It takes x$"):
         side_of(of_numpy).run({"y": X})
+
+
+def test_a_function_that_differs_is_not_said_to_be_passed_by() -> None:
+    """What comes closest has a name; a plain function has no module that could be left out."""
+    report = iso.trace(lambda x: x * 2, lambda x: x * 3, inputs={"x": np.ones(3)})
+    text = str(report)
+    assert report.diverged
+    assert "passed by" not in text
+    assert "compared  1 tensor (1 of them outputs) · 3 elements · 1 run in " in text

@@ -109,7 +109,8 @@ def _coverage(report: TraceReport) -> list[str]:
     lines = [
         _row(
             "compared",
-            f"{len(measures):,} tensors ({outputs:,} of them outputs) · {report.compared:,} elements · {runs} in {report.dtype}",
+            f"{len(measures):,} {'tensor' if len(measures) == 1 else 'tensors'} ({outputs:,} of them outputs) · "
+            f"{report.compared:,} elements · {runs} in {report.dtype}",
         ),
         _row("runs", "; ".join(_by_regime(report))),
         _row(

@@ -46,7 +46,7 @@ def _hidden(stretch: Stretch) -> Iterator[tuple[Call, Array]]:
     for call in reversed(scene.seen_reference.ended):
         out = Site(call.module, call.call, "out", 0)
         one, two = values.get(Site(call.module, call.call, "in", 0)), values.get(out)
-        if one is None or two is None or out in shown or stretch.modules[call.module].children:
+        if not call.module or one is None or two is None or out in shown or stretch.modules[call.module].children:
             continue
         if stretch.moments.get(out, stretch.moment) > stretch.moment or one.dtype.kind != "f" or one.dtype != two.dtype:
             continue
