@@ -106,7 +106,6 @@ REFUSED = {
     "records": (npy("{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (2,)}", bytes(8)), "records"),
     "void": (npy(PLAIN.replace("<f4", "|V2"), bytes(4)), "no type (|V2); numpy writes bf16 and f8 so"),
     "long doubles": (npy(PLAIN.replace("<f4", "<f16"), bytes(32)), "dtype <f16, which is not read"),
-    "dates": (npy(PLAIN.replace("<f4", "<M8[ns]"), bytes(16)), "dtype <M8[ns], which is not read"),
     "version 9": (b"\x93NUMPY\x09\x00" + npy(PLAIN, bytes(8))[8:], ".npy version 9.0"),
     "no magic": (b"hello world, this is text", "is not a .npy file"),
     "a header that is longer than the member": (b"\x93NUMPY\1\0\xff\xff{}", "claims a header of 65,535 bytes"),
@@ -128,6 +127,19 @@ def test_object_arrays_are_refused_as_unsafe(tmp_path: Path) -> None:
     np.savez(tmp_path / "m.npz", good=np.zeros(2), bad=np.array([{}], dtype=object))
     with pytest.raises(UnsafeError, match="`bad` is an array of Python objects"):
         open_checkpoint(tmp_path / "m.npz")
+
+
+def test_dates_are_leaves_and_folders_are_none(tmp_path: Path) -> None:
+    """As in pickles; an archive that `zip -r` made of a folder of arrays lists the folder too."""
+    np.savez(
+        tmp_path / "m.npz",
+        **{"a/w": np.ones(2), "a/when": np.array(["2020-01-02"], "M8[D]"), "a/long": np.array([1], "m8[s]")},
+    )
+    with zipfile.ZipFile(tmp_path / "m.npz", "a") as archive:
+        archive.mkdir("a")
+    with open_checkpoint(tmp_path / "m.npz") as checkpoint:
+        assert list(checkpoint.manifest) == ["a/w"]
+        assert {"a/when": "dates [1]", "a/long": "dates [1]"} == checkpoint.manifest.leaves
 
 
 def test_text_is_a_leaf(tmp_path: Path) -> None:

@@ -45,13 +45,15 @@ def read(source: Source) -> Contents:
     leaves: dict[str, str] = {}
     for member in read_members(source).values():
         name = member.name.removesuffix(".npy")
+        if name.endswith("/"):
+            continue  # a folder, as `zip -r` lists it
         if name == member.name:
             leaves[name] = f"a file of {member.nbytes:,} bytes"
             continue
         descr, fortran, shape, begin = _Header(source, member).parse()
         kind = _dtype(source, name, descr)
-        if kind is None:
-            leaves[name] = f"text {list(shape)}"
+        if isinstance(kind, str):
+            leaves[name] = f"{kind} {list(shape)}"
             continue
         spec = TensorSpec(kind, shape)
         if begin + spec.nbytes != member.nbytes:
@@ -80,8 +82,8 @@ def _location(member: Member, spec: TensorSpec, begin: int, *, is_big: bool, for
     )
 
 
-def _dtype(source: Source, name: str, descr: str) -> DType | None:
-    """The dtype of an array; None for text. Everything else is refused."""
+def _dtype(source: Source, name: str, descr: str) -> DType | str:
+    """The dtype of an array; in a word what it holds where these are texts or dates. Everything else is refused."""
     order, code = (descr[0], descr[1:]) if descr[:1] in "<>|=" and descr else ("=", descr)
     if code[:1] == "O":
         raise UnsafeError(
@@ -89,8 +91,8 @@ def _dtype(source: Source, name: str, descr: str) -> DType | None:
             f"`{printable(name)}` is an array of Python objects, which is a pickle",
             "Nothing was executed. Save it again as an array of numbers",
         )
-    if code[:1] in ("U", "S", "a"):
-        return None
+    if code[:1] in ("U", "S", "a", "M", "m"):
+        return "dates" if code[:1] in "Mm" else "text"
     known = DTYPES.get(code)
     if known is not None and order != "=":
         return known

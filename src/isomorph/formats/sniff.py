@@ -133,7 +133,7 @@ def _kind_of_zip(source: Source) -> str:
     names = [name.lower() for name in read_members(source)]
     if any(name == "data.pkl" or name.endswith("/data.pkl") for name in names):
         return "torch_zip"
-    if names and all(name.endswith(".npy") for name in names):
+    if any(name.endswith(".npy") for name in names) and all(name.endswith((".npy", "/")) for name in names):
         return "npz"
     if any(name.endswith("model.weights.h5") for name in names):
         return "hdf5"
