@@ -114,6 +114,7 @@ class _Made:
         self.plan: Plan = planned.plan
         self.count = 0
         """Lines asked for so far."""
+        self._targets = list(self.plan.targets.values())
         self._places = {name: number for number, name in enumerate(self.plan.targets)}
         self._texts = spec_texts(target.spec for target in self.plan.targets.values())
         self._home = {name: number for number, part in enumerate(parts) for name in part or ()}
@@ -123,29 +124,25 @@ class _Made:
         """Tensors in the plan's order, each with its byte offset, spec, class and moves; and what a proof of them needs."""
         self.count += 1
         prefix = output.name + SEPARATOR if output.name else ""
-        names = [prefix + name for name in offsets]
-        names.sort(key=self._places.__getitem__)  # what lays them out again must begin with the order of the plan
+        plan, starts = self.plan, self.plan.starts
+        numbers = sorted([self._places[prefix + name] for name in offsets])
         tensors, whole = {}, set[str]()
         of: dict[str, Sequence[Move] | str] = {}
-        for name in names:
-            target, moves = self.plan.targets[name], self._moves(name)
-            made = whole_source(self.plan, target.spec, moves)
+        for number in numbers:  # in the order of the plan: what lays them out again must begin with the same
+            target, moves = self._targets[number], plan.moves[starts[number] : starts[number + 1]]
+            made = whole_source(plan, target.spec, moves)
             told: str | list[Any]
             if made is not None:
                 whole.add(made)
-                told = of[name] = made
+                told = of[target.name] = made
             else:
-                of[name] = moves
+                of[target.name] = moves
                 told = [move_to_json(move) for move in moves]
-            own = name.removeprefix(prefix)
-            tensors[own] = [offsets[own], self._texts[id(target.spec)], target.klass, told]
-        line: dict[str, Any] = {"digest": share_digest(names, self.plan, of.__getitem__), "tensors": tensors}
+            name = target.name.removeprefix(prefix) if prefix else target.name
+            tensors[name] = [offsets[name], self._texts[id(target.spec)], target.klass, told]
+        line: dict[str, Any] = {"digest": share_digest(of, plan, of.__getitem__), "tensors": tensors}
         # what makes no target (a constant that is only checked) is the first file's to prove
-        need = self._needs.of(names, and_checks=self.count == 1)
+        need = self._needs.of(of, and_checks=self.count == 1)
         reads = sorted({self._home[name] for name in need.sources}) if self._home else None
         also = [name for name in need.sources if name not in whole]
         return {"also": also, "through": need.through, "reads": reads, **line}
-
-    def _moves(self, name: str) -> Sequence[Move]:
-        number, starts = self._places[name], self.plan.starts
-        return self.plan.moves[starts[number] : starts[number + 1]]
