@@ -14,6 +14,7 @@ import pytest
 from safetensors.numpy import save_file
 
 import isomorph
+from isomorph.describe.summary import Summary
 from isomorph.errors import FormatError, RefusedError, SourceChanged, UnsafeError, UsageError
 from isomorph.formats import decode
 from isomorph.formats.base import Contents, Location
@@ -297,6 +298,20 @@ def test_names_on_the_same_bytes_are_listed(tmp_path: Path) -> None:
 
 
 # A source that changes
+
+
+def test_views_that_repeat_or_skip_are_not_the_same_tensor(tmp_path: Path) -> None:
+    """On the same bytes lie `rows` and `columns`, each 2 × 3, and a view of three times as many elements, which is none of them."""
+    (tmp_path / "m").write_bytes(bytes(100))
+    views = {
+        "rows": ("f32[2,3]", None), "columns": ("f32[3,2]", (1, 3)), "thrice": ("f32[3,6]", (0, 1)), "bits": ("i32[2,3]", None),
+    }  # fmt: skip
+    places = {name: Location(0, 0, strides) for name, (_, strides) in views.items()}
+    contents = Contents((tmp_path / "m",), {name: spec(text) for name, (text, _) in views.items()}, places)
+    with FileCheckpoint(contents, [Source(tmp_path / "m")]) as checkpoint:
+        assert checkpoint.manifest.shared == (("rows", "columns"),)
+        shown = "\n".join(Summary("m", "", checkpoint.manifest).body(None))
+    assert "shared    rows, columns   (views of the same bytes)" in shown
 
 
 def test_a_file_that_is_cut_while_it_is_read_is_noticed(tmp_path: Path) -> None:

@@ -82,7 +82,9 @@ class Summary:
     def foot(self) -> Iterator[str]:
         manifest = self.manifest
         for group in manifest.shared:
-            yield f"shared    {' = '.join(map(escaped, group))}   (one copy of the bytes)"
+            is_one = len({manifest[name] for name in group}) == 1 and not manifest.strided.intersection(group)
+            said = (" = " if is_one else ", ").join(map(escaped, group))
+            yield f"shared    {said}   ({'one copy of the bytes' if is_one else 'views of the same bytes'})"
         if manifest.strided:
             yield f"strided   {listed(sorted(manifest.strided, key=natural))}   (views that are not one run of bytes)"
         by_encoding: dict[str, list[str]] = {}

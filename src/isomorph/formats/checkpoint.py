@@ -274,13 +274,22 @@ def manifest_of(contents: Contents) -> Manifest:
         origin=" + ".join(map(str, contents.files[:1]))
         + (f" and {len(contents.files) - 1} more" if len(contents.files) > 1 else ""),
         metadata=contents.metadata,
-        shared=tuple(tuple(group) for group in names.values() if len(group) > 1),
+        shared=tuple(group for place in names.values() if len(place) > 1 for group in _of_one_size(place, contents)),
         leaves=contents.leaves,
         encodings=encodings,
         strided=frozenset(strided),
         notes=contents.notes,
         parts=parts,
     )
+
+
+def _of_one_size(names: Sequence[str], contents: Contents) -> Iterator[tuple[str, ...]]:
+    """The groups of names on the same bytes that are as many elements of one dtype: views in another order, not repetitions."""
+    groups: dict[tuple[object, int], list[str]] = {}
+    for name in names:
+        spec = contents.tensors[name]
+        groups.setdefault((spec.dtype, spec.numel), []).append(name)
+    return (tuple(group) for group in groups.values() if len(group) > 1)
 
 
 def check_locations(contents: Contents, sizes: Sequence[int]) -> None:
