@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import struct
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 from watched import watched, watched_each
+
+sys.path.append(str(Path(__file__).parents[2]))
+from fuzz.harnesses.distributed import header, table, tf_entry
+from fuzz.harnesses.stores import MANIFEST_MAGIC, NODE_MAGIC, files_table, framed, varints
 
 from isomorph.formats.allowance import names_nbytes
 from isomorph.formats.registry import FORMATS
@@ -117,20 +124,78 @@ def packed(nbytes: int) -> bytes:
     return struct.pack(">BI", 0xDF, count) + b"".join(b"\xa6%06x\x01" % number for number in range(count))
 
 
+def gguf(nbytes: int) -> bytes:
+    """Tensors without elements."""
+    count = nbytes // 38
+    entries = (struct.pack("<Q6sIQIQ", 6, b"%06x" % number, 1, 0, 0, 0) for number in range(count))
+    return struct.pack("<4sIQQ", b"GGUF", 3, count, 0) + b"".join(entries) + bytes(64)
+
+
+def gguf_values(nbytes: int) -> bytes:
+    count = nbytes // 19
+    values = (struct.pack("<Q6sIB", 6, b"%06x" % number, 0, 1) for number in range(count))
+    return struct.pack("<4sIQQ", b"GGUF", 3, 0, count) + b"".join(values) + bytes(64)
+
+
+def onnx(nbytes: int) -> bytes:
+    """Initialisers without elements."""
+    graph = b"".join(b"\x2a\x0c\x08\0\x10\1\x42\6%06x" % number for number in range(nbytes // 14))
+    return b"\x08\x08\x42\x02\x10\x11\x3a" + varints(len(graph)) + graph
+
+
+def hdf5(nbytes: int) -> bytes:
+    """Links of one dataset."""
+    raw = io.BytesIO()
+    with h5py.File(raw, "w", libver="latest") as file:
+        first = file.create_dataset("w", data=np.zeros(1, "u1"))
+        for number in range(nbytes // 30):
+            file[f"{number:x}"] = first
+    return raw.getvalue()
+
+
+def tf_index(nbytes: int) -> bytes:
+    return table([header(1), *((b"%06x" % number, tf_entry(1, (0,), 0, 0)) for number in range(nbytes // 22))])
+
+
+def ocdbt(nbytes: int) -> bytes:
+    """A node of keys without values."""
+    keys = [b"%06x" % number for number in range(nbytes // 11)]
+    count = len(keys)
+    listed = varints(count, *[0] * (count - 1), *map(len, keys)) + b"".join(keys) + varints(*[0] * 2 * count)
+    return framed(NODE_MAGIC, b"\0" + files_table() + listed)
+
+
 HOSTILE: dict[str, tuple[str, Callable[[int], bytes], int]] = {
     "names": ("names.safetensors", short_names, 95 * MB),
     "lists": ("lists.safetensors", lists, 99 * MB),
     "opcodes": ("opcodes.pdparams", pickled, 40 * MB),
     "shards": ("model.safetensors.index.json", index, 60 * MB),
     "msgpack": ("flax_model.msgpack", packed, 60 * MB),
+    "tensors of gguf": ("names.gguf", gguf, 8 * MB),
+    "values of gguf": ("values.gguf", gguf_values, 6 * MB),
+    "initialisers": ("names.onnx", onnx, 6 * MB),
+    "links": ("names.h5", hdf5, 2 * MB),
+    "tensorflow": ("m.index", tf_index, 4 * MB),
+    "ocdbt": ("d/a", ocdbt, 3 * MB),
 }
+
+
+def manifest_of(node: Path) -> str:
+    """The folder of a database whose root is this node."""
+    said = bytes(16) + varints(0, 100, 8 << 20) + b"\4" + varints(0) + files_table(b"d/a") + varints(1, 1)
+    whole = framed(MANIFEST_MAGIC, said + b"\0" + varints(0, 0, node.stat().st_size))
+    (node.parent.parent / "manifest.ocdbt").write_bytes(whole)
+    return "."
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_would_take_more_is_refused_in_time(tmp_path: Path, kind: str) -> None:
     """Exit 2, one message that says what to give, and never more held than was allowed."""
     name, make, nbytes = HOSTILE[kind]
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_bytes(make(nbytes))
+    if kind == "ocdbt":
+        name = manifest_of(tmp_path / name)
     for command in (["convert", name, "out.safetensors"], ["verify", name, name]):
         seen = watched(*command, "--max-memory", "32MB", folder=tmp_path)
         assert (2, "") == (seen.code, seen.out), seen

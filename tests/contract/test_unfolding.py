@@ -61,10 +61,10 @@ LONG = b"n" * 60_000
 EMPTY_GRAPH, EMPTY_SPARSE = field(11, b""), field(15, b"")
 TENSORS = b"".join(field(5, tensor(b"%d" % number)) for number in range(20_000))
 MODELS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "graphs of one long attribute": (lambda: onnx(node(b"", field(1, LONG) + 450_000 * EMPTY_GRAPH)), "64 MiB"),
-    "graphs of one short attribute": (lambda: onnx(node(b"", field(1, b"a") + 450_000 * EMPTY_GRAPH)), ""),
+    "graphs of one long attribute": (lambda: onnx(node(b"", field(1, LONG) + 300_000 * EMPTY_GRAPH)), "64 MiB"),
+    "graphs of one short attribute": (lambda: onnx(node(b"", field(1, b"a") + 300_000 * EMPTY_GRAPH)), ""),
     "attributes of one long node": (lambda: onnx(node(LONG, *80_000 * [field(6, b"")])), "64 MiB"),
-    "sparse tensors of one long node": (lambda: onnx(node(LONG, field(6, 400_000 * EMPTY_SPARSE))), "64 MiB"),
+    "sparse tensors of one long node": (lambda: onnx(node(LONG, field(6, 200_000 * EMPTY_SPARSE))), "64 MiB"),
     "tensors of one long node": (lambda: onnx(node(LONG, field(6, TENSORS))), "64 MiB"),
 }
 

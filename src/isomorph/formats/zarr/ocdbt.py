@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple, NoReturn
 
 from isomorph.errors import FormatError, UnsafeError, printable
+from isomorph.formats.allowance import require
 from isomorph.formats.source import Source
 from isomorph.formats.tf.crc32c import crc32c
 from isomorph.formats.zarr.zstd import unpacked
@@ -29,6 +30,8 @@ MOST_NODE = 32 << 20
 """Bytes of a node, decoded: writers begin another one at 8 MiB."""
 MOST_NODES = 100_000
 MOST_ENTRIES = 4_000_000
+EACH_KEY = 500
+"""Bytes that a key takes while its node is read, in columns."""
 MOST_HEIGHT = 32
 LONGEST_PATH = 1 << 12
 MOST_UNPACKED, UNPACKED_BESIDES = 64, 64 << 20
@@ -222,6 +225,7 @@ class Reader:
         self.entries += count
         if self.entries > MOST_ENTRIES:
             broken(f"more than {MOST_ENTRIES:,} keys")
+        require(source.path, f"a node of {count:,} keys", EACH_KEY * min(count, len(body)))
         keys, shared = cursor.texts(count, MOST_KEY_BYTES - self.texts, with_shared=height > 0)
         self.texts += sum(map(len, keys)) + count * len(prefix)
         if self.texts > MOST_KEY_BYTES:
