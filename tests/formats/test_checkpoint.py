@@ -121,6 +121,9 @@ CONTENT = {
     "not a checkpoint of a known format (its first bytes are 'hello \\x1b[31mworld'). Read are safetensors, torch": (
         b"hello \x1b[31mworld, this is a text"
     ),
+    "compressed with lz4. Unpack it first: unlz4": b"\x04\x22M\x18" + bytes(20),
+    "a file of ggml from before GGUF. Turn it into GGUF": b"tjgg\3\0\0\0" + bytes(20),
+    "a TensorFlow Lite model, which is not read. Name": b"\x1c\0\0\0TFL3" + bytes(20),
     "an empty zip archive": b"PK\5\6" + bytes(18),
 }
 

@@ -26,7 +26,13 @@ FOREIGN = [
     (b"\x28\xb5\x2f\xfd", "compressed with zstd", "Unpack it first: unzstd"),
     (b"BZh", "compressed with bzip2", "Unpack it first: bunzip2"),
     (b"\xfd7zXZ\x00", "compressed with xz", "Unpack it first: unxz"),
+    (b"\x04\x22M\x18", "compressed with lz4", "Unpack it first: unlz4"),
     (b"7z\xbc\xaf\x27\x1c", "a 7z archive", "Unpack it first"),
+    (b"Rar!\x1a\x07", "a RAR archive", "Unpack it first"),
+    *(
+        (magic, "a file of ggml from before GGUF", "Turn it into GGUF with llama.cpp's converter, or take a newer file")
+        for magic in (b"lmgg", b"fmgg", b"tjgg", b"algg")
+    ),
     (b"\x7fELF", "a program or shared library, not weights", None),
     (b"%PDF", "a PDF document, not weights", None),
 ]
@@ -94,6 +100,8 @@ def sniff(source: Source) -> str:
         return INDEX
     if head[:1] in OLD_PICKLES and source.read(source.size - 1, 1) == b".":
         return "paddle"
+    if head[4:8] == b"TFL3":
+        raise FormatError(source.path, "a TensorFlow Lite model, which is not read", "Name the model it was made from")
     for magic, what, advice in FOREIGN:
         if head.startswith(magic):
             raise FormatError(source.path, what, advice)
