@@ -23,6 +23,7 @@ from isomorph.formats.joined import Joined
 from isomorph.formats.memory import ArrayCheckpoint
 from isomorph.formats.nested import enter
 from isomorph.formats.registry import FORMATS, format_named, lay_out, open_checkpoint, split_inner, writable
+from isomorph.formats.sniff import BY_SUFFIX
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec, dtype, spec
 from isomorph.testing.formats import tensors_of, whole, write_checkpoint
@@ -134,6 +135,19 @@ def test_what_is_no_checkpoint_is_named_by_its_content(expected: str, suffix: st
     """Content decides, and the message says what the file is instead."""
     (tmp_path / f"m{suffix}").write_bytes(CONTENT[expected])
     assert f"m{suffix}: {expected}" in failure(tmp_path / f"m{suffix}").replace("b'hello", "'hello")
+
+
+@pytest.mark.parametrize("suffix", BY_SUFFIX)
+def test_what_has_no_mark_of_its_own_is_named_by_its_suffix(suffix: str, tmp_path: Path) -> None:
+    """Where the content says nothing; a checkpoint of that name is one all the same."""
+    path = tmp_path / f"m{suffix}"
+    path.write_bytes(bytes(16) + b"\4\0\0\0\x08\5\x10\6" + bytes(100))
+    what, advice = BY_SUFFIX[suffix]
+    assert f"{path}: {what}. {advice}" == failure(path)
+    np.savez(tmp_path / "m.npz", w=np.ones(2))
+    (tmp_path / "m.npz").rename(path)
+    with open_checkpoint(path) as checkpoint:
+        assert ["w"] == list(checkpoint.manifest)
 
 
 def test_the_suffix_does_not_matter(tmp_path: Path) -> None:

@@ -37,6 +37,17 @@ FOREIGN = [
     (b"%PDF", "a PDF document, not weights", None),
 ]
 
+BY_SUFFIX = {
+    ".pdiparams": (
+        "an inference model of Paddle, whose tensors have no names",
+        "Save its state_dict() with paddle.save",
+    ),
+    ".pb": ("a graph of TensorFlow, which is not read", "Name the folder of its SavedModel, or a checkpoint"),
+    ".mlmodel": ("a model of Core ML, which is not read", "Name the model it was made from"),
+    ".caffemodel": ("a model of Caffe, which is not read", "Name the model it was made from"),
+}
+"""What files of no known content are by their names, and what to do."""
+
 DCP_SHARD = re.compile(r"shard-\d{5}-model-\d{5}-of-\d{5}\.safetensors").fullmatch
 """The name of what one rank wrote of a model in safetensors."""
 
@@ -115,6 +126,8 @@ def sniff(source: Source) -> str:
 
     if looks_like(head):
         return "flax"
+    if source.path.suffix in BY_SUFFIX:
+        raise FormatError(source.path, *BY_SUFFIX[source.path.suffix])
     shown = "zeros only, as of a download that did not finish" if not any(head) else repr(head[:16])[1:]
     raise FormatError(
         source.path, f"not a checkpoint of a known format (its first bytes are {shown})", f"Read are {KNOWN}"
