@@ -18,7 +18,7 @@ import threading
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -84,6 +84,24 @@ def allowed(max_memory: int) -> Iterator[None]:
         yield
     finally:
         _allowance.reset(token)
+
+
+@contextmanager
+def beside() -> Iterator[None]:
+    """Within, what is taken is no file's: a library that is imported, a model that is built. It comes on top of what is allowed."""
+    if _allowance.get() is None:
+        yield
+        return
+    before = private_nbytes()
+    token = _looking.set(False)
+    try:
+        yield
+    finally:
+        _looking.reset(token)
+        allowance = _allowance.get()
+        more = max(0, private_nbytes() - before)
+        if allowance is not None:
+            _allowance.set(replace(allowance, most=allowance.most + more, resting=allowance.resting + more))
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from isomorph.errors import UsageError, near_misses
+from isomorph.formats.allowance import beside
 
 _MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:@(.+))?", re.DOTALL)
 
@@ -40,8 +41,12 @@ class Model:
     def build(self, *, meta: bool = False) -> Any:
         """Import, call, load. `meta`: on torch's meta device where it is loaded already, for names and shapes alone.
 
-        Raises UsageError, saying which step failed and why.
+        What the code and its libraries take comes on top of --max-memory. Raises UsageError, saying which step failed and why.
         """
+        with beside():
+            return self._built(meta)
+
+    def _built(self, meta: bool) -> Any:
         found = self._found()
         if self.path is not None and hasattr(found, "from_pretrained"):
             return self._checked(self._called(lambda: found.from_pretrained(self.path), f"loading {self.path}"))
