@@ -33,5 +33,7 @@ def command(paths: tuple[str, ...], max_memory: int, as_json: bool, quiet: bool,
         print_json(report.to_json())
     elif not quiet:
         print_lines([str(report)])
+        if report.finds_nothing:
+            print_lines(f"note      {note}" for note in report.notes)
     if not report.equal:
         raise AnswerIsNo

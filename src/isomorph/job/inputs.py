@@ -39,6 +39,9 @@ def place(text: str | os.PathLike[str]) -> Place:
     written = os.fspath(text)
     if not written:
         raise UsageError("a path is empty")
+    if written == "-" and not _exists(written):
+        advice = "name a file (or ./- where that is its name)"
+        raise UsageError(f"-: a checkpoint is read and written by its parts, not as a stream: {advice}")
     name = ""
     if not _exists(written) and (match := _NAMED.fullmatch(written)):
         name, written = match.groups()

@@ -124,6 +124,9 @@ def convert_places(
         return convert(port, source, targets, writing, like=manifest, stage=stage, plan=plan, source_folder=folder)
 
 
+UNMAPPED = "neither --morph nor --to was given, so every tensor was looked for under its own name"
+
+
 def verify_places(
     port: Port, paths: Sequence[str | Place], *, max_memory: int = 256 << 20, stage: Stage | None = None
 ) -> Any:
@@ -141,6 +144,8 @@ def verify_places(
         target.check_unchanged()
         if any(problem.kind in ("idle", "unmatched") for problem in report.problems):
             _say_wrong_way(port, source, report)
+        if report.finds_nothing and port.morph is None and port.to is None:
+            report.notes = (*report.notes, UNMAPPED)
         return report
 
 
