@@ -59,7 +59,17 @@ ADVICE = {
 
 
 class IsomorphError(Exception):
-    """The root. Every message says where, what, and what to do next."""
+    """The root. Every message says where, what, and what to do next. It goes whole from process to process (pickle)."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _again, (type(self), self.args), self.__dict__
+
+
+def _again(kind: type[IsomorphError], arguments: tuple[Any, ...]) -> IsomorphError:
+    """An error that was made before: its text is not rendered again, its fields are set by who asks."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    return error
 
 
 @dataclass(frozen=True)

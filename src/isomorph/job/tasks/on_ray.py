@@ -124,7 +124,7 @@ def _run_all(
                     raise RefusedError(name, problem, "See the logs of Ray; a smaller --max-memory may help") from None
                 waiting.append(number)
                 continue
-            if isinstance(result, IsomorphError):
+            if isinstance(result, BaseException):
                 raise result
             done.append(result)
             nbytes += sizes[number]
@@ -136,12 +136,12 @@ def _run_all(
     return done, lost
 
 
-def run_one(path: str, digest: str, number: int, writing: Writing) -> TaskDone | IsomorphError:
+def run_one(path: str, digest: str, number: int, writing: Writing) -> TaskDone | Exception:
     """What a worker does: one file. What goes wrong is returned, so that the driver tells it as if it had happened there."""
     try:
         plan = read_plan_file(path)
         if plan.digest != digest:
             raise RefusedError(path, "is another plan than the one that was begun", "Run all tasks with one plan")
         return run_files(plan, [number], writing, task=f"{number}/{len(plan.files)}")
-    except IsomorphError as error:
+    except (IsomorphError, OSError, MemoryError) as error:
         return error
