@@ -14,6 +14,8 @@ from isomorph.plan.stage import Stage, StageRule
 from isomorph.tensors import Manifest
 
 _NUMBER = re.compile(r"(?<![^.])\d+(?![^.])")
+LONGEST_PATTERN = 500
+"""Characters of a name, or of a pattern that anybody would copy."""
 MOST_IDLE = 24
 MOST_TEXTS = 200
 """Rules without a tensor that are explained one by one; and of the others, so many are shown."""
@@ -41,14 +43,14 @@ def unmatched_gaps(stage: Stage, names: Sequence[str], manifest: Manifest) -> li
 def _listing(stage: Stage, names: Sequence[str], manifest: Manifest) -> list[str]:
     """The names with their specs and near misses; where they are many, those that differ in numbers alone as one."""
     if len(names) <= MOST_SHOWN:
-        return [f"`{name}` {manifest[name].shown}{_nearest(stage, name)}" for name in names]
+        return [f"`{cut(name, LONGEST_PATTERN)}` {manifest[name].shown}{_nearest(stage, name)}" for name in names]
     alike: dict[tuple[str, str], list[str]] = {}
     for name in names:
         alike.setdefault((template(name), manifest[name].shown), []).append(name)
     details = []
     for (_, shown), same in list(alike.items())[:MOST_SHOWN]:
         times = f" × {len(same):,}" if len(same) > 1 else ""
-        details.append(f"`{fold_numbers(same)}` {shown}{times}{_nearest(stage, same[0])}")
+        details.append(f"`{cut(fold_numbers(same), LONGEST_PATTERN)}` {shown}{times}{_nearest(stage, same[0])}")
     rest = [name for same in list(alike.values())[MOST_SHOWN:] for name in same]
     if rest:
         details.append(f"… and {len(rest):,} more: {' · '.join(folded(rest))}  (--json lists all)")
@@ -60,6 +62,8 @@ MOST_PATTERNS = 3
 
 def _patterns(names: Sequence[str]) -> list[str]:
     """A few patterns for `drop` that take these names: as they are, with `*` for numbers, by their last piece, by their first."""
+    if max(map(len, names)) > LONGEST_PATTERN:
+        return ["**"]
     if len(names) <= MOST_PATTERNS:
         return [_quoted(name) for name in names]
     if not all(_is_plain(name) for name in names):
