@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -396,3 +397,21 @@ def test_the_demo_ends_with_what_was_proved(isomorph: Isomorph, folder: Path) ->
     assert {"pytorch_model.bin", "tower.morph", "tower.safetensors"} == {path.name for path in Path("kept").iterdir()}
     refused = isomorph("demo", "--keep", "kept")
     assert (refused.code, refused.err) == (2, "kept exists; not touched. Name a folder that does not exist\n")
+
+
+def test_what_the_demo_shows_is_what_the_commands_say(
+    isomorph: Isomorph, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who types its commands gets its lines, but for the seconds."""
+
+    def timeless(text: str) -> str:
+        return re.sub(r"\d+\.\d s\b", "… s", text)
+
+    told = isomorph("demo", "--keep", "kept").out
+    monkeypatch.chdir("kept")
+    blocks = dict(re.findall(r"^\$ isomorph (\S.*)\n((?:.+\n)+)", told, re.MULTILINE))
+    assert ["inspect", "plan", "convert", "verify"] == [command.split()[0] for command in blocks]
+    for command, lines in blocks.items():
+        again = ["--overwrite"] if command.startswith("convert") else []
+        said = isomorph(*command.split(), *again)
+        assert (said.code, said.err, timeless(said.out)) == (0, "", timeless(lines)), command

@@ -48,6 +48,7 @@ def command(full: bool, keep: str | None, as_json: bool, quiet: bool) -> None:
 def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) -> None:
     """The story, in this folder."""
     from isomorph.demo.checkpoint import LARGE, SMALL, write_checkpoint
+    from isomorph.describe.recognised import layout_lines, recognised
     from isomorph.describe.summary import Summary
     from isomorph.describe.text import bytes_text
     from isomorph.job.convert import Writing
@@ -67,10 +68,10 @@ def tell(folder: Path, *, full: bool, kept: bool, as_json: bool, quiet: bool) ->
         )
     say([f"# everything happens in {folder}" + ("" if kept else ", which is removed at the end")])
     write_checkpoint(LARGE if full else SMALL, source, terminal_bar("making", quiet))
-    say(["", f"$ isomorph inspect {source.name}"])
+    say(["", f"$ isomorph inspect {source.name} --depth 2"])
     with open_place(place(source)) as checkpoint:
         summary = Summary(source.name, checkpoint.format, checkpoint.manifest)
-        say(summary.lines(depth=2))
+        say([*summary.head(), *layout_lines(recognised(checkpoint.manifest)), *summary.body(2)])
     morph = folder / "tower.morph"
     shutil.copyfile(morph_path(MORPH), morph)
     say(["", f"$ cat {morph.name}"])
