@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from isomorph.testing.formats import tensors_of, write_checkpoint
 
@@ -21,14 +22,18 @@ def source(folder: Path) -> Path:
     return path
 
 
-def test_a_terminal_sees_bytes_and_gets_its_cursor_back(tmp_path: Path) -> None:
-    """stderr on a terminal: a bar for writing and one for verifying, removed at the end; stdout has the result alone."""
+@pytest.mark.parametrize(("columns", "unit"), [("120", b"kB"), ("30", b"100%"), ("16", b"")])
+def test_a_terminal_sees_bytes_and_gets_its_cursor_back(tmp_path: Path, columns: str, unit: bytes) -> None:
+    """stderr on a terminal: a bar for writing and one for verifying, removed at the end; stdout has the result alone.
+
+    The bar is one line, however narrow the terminal is: the cursor goes up by no more than that one when it is removed.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
         [*COMMAND, str(source(tmp_path)), str(tmp_path / "out.pth")],
         stdout=subprocess.PIPE,
         stderr=theirs,
-        env={**os.environ, "TERM": "xterm", "COLUMNS": "120"},
+        env={**os.environ, "TERM": "xterm", "COLUMNS": columns},
     )
     os.close(theirs)
     seen = b""
@@ -44,7 +49,8 @@ def test_a_terminal_sees_bytes_and_gets_its_cursor_back(tmp_path: Path) -> None:
     os.close(ours)
     assert 0 == process.returncode
     assert b"writing" in seen and b"verifying" in seen
-    assert b"kB" in seen
+    assert unit in seen
+    assert b"\x1b[1A\x1b[2K\x1b[1A" not in seen
     assert seen.count(b"\x1b[?25l") == seen.count(b"\x1b[?25h")  # as often hidden as shown again
     assert out.startswith(b"wrote ") and b"\x1b" not in out
 

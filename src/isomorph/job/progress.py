@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 
+WIDE = 72
+"""Characters in which the bar, bytes, rate and time left stand on one line."""
+
 Stage = Callable[[str], "Callable[[int, int], None] | None"]
 """Called with `writing` or `verifying`; gives what is then called with (bytes done, bytes in all), from any thread."""
 
@@ -39,20 +42,20 @@ def bar(label: str) -> Callable[[int, int], None]:
         BarColumn,
         DownloadColumn,
         Progress,
+        ProgressColumn,
+        TaskProgressColumn,
         TextColumn,
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
 
-    drawn = Progress(
-        TextColumn("{task.description:9}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
+    console = Console(stderr=True)
+    columns: list[ProgressColumn] = [TextColumn("{task.description:9}"), BarColumn()]
+    if console.width >= WIDE:
+        columns += [DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()]
+    else:  # one line, whatever its width
+        columns.append(TaskProgressColumn())
+    drawn = Progress(*columns, console=console, transient=True)
     task = drawn.add_task(label, total=None)
     atexit.register(drawn.stop)
 
