@@ -9,7 +9,7 @@ import click
 
 from isomorph.cli.console import print_json, print_lines
 from isomorph.cli.failures import AnswerIsNo
-from isomorph.cli.options import memory_option, output_options
+from isomorph.cli.options import buffers_option, output_options
 
 if TYPE_CHECKING:
     from isomorph.infer.nouns import Question
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.option("--inputs", metavar="F.npz", help="With --resolve: what both are run on; else it is made.")
 @click.option("--config", metavar="FILE", help="The config of SRC; else config.json or params.json beside it.")
 @click.option("--no-catalogue", is_flag=True, help="Do not look up SRC and DST among the known layouts.")
-@memory_option
+@buffers_option
 @click.option("--overwrite", is_flag=True, help="With -o: replace a morph that exists.")
 @output_options
 def command(

@@ -58,14 +58,20 @@ mapping_options: Callable[[F], F] = _together(
     click.option("--exact", is_flag=True, help="With --dtype: refuse to round."),
 )
 
-memory_option: Callable[[F], F] = click.option(
-    "--max-memory",
-    type=ByteSize(),
-    default="256MB",
-    show_default=True,
-    metavar="256MB",
-    help="Memory for buffers and names.",
-)
+
+def _memory_option(what: str) -> Callable[[F], F]:
+    return click.option(
+        "--max-memory",
+        type=ByteSize(),
+        default="256MB",
+        show_default=True,
+        metavar="256MB",
+        help=f"Memory for {what}.",
+    )
+
+
+memory_option: Callable[[F], F] = _memory_option("buffers and names")
+buffers_option: Callable[[F], F] = _memory_option("buffers")
 
 writing_options: Callable[[F], F] = _together(
     click.option("--format", metavar="F", help="The format of DST; else its suffix says it."),
