@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,11 +15,13 @@ from safetensors.numpy import save_file
 from servers import FakeGoogle
 
 from isomorph.cli.app import run
-from isomorph.errors import RefusedError
+from isomorph.errors import FormatError, RefusedError, SourceChanged
 from isomorph.job.convert import Writing
 from isomorph.job.plan_file import read_plan_file
 from isomorph.job.tasks.finish import finish
+from isomorph.job.tasks.in_store import StoreWorkplace
 from isomorph.stores.s3 import S3
+from isomorph.stores.url import Url
 
 MORPH = "layers.{l}.{p=q|k|v}.w [o i] <-> blocks.{l}.qkv.w [(p o) i]\n** <-> **\n"
 Call = Callable[..., tuple[int, str, str]]
@@ -185,3 +188,66 @@ def test_a_store_that_takes_a_target_whole_says_so(isomorph: Call, folder: Path)
     plan(isomorph, "src", "hf://someone/model/out/")
     code, _, err = isomorph("convert", "plan.json", "--task", "0/1")
     assert code == 2 and "hf:// takes it whole; isomorph convert plan.json  writes it there in one run" in err
+
+
+@pytest.mark.parametrize("at", ["write", "put"])
+def test_a_task_that_finish_overtook_says_so_and_leaves_nothing(
+    isomorph: Call, folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Other runs did all files, and all names are given while a late run uploads: before it begins, and at its end."""
+    plan(isomorph, "src", f"s3://{BUCKET}/out/")
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept = getattr(StoreWorkplace, at)
+
+    def late(place: StoreWorkplace, *arguments: Any, **options: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(StoreWorkplace, at, kept)
+            assert isomorph("convert", "plan.json", "--finish")[0] == 0
+        return kept(place, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StoreWorkplace, at, late)
+        patch.setattr(StoreWorkplace, "is_done", lambda *_, reread, **__: not reread)
+        code, _, err = isomorph("convert", "plan.json", "--task", "0/1")
+    assert code == 2 and f"s3://{BUCKET}/out was finished by another run meanwhile. There is nothing left to do" in err
+    assert under(bucket, "out/") == whole(folder) and bucket.unfinished == []
+
+
+def test_a_store_that_does_not_answer_is_not_taken_for_missing_files(
+    isomorph: Call, folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No record can be read: --finish says so, and asks for no task to be run again."""
+    plan(isomorph, "src", f"s3://{BUCKET}/out/")
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept = S3.fill
+
+    def dead(self: S3, url: Url, *arguments: Any) -> None:
+        if "/records/" in str(url):
+            raise FormatError(url, "cannot be read: the connection failed, 5 times", "Try again later")
+        kept(self, url, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(S3, "fill", dead)
+        code, _, err = isomorph("convert", "plan.json", "--finish")
+    assert code == 2 and "cannot be read: the connection failed" in err and "not finished" not in err
+    assert isomorph("convert", "plan.json", "--finish")[0] == 0
+    assert under(bucket, "out/") == whole(folder)
+
+
+def test_a_record_that_another_run_replaces_meanwhile_is_read_again(
+    isomorph: Call, folder: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one task at once: each finds a record, of whichever run it is."""
+    plan(isomorph, "src", f"s3://{BUCKET}/out/")
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    kept, changed = S3.fill, set[str]()
+
+    def replaced(self: S3, url: Url, *arguments: Any) -> None:
+        if "/records/" in str(url) and str(url) not in changed:
+            changed.add(str(url))
+            raise SourceChanged(url, "changed while it was read")
+        kept(self, url, *arguments)
+
+    monkeypatch.setattr(S3, "fill", replaced)
+    code, out, _ = isomorph("convert", "plan.json", "--task", "0/1", "--json")
+    assert (code, json.loads(out)["written"]) == (0, []) and len(changed) > 3

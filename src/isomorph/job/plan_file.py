@@ -36,6 +36,7 @@ KIND = "isomorph plan"
 VERSION = 2
 MOST_BYTES = 1 << 32
 MOST_LINE = 1 << 30
+STATES = {"size": "size", "mtime_ns": "mtime", "version": "version"}
 OPENED, CLOSED = (b'"sources": [\n', b'"files": [\n'), b"]"
 
 
@@ -179,8 +180,9 @@ def check_state(path: Path, expected: Mapping[str, Any] | None, plan: str) -> No
         found = state(path)
     except (FileNotFoundError, NotADirectoryError):
         raise SourceChanged(path, f"is no longer there: it was when {plan} was made") from None
-    if expected is None or any(expected.get(key) != value for key, value in found.items()):
-        raise SourceChanged(path, f"is not what it was when {plan} was made (size or mtime differ)")
+    other = [STATES[key] for key, value in found.items() if expected is None or expected.get(key) != value]
+    if other:
+        raise SourceChanged(path, f"is not what it was when {plan} was made (another {', '.join(other)})")
 
 
 def is_plan_file(path: str) -> bool:

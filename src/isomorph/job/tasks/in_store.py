@@ -24,7 +24,7 @@ from typing import Any
 
 from isomorph.engine.remote_place import RemotePlace
 from isomorph.engine.stream import write
-from isomorph.errors import IsomorphError, RefusedError, UsageError
+from isomorph.errors import IsomorphError, RefusedError, SourceChanged, UsageError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
 from isomorph.job.plan_file import PlanFile
 from isomorph.job.tasks.records import MOST_RECORD, Record
@@ -35,6 +35,8 @@ from isomorph.stores.url import Url, path_of
 NAMING, NAMED = b"naming\n", b"named\n"
 """What `state` says: final names are being given; all were, and what is left is to be removed."""
 MOST_LISTED = 1 << 20
+MOST_READ = 5
+"""A record that was replaced so often while it was read is taken for none."""
 
 
 class _Gathered(RemotePlace):
@@ -91,8 +93,21 @@ class StoreWorkplace:
 
     @contextmanager
     def while_unfinished(self) -> Iterator[None]:
-        """Nothing: what a run uploads lies under keys of its own, and stays its own."""
-        yield
+        """RefusedError in place of what goes wrong because --finish gave all names meanwhile, and removed what tasks uploaded."""
+        try:
+            yield
+        except IsomorphError:
+            if self._is_finished():
+                raise self._finished_meanwhile() from None
+            raise
+
+    def _is_finished(self) -> bool:
+        """True when all names were given since this run began, and --finish has cleared up."""
+        store = self.target.store
+        return not self.overwrite and not self._state() and all(store.stat(final) for final in self.place.finals)
+
+    def _finished_meanwhile(self) -> RefusedError:
+        return RefusedError(self.target, "was finished by another run meanwhile", "There is nothing left to do")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -103,20 +118,21 @@ class StoreWorkplace:
         """Nothing: a store has no folders."""
 
     def _state(self) -> bytes:
-        try:
-            return read_whole(self.folder / "state", MOST_RECORD)
-        except FileNotFoundError:
-            return b""
+        return _small(self.folder / "state") or b""
 
     def record(self, name: str) -> Record | None:
-        """The record of a file, when it is one of this plan and the object is the version that it says."""
+        """The record of a file, when it is one of this plan and the object is the version that it says.
+
+        FormatError where the store does not say: what cannot be asked for is not missing.
+        """
+        raw = _small(self.folder / "records" / name)
         try:
-            found = Record(**json.loads(read_whole(self.folder / "records" / name, MOST_RECORD)))
-            if found.plan != self.plan.digest or (found.run == "" or "/" in found.run):
-                return None
-            stat = self._object(found, name).store.stat(self._object(found, name))
-        except (FileNotFoundError, ValueError, TypeError):
+            found = Record(**json.loads(raw or b""))
+        except (ValueError, TypeError):
             return None
+        if found.plan != self.plan.digest or found.run == "" or "/" in found.run:
+            return None
+        stat = self.target.store.stat(self._object(found, name))
         return found if stat is not None and (stat.nbytes, stat.version) == (found.nbytes, found.version) else None
 
     def _object(self, record: Record, name: str) -> Url:
@@ -163,6 +179,8 @@ class StoreWorkplace:
         """Record a finished object: from now on it is the one."""
         store = _in_store(made).store
         found = store.stat(_in_store(made))
+        if self._is_finished():
+            raise self._finished_meanwhile()
         if found is None:
             raise RefusedError(made, "was removed while it was written", "Run it again")
         record = Record(
@@ -205,6 +223,18 @@ class StoreWorkplace:
         """Remove all that the tasks put there; `state` last."""
         with contextlib.suppress(IsomorphError):
             _remove_below(self.folder, last="state")
+
+
+def _small(url: Url) -> bytes | None:
+    """The bytes of a record, None where there is none. One that another run replaces meanwhile is read again."""
+    for _ in range(MOST_READ):
+        try:
+            return read_whole(url, MOST_RECORD)
+        except FileNotFoundError:
+            return None
+        except SourceChanged:
+            url.store.forget()
+    return None
 
 
 def _in_store(path: Path) -> Url:
