@@ -115,7 +115,7 @@ def test_arrays_of_jax_are_the_numpy_arrays_that_they_hold(
             self.held = held
 
         def __reduce__(self) -> Any:
-            function, arguments, state = self.held.__reduce__()  # type: ignore[misc]
+            function, arguments, state = self.held.__reduce__()  # type: ignore[str-unpack]
             return _reconstruct_array, (function, arguments, state, {"weak_type": False})
 
     arrays = {"f32": np.arange(6, dtype="f4").reshape(2, 3), "bf16": np.ones(3, ml_dtypes.bfloat16), "one": np.array(3)}
@@ -139,3 +139,77 @@ def test_arrays_as_lines_of_text_are_refused(tmp_path: Path) -> None:
     (tmp_path / "m.pkl").write_bytes(pickle.dumps({"w": np.arange(3.0)}, protocol=0))
     with pytest.raises(FormatError, match=r"lines of text \(protocol 0: pickle it again with protocol 2 or later\)"):
         open_checkpoint(tmp_path / "m.pkl")
+
+
+def pickled(value: Any, protocol: int = 4) -> bytes:
+    return pickle.dumps(value, protocol=protocol)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_tensors_of_torch_that_pickle_itself_wrote_are_read(tmp_path: Path, protocol: int) -> None:
+    """Each storage is a legacy torch file inside of the pickle: views, parameters, every kind of dtype, beside numpy's arrays."""
+    base = torch.arange(20.0).reshape(4, 5)
+    made: dict[str, Any] = {
+        **torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4)).state_dict(),
+        "t": base.t(), "rows": base[1:3], "bf16": base.bfloat16(), "flags": torch.tensor([True, False]), "scalar": torch.tensor(2.0),
+        "c64": torch.ones(2, dtype=torch.complex64), "none": torch.zeros(0, 3), "u16": torch.ones(2, dtype=torch.uint16),
+        "f8": torch.ones(2).to(torch.float8_e4m3fn), "parameter": torch.nn.Parameter(torch.ones(2)),
+    }  # fmt: skip
+    (tmp_path / "m.pkl").write_bytes(pickled({**made, "array": np.ones(3)}, protocol))
+    isomorph.convert(tmp_path / "m.pkl", tmp_path / "m.pth")
+    back = torch.load(tmp_path / "m.pth", weights_only=True)
+    assert [*made, "array"] == list(back)
+    for name, tensor in made.items():
+        assert (tensor.dtype, tensor.shape) == (back[name].dtype, back[name].shape)
+        assert torch.equal(
+            tensor.detach().float() if name == "f8" else tensor, back[name].float() if name == "f8" else back[name]
+        )
+
+
+def test_a_storage_that_lies_is_refused(tmp_path: Path) -> None:
+    """Code in the file inside, a cut, what is no storage, bytes as text, the name alone: none is executed, each is named."""
+    whole = pickled({"w": torch.arange(50.0)})
+    load = torch.storage._load_from_bytes
+    parts = [0x1950A86A20F9469CFC6C, 1001, {}]
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return print, ("done",)
+
+    class Inside:
+        """A tensor whose storage is a legacy torch file of `root`."""
+
+        def __init__(self, *root: Any) -> None:
+            self.raw = b"".join(pickled(part, 2) for part in (*parts, *root))
+
+        def __reduce__(self) -> Any:
+            return torch._utils._rebuild_tensor_v2, (Bytes(self.raw), 0, (2,), (1,), False, collections.OrderedDict())
+
+    class Bytes:
+        def __init__(self, raw: bytes) -> None:
+            self.raw = raw
+
+        def __reduce__(self) -> Any:
+            return load, (self.raw,)
+
+    (tmp_path / "m.pkl").write_bytes(pickled({"w": np.ones(2), "storage": Bytes(b"abc")}))
+    assert {"storage": "a storage"} == isomorph.open(
+        tmp_path / "m.pkl"
+    ).checkpoint.manifest.leaves  # which nobody reads
+    for raw, said in {
+        pickled({"w": Inside(Evil(), [])}): r"would call __builtin__\.print \(storage at byte \d+, byte",
+        pickled({"w": Inside(3, [])}): r"what should be a storage of torch at byte \d+ is none",
+        pickled({"w": Inside()}): r"truncated",
+        pickled({"w": load}): r"would import torch\.storage\._load_from_bytes",
+        pickled(
+            {"w": torch.arange(5.0)}, 2
+        ): r"lie there as text \(pickle it again with protocol 4, or use torch\.save\)",
+        whole.replace(b"FloatStorage", b"DoubleStorage"): r"broken pickle",
+        whole.replace(
+            b"ctorch\nFloatStorage\n", b"cposix\nsystem      \n"
+        ): r"a persistent id whose class is no storage",
+    }.items():
+        (tmp_path / "m.pkl").write_bytes(raw)
+        with pytest.raises(FormatError, match=said):
+            isomorph.open(tmp_path / "m.pkl")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from isomorph.errors import FormatError, printable
-from isomorph.formats.pickle.objects import Array, FrozenSet, Global, NumpyDType, Object, Payload, Set, Tensor
+from isomorph.formats.pickle.objects import Array, FrozenSet, Global, NumpyDType, Object, Payload, Saved, Set, Tensor
 
 MAX_DEPTH = 100
 MAX_NAME_CHARACTERS = 64 << 20
@@ -192,4 +192,6 @@ def leaf_text(value: Any) -> str:
         return f"{value.name[:80]}{' ' + ' '.join(parts) if parts else ''}"
     if type(value) is NumpyDType:
         return f"dtype {value.code[:20]}"
+    if type(value) is Saved:
+        return "a storage"
     return f"a {type(value).__name__.lower()}"

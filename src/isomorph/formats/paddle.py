@@ -1,8 +1,9 @@
-"""Paddle's `.pdparams` (and any other pickle of numpy arrays): one pickle, followed without reading the arrays in it.
+"""Paddle's `.pdparams`, and other pickles of numpy arrays or torch's tensors: one pickle, followed without reading what they hold.
 
     {"linear.weight": ndarray, ..., "StructuredToParameterName@@": {...}}      a state dict
     {"model": {"w": ("linear_0.w_0", ndarray)}}                                nested objects: tensors as (name, array)
     {"w": eval("data", {"data": ndarray})}                                     static graphs; matched, never evaluated
+    {"w": _rebuild_tensor_v2(_load_from_bytes(b"…"), …)}                       torch's, each storage a legacy file of its own
 
 In protocols 3 and 4 an array's bytes lie in the file as they are; in protocol 2 they are a text (`utf8-latin1`). Protocols 2 and 3
 cut arrays of more than 1 GiB into `name@@.0`, `name@@.1`, …, which are read as one. Paddle stores bfloat16 as uint16 and does not
@@ -19,8 +20,9 @@ from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, FileLayout, Literal, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import MAX_TEXT, Interpreter
-from isomorph.formats.pickle.objects import Payload, Tensor
-from isomorph.formats.pickle.tensors import Region, place_all, sizes
+from isomorph.formats.pickle.names import SAVED
+from isomorph.formats.pickle.objects import Payload, Storage, Tensor
+from isomorph.formats.pickle.tensors import Region, place_all, sizes, tensor_location
 from isomorph.formats.pickle.write import Memo, integers, text
 from isomorph.formats.source import Source
 from isomorph.tensors import TensorSpec
@@ -32,7 +34,7 @@ PIECES = "UnpackBigParamInfor@@"
 def read(source: Source) -> Contents:
     """What a pickle of arrays holds. FormatError when it is broken; UnsafeError when it would run or import something."""
     path = source.path
-    interpreter = Interpreter(source, path)
+    interpreter = Interpreter(source, path, names=SAVED)
     root = interpreter.run()
     if type(root) is int:  # the magic number of a legacy torch file that was saved with another pickle protocol
         from isomorph.formats.torch import legacy as torch_legacy
@@ -48,10 +50,17 @@ def read(source: Source) -> Contents:
         root = {key: value for key, value in root.items() if key not in (NAMES, PIECES)}
     flat = flatten(root, path, nodes=interpreter.nodes, named_tuples=True)
 
+    storages: dict[int, tuple[Storage, Region]] = {}
+
     def stored(name: str, tensor: Tensor) -> tuple[TensorSpec, Location]:
-        raise FormatError(
-            path, f"tensor `{printable(name)}` is one of torch's, whose storages such a file does not have"
-        )
+        from isomorph.formats.torch.legacy import saved_storage
+
+        payload: Payload = tensor.storage.payload
+        if payload.offset not in storages:
+            storages[payload.offset] = saved_storage(source, payload)
+        storage, region = storages[payload.offset]
+        view = Tensor(storage, tensor.offset, tensor.shape, tensor.strides, tensor.dtype)
+        return tensor_location(path, name, view, region)
 
     tensors, locations, leaves = place_all(path, flat.tensors, leaves | dict(flat.leaves), _place, stored)
     unsaid = [name for name, spec in tensors.items() if spec.dtype.name == "u16"]

@@ -15,6 +15,7 @@ from isomorph.formats.pickle.objects import (
     NumpyDType,
     Object,
     Payload,
+    Saved,
     Storage,
     Tensor,
     check_key,
@@ -44,11 +45,19 @@ def storage_of(pid: Any) -> Storage:
     return Storage(kind.value, kind.name, key, location, numel, view)
 
 
+def make_saved(args: tuple[Any, ...]) -> Saved:
+    """`_load_from_bytes(bytes)`: how pickle itself, not torch.save, writes a storage."""
+    payload = payload_of(args[0]) if len(args) == 1 else None
+    if payload is None or payload.encoding is not None:
+        raise Mismatch("its bytes lie there as text (pickle it again with protocol 4, or use torch.save)")
+    return Saved(payload)
+
+
 def make_tensor(args: tuple[Any, ...]) -> Tensor:
     if not 4 <= len(args) <= 7:
         raise Mismatch(f"{len(args)} arguments")
     storage = args[0]
-    if type(storage) is not Storage:
+    if type(storage) is not Storage and type(storage) is not Saved:
         raise Mismatch("its first argument is not a storage")
     tensor = Tensor(storage, args[1], args[2], args[3])
     if len(args) == 7 and args[6]:

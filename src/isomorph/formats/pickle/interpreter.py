@@ -65,8 +65,9 @@ class Interpreter(Machine):
             if isinstance(error, FormatError):
                 raise
             self.broken("a number or length that cannot be", at[0])
-        if self.unknown is not None:
-            self.unsafe("import", *self.unknown)
+        for unknown in (self.unknown, *self.uncalled.items()):
+            if unknown is not None:
+                self.unsafe("import", *unknown)
         return value
 
     # --- the opcodes

@@ -74,6 +74,8 @@ class Machine:
         self.storage_records: dict[str, Storage] = {}
         self._globals: dict[tuple[str, str], Global] = dict(names or {})
         self.unknown: tuple[Global, int] | None = None
+        self.uncalled: dict[Global, int] = {}
+        """Names that have a place only where they are called at once, and where they were found."""
 
     # --- messages
 
@@ -102,6 +104,8 @@ class Machine:
     def find(self, module: str, name: str, byte: int) -> Global:
         known = GLOBALS.get((module, name)) or self._globals.get((module, name))
         if known is not None:
+            if known.kind == "saved":
+                self.uncalled[known] = byte
             return known
         if self.script and (module, name) in SCRIPT_GLOBALS:
             return SCRIPT_GLOBALS[module, name]
@@ -119,6 +123,7 @@ class Machine:
             if function.kind != "unknown" and verb == "call":
                 self.refused(f"calls {function.full_name}, which is never called in a checkpoint", byte)
             self.unsafe(verb, function, byte)
+        self.uncalled.pop(function, None)
         try:
             return function.call(args)
         except Mismatch as error:

@@ -152,6 +152,9 @@ SCRIPT_GLOBALS = {
 }
 """What a TorchScript archive's data.pkl may use besides."""
 
+SAVED = {("torch.storage", "_load_from_bytes"): Global("torch.storage", "_load_from_bytes", "saved", calls.make_saved)}
+"""What a pickle that torch did not write may use besides, where it holds torch's tensors."""
+
 
 def record_class(module: str, name: str) -> Global:
     """A class of which only the attributes are looked at; it is never made."""

@@ -65,6 +65,15 @@ class Storage:
         self.view = view
 
 
+class Saved:
+    """A storage that was pickled by itself: `payload` is a whole legacy torch file of that one storage."""
+
+    __slots__ = ("payload",)
+
+    def __init__(self, payload: Payload) -> None:
+        self.payload = payload
+
+
 class Tensor:
     """A strided view of a storage, as the pickle says it: unchecked, in elements. `oddity` says why it cannot be carried."""
 

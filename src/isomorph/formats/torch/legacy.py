@@ -12,6 +12,7 @@ from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import flatten
 from isomorph.formats.pickle.interpreter import Interpreter
+from isomorph.formats.pickle.machine import Memory
 from isomorph.formats.pickle.objects import Payload, Storage, Tensor
 from isomorph.formats.pickle.tensors import DTYPE_OF, Region, place_all, tensor_location
 from isomorph.formats.source import Source
@@ -68,6 +69,35 @@ def read(source: Source) -> Contents:
         format="torch_legacy",
         containers=flat.containers,
     )
+
+
+HEAD = 4096
+"""Bytes in which the pickles of one storage lie (they take some 400)."""
+
+
+def saved_storage(source: Source, payload: Payload) -> tuple[Storage, Region]:
+    """The one storage that a legacy torch file inside of another pickle holds, and where its bytes lie in `source`.
+
+    FormatError when it is none, or does not fit into `payload`.
+    """
+    path, begin, end = source.path, payload.offset, payload.offset + payload.nbytes
+    head, at = Memory(source.read(begin, min(payload.nbytes, HEAD))), 0
+    said: list[Any] = []
+    records: dict[str, Storage] = {}
+    for what in ("magic number", "protocol version", "sys_info", "storage", "storage keys"):
+        interpreter = Interpreter(head, path, f"{what} at byte {begin:,}", start=at, storages=True)
+        said.append(interpreter.run())
+        records |= interpreter.storage_records
+        at = interpreter.end
+    magic, protocol, _, storage, keys = said
+    if type(magic) is not int or (magic, protocol) != (MAGIC, PROTOCOL) or type(storage) is not Storage:
+        raise FormatError(path, f"what should be a storage of torch at byte {begin:,} is none")
+    region = _regions(source, keys, records, begin + at)[storage.key]
+    if region.byte_offset + region.nbytes > end:
+        raise FormatError(
+            path, f"truncated: the storage of torch at byte {begin:,} goes beyond its {payload.nbytes:,} bytes"
+        )
+    return storage, _viewed(path, "storage", storage, region)
 
 
 def _place(payload: Payload) -> Region:
