@@ -46,6 +46,12 @@ def test_files_that_are_no_morphs_are_refused(tmp_path: Path) -> None:
         Morph.read(tmp_path / "main.morph").programs()
     assert ["use", "use"] == [gap.kind for gap in refused.value.gaps]
     assert "main.morph:2: there is no morph `missing`" in str(refused.value)
+    assert "name a .morph file in this one's folder, a layout (family/layout: `isomorph layouts`), or package" in str(
+        refused.value
+    )
+    (tmp_path / "main.morph").write_text("use maim\n")
+    with pytest.raises(MorphError, match=r"did you mean `main`\?"):
+        Morph.read(tmp_path / "main.morph").programs()
 
 
 def test_a_chain_is_read_in_order_and_inverted_as_a_whole() -> None:

@@ -56,6 +56,10 @@ from isomorph.language.tree import (
 )
 from isomorph.language.unparse import expression_text, statement_text, term_text, test_text
 
+WHAT_IS_USED = (
+    "name a .morph file in this one's folder, a layout (family/layout: `isomorph layouts`), or package:path.morph"
+)
+
 Loader = Callable[[str], Module]
 
 MOST_RULES = 20_000
@@ -340,7 +344,7 @@ class _Walk:
         except (LookupError, OSError):
             names = getattr(load, "names", None)
             near = near_misses(use.file[:200], names()) if callable(names) else ()
-            hint = f"did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else None
+            hint = f"did you mean {' or '.join(f'`{each}`' for each in near)}?" if near else WHAT_IS_USED
             self._gap("use", f"there is no morph `{snippet(use.file)}` to use", use.span, place, hint)
             return None
         beside = getattr(load, "beside", None)
