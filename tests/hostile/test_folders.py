@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -137,3 +139,13 @@ def test_distributed_checkpoints_are_read_and_their_pickle_is_not_run(folder: Pa
     for place in (folder, folder / ".metadata"):
         with pytest.raises(UnsafeError, match=r"\.metadata: its pickle would call os\.system \(byte 23\)"):
             open_checkpoint(place)
+
+
+@pytest.mark.parametrize("more", [[], ["--task", "1/1"], ["--finish"]])
+def test_a_pipe_in_the_place_of_a_plan_is_not_waited_for(tmp_path: Path, more: list[str]) -> None:
+    """Nobody writes into it: whoever opened it to look would wait for ever."""
+    os.mkfifo(tmp_path / "plan.json")
+    line = [sys.executable, "-m", "isomorph", "convert", "plan.json", *more]
+    done = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert (2, "") == (done.returncode, done.stdout)
+    assert "plan.json" in done.stderr and "Traceback" not in done.stderr

@@ -186,8 +186,10 @@ def check_state(path: Path, expected: Mapping[str, Any] | None, plan: str) -> No
 
 
 def is_plan_file(path: str) -> bool:
-    """True for a file that begins as a plan.json does."""
+    """True for a file that begins as a plan.json does; a pipe, which would be waited for, is none."""
     try:
+        if not Path(path).is_file():
+            return False
         with Path(path).open("rb") as file:
             head = file.read(200)
     except (OSError, ValueError):

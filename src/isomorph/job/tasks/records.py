@@ -160,7 +160,7 @@ class Workplace:
         """The record of a file, when it is one of this plan and the file has the size that it says."""
         try:
             path = self.folder / "records" / name
-            if path.stat().st_size > MOST_RECORD:
+            if not path.is_file() or path.stat().st_size > MOST_RECORD:
                 return None
             found = Record(**json.loads(path.read_bytes()))
             size = self.written(name).stat().st_size
