@@ -166,3 +166,12 @@ def test_bf16_has_no_place_in_npz(tmp_path: Path) -> None:
     """The error names the tensors and the dtype to cast to."""
     with pytest.raises(FormatError, match=r"npz cannot hold `a` bf16\[2\]\. Cast them \(--dtype f32\)"):
         lay_out({"a": spec("bf16[2]")}, tmp_path / "m.npz")
+
+
+@pytest.mark.parametrize("name", ["a/", "a//b/", "/", ".npy/", "a.npy"])
+def test_a_name_that_ends_as_a_folder_does_is_a_tensor(tmp_path: Path, name: str) -> None:
+    """numpy writes it as `NAME.npy`: only a member that is itself a folder is left aside."""
+    np.savez(tmp_path / "x.npz", **{name: np.arange(3, dtype="f4")})
+    with open_checkpoint(tmp_path / "x.npz") as checkpoint:
+        assert [name] == list(checkpoint.manifest)
+        assert whole(checkpoint, name).view("f4").tolist() == [0.0, 1.0, 2.0]

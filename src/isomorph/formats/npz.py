@@ -45,7 +45,7 @@ def read(source: Source) -> Contents:
     leaves: dict[str, str] = {}
     for member in read_members(source).values():
         name = member.name.removesuffix(".npy")
-        if name.endswith("/"):
+        if member.name.endswith("/"):
             continue  # a folder, as `zip -r` lists it
         if name == member.name:
             leaves[name] = f"a file of {member.nbytes:,} bytes"
