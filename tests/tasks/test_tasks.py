@@ -437,3 +437,14 @@ def test_a_plan_for_a_folder_that_is_not_written_to_names_the_plan(
         patch.setattr(Path, "unlink", lambda path, **_: refuse(path))
         code, _, err = isomorph(*PLAN)
     assert (code, err) == (2, "plan.json cannot be written: read-only file system. Write elsewhere\n")
+
+
+@pytest.mark.parametrize("nbytes", [100, 180, 200, 700])
+def test_tensors_larger_than_a_shard_are_shards_of_their_own(isomorph: Isomorph, folder: Path, nbytes: int) -> None:
+    """They come before the smaller ones that began a shard before them: --finish writes the index that one run writes."""
+    options = ("-m", "port.morph", "--max-shard-size", str(nbytes))
+    assert isomorph("convert", "src", "whole/", *options)[0] == 0
+    assert isomorph("plan", "src", *options, "-o", "plan.json", "--output", "out/")[0] == 0
+    assert isomorph("convert", "plan.json", "--task", "0/1")[0] == 0
+    assert isomorph("convert", "plan.json", "--finish")[::2] == (0, "")
+    assert contents(folder / "out") == contents(folder / "whole")

@@ -335,9 +335,14 @@ def lay_out(
         name = row.shard_name.format(shard=f"-{number:05d}-of-{len(groups):05d}")
         files.append(writer.lay_out({key: specs[key] for key in group}, name=name, metadata=given, **wanted))
         weight_map.update(dict.fromkeys(group, name))
-    raw = _index_text(nbytes, weight_map).encode()
-    files.append(FileLayout(f"{row.folder_name}.index.json", len(raw), {}, (Literal(0, raw),)))
+    files.append(lay_out_index(row.name, weight_map, nbytes))
     return OutputLayout(row.name, tuple(files), in_folder)
+
+
+def lay_out_index(format: str, weight_map: Mapping[str, str], nbytes: int) -> FileLayout:
+    """The index of shards: `weight_map` says in which each tensor lies, `nbytes` is that of all tensors."""
+    raw = _index_text(nbytes, weight_map).encode()
+    return FileLayout(f"{FORMATS[format].folder_name}.index.json", len(raw), {}, (Literal(0, raw),))
 
 
 def _index_text(total: int, weight_map: Mapping[str, str]) -> str:

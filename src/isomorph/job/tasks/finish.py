@@ -20,10 +20,10 @@ from isomorph.job.tasks.part import Sources
 from isomorph.job.tasks.shares import balanced
 from isomorph.job.tasks.workplaces import open_workplace
 from isomorph.stores.url import is_remote
-from isomorph.tensors import TensorSpec, dtype
+from isomorph.tensors import dtype, total_nbytes
 
 if TYPE_CHECKING:
-    from isomorph.formats.base import Checkpoint, OutputLayout
+    from isomorph.formats.base import Checkpoint, FileLayout
     from isomorph.job.tasks.workplaces import AnyWorkplace
 
 MOST_NAMED = 8
@@ -155,10 +155,9 @@ def _complete(sources: Sources, output: int, place: AnyWorkplace, companions: Co
 
 def _written_beside(sources: Sources, output: int, folder: Path, companions: Companions) -> Companions:
     plan = sources.plan
-    layout = _layout(plan, output)
-    for file in layout.files:
-        if not file.tensors:
-            _write(folder / file.name, b"".join(literal.data for literal in file.literals))
+    index = _index(plan, output)
+    if index is not None:
+        _write(folder / index.name, b"".join(literal.data for literal in index.literals))
     if len(plan.targets) > 1:
         return companions
     source = sources.whole
@@ -178,28 +177,28 @@ def _companions(folder: Path | None, source: Checkpoint) -> Companions:
     return Companions() if folder is None else find_companions(folder, source.paths)
 
 
-def _layout(plan: PlanFile, output: int) -> OutputLayout:
-    """All files of an output, laid out again from what plan.json says. FormatError when they are not those that it lists."""
-    from isomorph.formats.registry import lay_out
+def _index(plan: PlanFile, output: int) -> FileLayout | None:
+    """The index of an output, from the lines of its shards; None for one file. FormatError when plan.json says otherwise."""
+    from isomorph.formats.registry import FORMATS, lay_out_index
 
     told = plan.head["outputs"][output]
-    specs: dict[str, TensorSpec] = {}
-    for number, file in enumerate(plan.files):
-        if file["output"] == output:
-            specs.update(plan.share(number).specs)
-    layout = lay_out(
-        specs,
-        told["path"] + "/",
-        format=told["format"],
-        metadata={**plan.head["metadata"], "format": "pt"},
-        max_shard_size=plan.head["max_shard_size"],
-    )
-    if [(file.name, file.nbytes) for file in layout.files] != [
-        (file["name"], file["nbytes"]) for file in told["files"]
-    ]:
+    without = [(file["name"], file["nbytes"]) for file in told["files"] if file["line"] is None]
+    if not without:
+        return None
+    index: FileLayout | None = None
+    if told["format"] in FORMATS:
+        weight_map: dict[str, str] = {}
+        nbytes = 0
+        for number, file in enumerate(plan.files):
+            if file["output"] == output:
+                specs = plan.share(number).specs
+                weight_map.update(dict.fromkeys(specs, file["name"]))
+                nbytes += total_nbytes(specs.values())
+        index = lay_out_index(told["format"], weight_map, nbytes)
+    if index is None or without != [(index.name, index.nbytes)]:
         problem = "the files it lists are not those that its tensors take"
         raise FormatError(plan.path, problem, "It was made by another version: plan again")
-    return layout
+    return index
 
 
 def _write(path: Path, data: bytes) -> None:
