@@ -18,6 +18,7 @@ from isomorph.errors import FormatError, MissingExtra, RefusedError, UnsafeError
 from isomorph.formats.hdf5 import blocks as hdf5_blocks
 from isomorph.formats.hdf5 import decode as hdf5_decode
 from isomorph.formats.hdf5 import heap as hdf5_heap
+from isomorph.formats.hdf5 import process as hdf5_process
 from isomorph.formats.hdf5 import read as hdf5
 from isomorph.formats.hdf5 import write as hdf5_write
 from isomorph.formats.registry import lay_out, open_checkpoint
@@ -272,7 +273,7 @@ WAYS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize(
     ("way", "libver", "slab"),
     [
-        *((way, "earliest", hdf5.SLAB) for way in WAYS),
+        *((way, "earliest", hdf5_process.SLAB) for way in WAYS),
         ("gzip", "earliest", 500),
         ("gzip", "latest", 500),
         ("resizable", "latest", 500),
@@ -282,7 +283,7 @@ def test_packed_datasets_are_read_as_their_values(
     way: str, libver: Any, slab: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whole, and in boxes; slabs smaller than a row of chunks give the same."""
-    monkeypatch.setattr(hdf5, "SLAB", slab)
+    monkeypatch.setattr(hdf5_process, "SLAB", slab)
     with h5py.File(tmp_path / "m.h5", "w", libver=libver) as file:
         for name, array in ARRAYS.items():
             how = dict(WAYS[way])

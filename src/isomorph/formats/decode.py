@@ -20,6 +20,8 @@ from isomorph.tensors import DType
 if TYPE_CHECKING:
     import numpy as np
 
+    from isomorph.formats.hdf5.process import Decoding
+
 CHUNK = 1 << 20
 """Bytes read, and bytes decoded, at a time."""
 
@@ -32,6 +34,7 @@ class Decoder:
         self._close = weakref.finalize(self, os.close, self._fd)  # a checkpoint that nobody closed closes quietly
         Path(name).unlink()
         self._end = 0
+        self._hdf5: Decoding | None = None
         self._offsets: dict[tuple[str, int, str, int], int] = {}
 
     def offset_of(self, where: Location, source: Source) -> int:
@@ -42,7 +45,7 @@ class Decoder:
             self._require_room(where.decoded_nbytes)
             begin = self._end
             count = crc = 0
-            for piece in _PIECES[encoding](source, where):
+            for piece in self._pieces(encoding, source, where):
                 count += len(piece)
                 crc = zlib.crc32(piece, crc)
                 if count > where.decoded_nbytes:
@@ -66,6 +69,21 @@ class Decoder:
             self._offsets[key] = begin
             self._end = begin + count
         return self._offsets[key]
+
+    def _pieces(self, encoding: str, source: Source, where: Location) -> Iterator[bytes]:
+        if encoding != "hdf5":
+            return _PIECES[encoding](source, where)
+        from isomorph.formats.hdf5.process import Decoding
+
+        if self._hdf5 is None or self._hdf5.source is not source:  # one at a time, however many files there are
+            self._end_process()
+            self._hdf5 = Decoding(source)
+        return self._hdf5.elements(where)
+
+    def _end_process(self) -> None:
+        if self._hdf5 is not None:
+            self._hdf5.close()
+            self._hdf5 = None
 
     def _write(self, piece: bytes, offset: int, wanted: int) -> None:
         view = memoryview(piece)
@@ -93,6 +111,7 @@ class Decoder:
             done += count
 
     def close(self) -> None:
+        self._end_process()
         self._close()
 
 
@@ -145,12 +164,6 @@ def _latin1(source: Source, where: Location) -> Iterator[bytes]:
         ) from None
 
 
-def _dataset(source: Source, where: Location) -> Iterator[bytes]:
-    from isomorph.formats.hdf5.read import decoded
-
-    return decoded(source, where)
-
-
 def _numbers(source: Source, where: Location) -> Iterator[bytes]:
     from isomorph.formats.onnx.typed import decoded
 
@@ -177,7 +190,6 @@ _PIECES = {
     "zstd": _zstd,
     "deflate": _inflate,
     "utf8-latin1": _latin1,
-    "hdf5": _dataset,
     "protobuf": _numbers,
 }
 

@@ -1,14 +1,16 @@
-"""Decodes one dataset of an HDF5 file with h5py, in a process of its own: `python decode.py PATH BASE NBYTES SLAB EXPECTED`.
+"""Decodes datasets of an HDF5 file with h5py, in processes of its own: `python decode.py FILE ANSWERS`, two descriptors.
 
-Its standard input is the file, its standard output the elements, row-major and little-endian. A broken file can make the HDF5
-library loop, fill the memory or crash; here that costs a process with bounds, and nothing else: by the time the file is looked at,
-this process can open no other file and no connection. Imports nothing of isomorph.
+A line of standard input is one dataset (JSON: path, base, nbytes, slab, expected); its elements, row-major and little-endian, go to
+standard output, and then how it ended, as a line, to ANSWERS. This process only loads the library; a fork of it looks at the file,
+one for each dataset. A broken file can make the HDF5 library loop, fill the memory or crash; here that costs a process with bounds,
+and nothing else: by the time the file is looked at, it can open no other file and no connection. Imports nothing of isomorph.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import json
 import math
 import os
 import sys
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from typing import Any
 
 FAILED, NO_LIBRARY = 3, 4
-"""Exit codes: what went wrong is on standard error; h5py is not installed."""
+"""How it ended: what went wrong is on standard error; h5py is not installed."""
 
 MOST_MEMORY = 4 << 30
 MOST_SAID = 1 << 16
@@ -129,10 +131,8 @@ def open_nothing_more() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_SAID, MOST_SAID))
 
 
-def main() -> int:
-    """Decode what the arguments say."""
-    path = sys.argv[1]
-    base, nbytes, most, expected = (int(text) for text in sys.argv[2:6])
+def bounded(expected: int) -> None:
+    """Bounds of memory, and of time for so many bytes of elements, for what this process does from here on."""
     seconds = SECONDS + expected // BYTES_A_SECOND
     with contextlib.suppress(ImportError):  # some systems have no such bounds
         import resource
@@ -140,17 +140,42 @@ def main() -> int:
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    try:
-        import h5py  # noqa: F401
-    except ImportError:
-        return NO_LIBRARY
+
+
+def one(line: bytes, file: int, answers: int) -> int:
+    """Decode what a line asks for. How it ended."""
+    path, base, nbytes, most, expected = json.loads(line)
+    os.dup2(file, 0)
+    os.close(file)
+    os.close(answers)
+    bounded(expected)
     open_nothing_more()
     try:
         decode(path, base, nbytes, most, expected, sys.stdout.buffer)
         sys.stdout.buffer.flush()
     except Exception as error:  # what a broken file makes h5py raise is of every kind
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        os.write(2, f"{type(error).__name__}: {error}"[:MOST_SAID].encode("utf-8", "replace"))
         return FAILED
+    return 0
+
+
+def main() -> int:
+    """Decode what is asked for, until nobody asks any more."""
+    try:
+        import h5py  # noqa: F401
+    except ImportError:
+        return NO_LIBRARY
+    file, answers = int(sys.argv[1]), int(sys.argv[2])
+    for line in iter(sys.stdin.buffer.readline, b""):
+        child = os.fork()
+        if not child:
+            code = FAILED
+            try:
+                code = one(line, file, answers)
+            finally:
+                os._exit(code)
+        _, status = os.waitpid(child, 0)
+        os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(status))
     return 0
 
 

@@ -3,25 +3,18 @@
     bert/tf_bert_for_pre_training/bert/pooler/dense/bias:0     a dataset's path is its tensor's name
 
 The structure is followed here, without the HDF5 library, which a broken file can crash. A contiguous dataset is a range of the file
-and read like any other format's. Chunked and compressed ones are decoded once, by h5py in a process of its own (`decode`).
+and read like any other format's. Chunked and compressed ones are decoded once, by h5py in a process of its own (`process`).
 What leads out of the file (external links, external storage, virtual datasets) is refused, and no link is followed.
 """
 
 from __future__ import annotations
 
 import math
-import os
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
-from isomorph.errors import FormatError, MissingExtra, UnsafeError, printable
+from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location
 from isomorph.formats.containers import holders_of
-from isomorph.formats.hdf5 import decode as hdf5_decode
 from isomorph.formats.hdf5 import messages as hdf5_messages
 from isomorph.formats.hdf5.blocks import (
     ATTRIBUTE,
@@ -51,9 +44,6 @@ MAX_NAME_CHARACTERS = 64 << 20
 """All names together: deep groups with long names multiply."""
 
 MAX_CHUNK = 256 << 20
-SLAB = 32 << 20
-"""Bytes decoded at a time, where chunks are not larger than that."""
-
 MAX_LISTED = 200_000
 """Names in Keras's lists, all together; lists beyond that order nothing."""
 SAID = ("backend", "keras_version")
@@ -332,58 +322,4 @@ class _Walk:
             self.leaves[name] = f"a link to {printable(target, 80)}"
 
 
-def _started(
-    source: Source, where: Location, command: list[str], said: Any, environment: dict[str, str]
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(command, stdin=source.fileno(), stdout=subprocess.PIPE, stderr=said, env=environment)
-    except OSError as error:
-        raise FormatError(
-            source.path,
-            f"dataset `{printable(where.inside, 120)}` is packed, and no process could be started to decode it "
-            f"({error.strerror})",
-            "Unpack the file: h5repack -l CONTI -f NONE",
-        ) from None
-
-
-def decoded(source: Source, where: Location) -> Iterator[bytes]:
-    """The elements of a chunked dataset, row-major and little-endian, decoded by h5py in a process of its own.
-
-    That process has the opened file, and bounds of its memory and time. FormatError when it dies of what the file holds;
-    MissingExtra without h5py.
-    """
-    base, nbytes = part_of(source)
-    command = [sys.executable, "-P", str(Path(hdf5_decode.__file__)), where.inside]
-    command += [str(number) for number in (base, nbytes, SLAB, where.decoded_nbytes)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    environment["HDF5_PLUGIN_PRELOAD"] = "::"  # the library loads no filter from a folder of plugins
-    with tempfile.TemporaryFile() as said, _started(source, where, command, said, environment) as child:
-        assert child.stdout is not None
-        left = where.decoded_nbytes
-        try:
-            while left and (piece := child.stdout.read(min(left, 1 << 20))):
-                left -= len(piece)
-                yield piece
-            more = child.stdout.read(1)
-        finally:
-            if child.poll() is None and left:
-                child.kill()
-        code = child.wait()
-        if code == hdf5_decode.NO_LIBRARY:
-            raise MissingExtra(
-                f"reading `{printable(where.inside, 80)}` of {printable(source.path.name)} (chunked HDF5)", "hdf5"
-            )
-        if code or left or more:
-            said.seek(0)
-            text = said.read(2000).decode("utf-8", "replace")
-            problem = (
-                printable(" ".join(text.split()), 200) if code == hdf5_decode.FAILED else f"h5py died of it ({code})"
-            )
-            raise FormatError(
-                source.path,
-                f"dataset `{printable(where.inside, 120)}` cannot be decoded: {problem or 'its length is another'}",
-                "Copy or download it again, or unpack it: h5repack -l CONTI -f NONE",
-            )
-
-
-__all__ = ["MAGIC", "decoded", "part_of", "read"]
+__all__ = ["MAGIC", "part_of", "read"]
