@@ -97,11 +97,11 @@ def beside() -> Iterator[None]:
     try:
         yield
     finally:
-        _looking.reset(token)
         allowance = _allowance.get()
         more = max(0, private_nbytes() - before)
         if allowance is not None:
             _allowance.set(replace(allowance, most=allowance.most + more, resting=allowance.resting + more))
+        _looking.reset(token)  # last: the timer may look from here on
 
 
 @contextmanager
@@ -127,15 +127,24 @@ def looking(path: object) -> Iterator[None]:
 
 @contextmanager
 def _timer(path: object) -> Iterator[None]:
+    is_over = False
+
     def tick(number: int, frame: FrameType | None) -> None:
-        signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
-        look(path, PART)
+        if (
+            not is_over
+        ):  # a tick that comes late starts no timer, which would find nobody to take it, and end the process
+            signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
+            look(path, PART)
 
     before = signal.signal(signal.SIGPROF, tick)
-    signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
     try:
-        yield
+        try:
+            signal.setitimer(signal.ITIMER_PROF, EVERY, EVERY)
+            yield
+        finally:  # a tick may raise up to here
+            is_over = True
     finally:
+        is_over = True
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.signal(signal.SIGPROF, before if before is not None else signal.SIG_DFL)
 
