@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ import pytest
 from command_line import Isomorph
 
 import isomorph as iso
+
+with warnings.catch_warnings(action="ignore"):  # it looks for compilers when it is imported
+    import paddle  # noqa: F401  (once, before a test asks for it)
 
 EXTRA = "It needs a library that is not installed: pip install 'isomorph[{}]'\n"
 LOOKED = (
