@@ -6,9 +6,10 @@ import re
 from itertools import islice
 from pathlib import Path
 
-from isomorph.errors import ADVICE, FormatError, printable
+from isomorph.errors import FormatError, printable
 from isomorph.formats.hdf5.shards import INDEX_SUFFIX, index_of_shard
 from isomorph.formats.hub_cache import models_in, within
+from isomorph.formats.links import listing
 from isomorph.formats.sharded import whole_of_index
 from isomorph.formats.sniff import DCP_SHARD
 from isomorph.formats.tf.folder import latest, saved_model, tf_tables
@@ -45,13 +46,10 @@ SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.[a-z0-9]+)")
 
 def find_in_folder(folder: Path) -> tuple[Path, tuple[str, ...]]:
     """(the file to open, notes on what else lies there). FormatError when there is none, or no telling which."""
-    try:
+    with listing(folder):
         folder = within(folder)
+    with listing(folder):
         names = sorted(entry.name for entry in list(folder.iterdir()) if not entry.is_dir())
-    except OSError as error:
-        raise FormatError(
-            folder, f"the folder cannot be listed: {error.strerror}", ADVICE.get(error.errno or 0)
-        ) from None
     indexes = [name for name in names if name.endswith((".index.json", INDEX_SUFFIX)) or whole_of_index(name)]
     indexed = {whole_of_index(name) for name in indexes}
     weights = [name for name in names if name.endswith(SUFFIXES) and not NOT_WEIGHTS.fullmatch(name)]

@@ -7,9 +7,11 @@ A path that the user names is followed wherever it leads, and so is a hard link,
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from isomorph.errors import FormatError, UnsafeError, printable
+from isomorph.errors import ADVICE, FormatError, UnsafeError, printable
 from isomorph.formats.source import Source, open_source
 from isomorph.stores.url import Url
 
@@ -50,3 +52,27 @@ def open_beside(folder: Path, name: str, *, advice: str = "copy the file here if
 def names_in(folder: Path) -> frozenset[str]:
     """The names in a folder of a store, in one request; none of a folder on disk, which is cheaply asked name by name."""
     return frozenset(entry.name for entry in folder.iterdir()) if isinstance(folder, Url) else frozenset()
+
+
+@contextmanager
+def listing(folder: Path) -> Iterator[None]:
+    """FormatError for what the system says while a folder is listed."""
+    try:
+        yield
+    except OSError as error:
+        problem = f"the folder cannot be listed: {error.strerror}"
+        raise FormatError(folder, problem, ADVICE.get(error.errno or 0)) from None
+
+
+def require_beside(path: Path, names: Sequence[str], whole: str) -> None:
+    """FormatError that counts and names those of `names` that do not lie beside `path`; `whole` is what they all are."""
+    with listing(path.parent):
+        present = {entry.name for entry in path.parent.iterdir()}
+    missing = [name for name in names if name not in present]
+    if missing:
+        raise FormatError(
+            path,
+            f"{len(missing):,} of {whole} {'is' if len(missing) == 1 else 'are'} missing: "
+            + ", ".join(printable(name) for name in missing[:5]),
+            "Fetch them into the same folder",
+        )

@@ -23,8 +23,8 @@ from isomorph.formats.allowance import beside
 _MODEL = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?:@(.+))?", re.DOTALL)
 
 
-EXTRAS = {"torch": "torch", "paddle": "paddle"}
-"""Libraries of models, and the extras that install them."""
+EXTRAS = ("torch", "paddle")
+"""Libraries of models, and the extras of the same names that install them."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Model:
             return ""
         top = missing.partition(".")[0]
         if top in EXTRAS:
-            return f". It needs a library that is not installed: pip install 'isomorph[{EXTRAS[top]}]'"
+            return f". It needs a library that is not installed: pip install 'isomorph[{top}]'"
         if top == self.module.partition(".")[0]:
             near = near_misses(
                 top, (path.stem for path in Path.cwd().iterdir() if path.suffix == ".py" or path.is_dir())

@@ -15,6 +15,7 @@ from typing import Any
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, Location, Tile, in_file
+from isomorph.formats.links import listing
 from isomorph.formats.pickle.tensors import sizes
 from isomorph.formats.safetensors import read as read_safetensors
 from isomorph.formats.shelf import open_all
@@ -31,10 +32,8 @@ MOST_FILES = 100_000
 def read(source: Source) -> tuple[Contents, list[Source]]:
     """What all shards beside `source` hold together, and the opened shards. FormatError when the boxes do not fit together."""
     folder = source.path.parent
-    try:
+    with listing(folder):
         names = sorted(each.name for each in folder.iterdir() if DCP_SHARD(each.name))
-    except OSError as error:
-        raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
     if len(names) > MOST_FILES:
         raise FormatError(folder, f"{len(names):,} shards; at most {MOST_FILES:,} are read")
     opened = open_all(folder, names)

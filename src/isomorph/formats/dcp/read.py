@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from isomorph.errors import FormatError, UnsafeError, printable
 from isomorph.formats.base import Contents, Location, Tile, in_file
 from isomorph.formats.dcp.item import Items
+from isomorph.formats.links import require_beside
 from isomorph.formats.pickle.interpreter import MAX_PICKLE_BYTES, Interpreter
 from isomorph.formats.pickle.names import record_class
 from isomorph.formats.pickle.objects import Global, Object
@@ -194,20 +195,8 @@ def _open(source: Source, names: list[str]) -> list[Source]:
             )
     if len(names) > MOST_FILES:
         raise FormatError(source.path, f"it names {len(names):,} files; at most {MOST_FILES:,} are read")
-    folder = source.path.parent
-    try:
-        present = {entry.name for entry in folder.iterdir()}
-    except OSError as error:
-        raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise FormatError(
-            source.path,
-            f"{len(missing)} of the {len(names)} files it names {'is' if len(missing) == 1 else 'are'} missing: "
-            + ", ".join(printable(name) for name in missing[:5]),
-            "Fetch them into the same folder",
-        )
-    return open_all(folder, names)
+    require_beside(source.path, names, f"the {len(names):,} files it names")
+    return open_all(source.path.parent, names)
 
 
 def _contents(

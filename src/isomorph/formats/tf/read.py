@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from isomorph.errors import FormatError, printable
 from isomorph.formats.base import Contents, Location, Tile
+from isomorph.formats.links import require_beside
 from isomorph.formats.protobuf import BYTES, FIXED32, VARINT, Field, Wire
 from isomorph.formats.shelf import open_all
 from isomorph.formats.source import Source
@@ -162,26 +163,14 @@ def _slice(wire: Wire, field: Field) -> tuple[tuple[int, int], ...]:
 
 
 def _open(path: Path, names: list[str], used: set[int]) -> list[Source]:
-    folder = path.parent
-    try:
-        present = {entry.name for entry in folder.iterdir()}
-    except OSError as error:
-        raise FormatError(folder, f"the folder cannot be listed: {error.strerror}") from None
     beyond = [number for number in used if number >= len(names)]
     if beyond:
         raise FormatError(path, f"a tensor lies in shard {beyond[0]:,}; there are {len(names):,}")
-    missing = [name for name in names if name not in present]
-    if missing:
-        raise FormatError(
-            path,
-            f"{len(missing):,} of its {len(names):,} shards {'is' if len(missing) == 1 else 'are'} missing: "
-            + ", ".join(printable(name) for name in missing[:5]),
-            "Fetch them into the same folder",
-        )
+    require_beside(path, names, f"its {len(names):,} shards")
     kept = [
         name for number, name in enumerate(names) if number in used
     ]  # a shard may be empty, and then has no bytes to read
-    return open_all(folder, kept)
+    return open_all(path.parent, kept)
 
 
 def _contents(path: Path, sources: list[Source], entries: Mapping[bytes, _Entry], big: bool) -> Contents:

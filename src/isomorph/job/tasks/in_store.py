@@ -27,7 +27,7 @@ from isomorph.engine.stream import write
 from isomorph.errors import IsomorphError, RefusedError, SourceChanged, UsageError
 from isomorph.formats.base import Checkpoint, FileLayout, OutputLayout
 from isomorph.job.plan_file import PlanFile
-from isomorph.job.tasks.records import MOST_RECORD, Record
+from isomorph.job.tasks.records import MOST_RECORD, Record, finished_meanwhile
 from isomorph.plan.plan import Plan
 from isomorph.stores.base import read_whole
 from isomorph.stores.url import Url, path_of
@@ -98,16 +98,13 @@ class StoreWorkplace:
             yield
         except IsomorphError:
             if self._is_finished():
-                raise self._finished_meanwhile() from None
+                raise finished_meanwhile(self.target) from None
             raise
 
     def _is_finished(self) -> bool:
         """True when all names were given since this run began, and --finish has cleared up."""
         store = self.target.store
         return not self.overwrite and not self._state() and all(store.stat(final) for final in self.place.finals)
-
-    def _finished_meanwhile(self) -> RefusedError:
-        return RefusedError(self.target, "was finished by another run meanwhile", "There is nothing left to do")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -180,7 +177,7 @@ class StoreWorkplace:
         store = _in_store(made).store
         found = store.stat(_in_store(made))
         if self._is_finished():
-            raise self._finished_meanwhile()
+            raise finished_meanwhile(self.target)
         if found is None:
             raise RefusedError(made, "was removed while it was written", "Run it again")
         record = Record(

@@ -116,13 +116,10 @@ class Workplace:
         except (OSError, IsomorphError) as error:
             if os.path.lexists(self.target) and not (self.folder / "files").is_dir():
                 self._remove_empty()
-                raise self._finished_meanwhile() from None
+                raise finished_meanwhile(self.target) from None
             if isinstance(error, OSError) and error.errno in NO_ROOM:
                 raise RefusedError.by_system(self.target, error, self.folder) from None
             raise
-
-    def _finished_meanwhile(self) -> RefusedError:
-        return RefusedError(self.target, "was finished by another run meanwhile", "There is nothing left to do")
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -202,7 +199,7 @@ class Workplace:
         try:
             self.place.finish()
         except FileNotFoundError:
-            raise self._finished_meanwhile() from None
+            raise finished_meanwhile(self.target) from None
         self.is_named = True
 
     def clear(self) -> None:
@@ -263,6 +260,11 @@ class Workplace:
                     shutil.rmtree(left, ignore_errors=True)
                 finally:
                     os.close(held)
+
+
+def finished_meanwhile(target: Path) -> RefusedError:
+    """In place of what goes wrong when another run of --finish was faster."""
+    return RefusedError(target, "was finished by another run meanwhile", "There is nothing left to do")
 
 
 def sha256(path: Path) -> str:
