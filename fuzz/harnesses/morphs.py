@@ -130,7 +130,10 @@ def run_plan(data: bytes) -> None:
     if not isinstance(given, dict) or not sane(specs, given):
         return
     config, sizes, files = (given.get(key) or {} for key in ("config", "set", "files"))
-    programs = [flatten(parse(text), load=loader(files), config=config) for text in (first, second) if text]
+    texts = (
+        (first, second) if second else (first,)
+    )  # a morph may be empty; a plan of no morph is none that a command makes
+    programs = [flatten(parse(text), load=loader(files), config=config) for text in texts]
     if given.get("inverse"):
         programs = [program.inverse for program in reversed(programs)]
     carry_out(programs, specs, config, sizes)

@@ -51,6 +51,7 @@ def npz_input(header_text: bytes) -> bytes:
 
 FOUND = [
     ("morph", b":. <-> dec.:\n  | f32 -> f64\n\n  use inverse lin\n", "lin.morph is not there"),
+    ("plan", b"\n%%\n\n%%\nl.w f32[2]\n%%\n{}", "1 tensor has no rule"),
     ("pickle", b"\0\x80\2I010\n.", "a number or length that cannot be (data.pkl, byte 2)"),
     ("pickle", b"\0\x80\2L1_0L\n.", "a number or length that cannot be (data.pkl, byte 2)"),
     ("pickle", b"\0\x80\2I5L\n.", "a number or length that cannot be (data.pkl, byte 2)"),
